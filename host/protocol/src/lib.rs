@@ -1,1 +1,33 @@
-//! Skeleton.
+//! What other machines see: ids, requests, responses, node commands, frames and limits.
+//!
+//! This crate decides the bytes on the wire and nothing else. Every message is an rkyv archive in a
+//! length-prefixed frame ([`codec`]) that carries a version; bytes from outside are validated and
+//! checked against [`limits`] before anything else sees them, so a value of [`Request`] that came
+//! through [`codec::decode`] is within bounds.
+//!
+//! It must never name a clock, a socket, a runtime, Raft or wasmtime.
+
+pub mod codec;
+pub mod id;
+pub mod limits;
+pub mod node;
+pub mod record;
+pub mod request;
+pub mod response;
+
+pub use codec::{Frame, FrameError, Header, Kind, Wire};
+pub use id::{
+    ClientId, Digest, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessId,
+    ProcessKey, RequestId, Revision, TypeName,
+};
+pub use node::{Hello, KeepAlive, KeepAliveAck, Load, NodeAnswer, NodeCommand, Welcome};
+pub use record::{
+    Candidate, Chooser, Evidence, Explanation, Fallback, ModuleKind, ModuleRecord, ModuleVersion,
+    NodeRecord, OnNodeLost, ProcessRecord, ProcessState, Refusal, RefusalReason, Status, TypeSpec,
+    Why,
+};
+pub use request::{
+    CreateOptions, CreateProcess, ListProcesses, OnConflict, RegisterNode, Request, SetProcess,
+    Upload, UploadStage,
+};
+pub use response::{Attempt, Plan, Rejection, Response, Unavailable, Verdict};

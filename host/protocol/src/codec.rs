@@ -1,0 +1,261 @@
+//! Frames and archives: the only place that turns bytes into messages and back.
+//!
+//! A frame is `u32 length | u8 version | u8 kind | u64 request id | archive`, integers
+//! little-endian, the length counting everything after itself. A frame that is too long is refused
+//! by its length, before anything is buffered. The archive is validated by rkyv's bytecheck with a
+//! depth limit, then checked against the protocol's bounds; nothing here panics on any input.
+//!
+//! The version stands before the archive because rkyv may accept the bytes of one struct as
+//! another: one version, one frozen set of types.
+
+use rkyv::api::high::{HighDeserializer, HighSerializer};
+use rkyv::rancor;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::validation::archive::ArchiveValidator;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::limits::{ARCHIVE_DEPTH_MAX, FRAME_BYTES_MAX};
+use crate::node::{Hello, KeepAlive, KeepAliveAck, NodeAnswer, NodeCommand, Welcome};
+use crate::request::{OutOfBounds, Request, Upload, UploadStage};
+use crate::response::Response;
+
+/// The version of the message set that this program speaks.
+pub const VERSION: u8 = 1;
+
+/// Bytes of a frame before the archive.
+pub const HEADER_BYTES: usize = 14;
+
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// [`Hello`], client to host.
+    Hello = 1,
+    /// [`Welcome`], host to client.
+    Welcome = 2,
+    /// [`Request`], client to host.
+    Request = 3,
+    /// [`Response`], host to client.
+    Response = 4,
+    /// [`NodeCommand`], host to node. The request id numbers the command.
+    Command = 5,
+    /// [`NodeAnswer`], node to host.
+    Answer = 6,
+    /// [`KeepAlive`], node to host.
+    KeepAlive = 7,
+    /// [`KeepAliveAck`], host to node.
+    KeepAliveAck = 8,
+    /// [`Upload`], client to host.
+    Upload = 9,
+    /// [`UploadStage`], host to client.
+    Stage = 10,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Hello,
+            2 => Self::Welcome,
+            3 => Self::Request,
+            4 => Self::Response,
+            5 => Self::Command,
+            6 => Self::Answer,
+            7 => Self::KeepAlive,
+            8 => Self::KeepAliveAck,
+            9 => Self::Upload,
+            10 => Self::Stage,
+            _ => return None,
+        })
+    }
+}
+
+/// What stands before an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// What follows.
+    pub kind: Kind,
+    /// Pairs an answer with its question; the sequence half of an idempotency key.
+    pub request_id: u64,
+}
+
+/// A frame, still as bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What stands before the archive.
+    pub header: Header,
+    /// The archive, not yet looked at.
+    pub body: &'a [u8],
+    /// Bytes that the frame took, length included.
+    pub consumed: usize,
+}
+
+/// Why bytes are not a message. All but [`FrameError::OutOfBounds`] end the connection: nothing
+/// after them can be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length is beyond [`FRAME_BYTES_MAX`].
+    #[error("frame of {0} bytes; the limit is 1,048,576")]
+    TooLong(u64),
+    /// The length leaves no room for a header.
+    #[error("frame of {0} bytes is shorter than its header")]
+    TooShort(u32),
+    /// The other side speaks another version.
+    #[error(
+        "the other side speaks wire version {0}, this side speaks version {VERSION}; upgrade the older one"
+    )]
+    Version(u8),
+    /// Not a kind of frame that this version knows.
+    #[error("unknown kind of frame {0}")]
+    Kind(u8),
+    /// A kind of frame that has no place here.
+    #[error("frame of kind {got:?} where {expected:?} was expected")]
+    Unexpected {
+        /// What came.
+        got: Kind,
+        /// What should have.
+        expected: Kind,
+    },
+    /// The archive is not valid.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+    /// The message is well-formed, and a field of it is out of bounds.
+    #[error("{0}")]
+    OutOfBounds(#[from] OutOfBounds),
+}
+
+/// A message that frames can carry.
+pub trait Wire:
+    Archive<
+        Archived: for<'a> rkyv::bytecheck::CheckBytes<Validator<'a>>
+                      + Deserialize<Self, HighDeserializer<rancor::Error>>,
+    > + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>
+    + Sized
+{
+    /// The kind of frame that carries it.
+    const KIND: Kind;
+
+    /// Checks the bounds that its types do not.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] names the field.
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        Ok(())
+    }
+}
+
+/// Validates an archive: structure, text, enums, and how deep it nests.
+pub type Validator<'a> = rancor::Strategy<ArchiveValidator<'a>, rancor::Error>;
+
+macro_rules! wire {
+    ($($message:ty => $kind:ident $(, $check:expr)?;)*) => {$(
+        impl Wire for $message {
+            const KIND: Kind = Kind::$kind;
+            $(fn check_bounds(&self) -> Result<(), OutOfBounds> {
+                let check: fn(&Self) -> Result<(), OutOfBounds> = $check;
+                check(self)
+            })?
+        }
+    )*};
+}
+
+wire! {
+    Hello => Hello;
+    Welcome => Welcome;
+    Request => Request, Request::check;
+    Response => Response;
+    NodeCommand => Command;
+    NodeAnswer => Answer;
+    KeepAlive => KeepAlive;
+    KeepAliveAck => KeepAliveAck;
+    Upload => Upload, Upload::check;
+    UploadStage => Stage;
+}
+
+/// Appends a frame with `message` to `out`.
+///
+/// # Errors
+/// [`FrameError::TooLong`] when the message does not fit a frame; `out` is then as before.
+pub fn encode<T: Wire>(request_id: u64, message: &T, out: &mut Vec<u8>) -> Result<(), FrameError> {
+    let archive = rkyv::to_bytes::<rancor::Error>(message)
+        .map_err(|error| FrameError::Malformed(error.to_string()))?;
+    let length = HEADER_BYTES - 4 + archive.len();
+    if length + 4 > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLong(length as u64 + 4));
+    }
+    out.reserve(length + 4);
+    out.extend_from_slice(&(length as u32).to_le_bytes());
+    out.push(VERSION);
+    out.push(T::KIND as u8);
+    out.extend_from_slice(&request_id.to_le_bytes());
+    out.extend_from_slice(&archive);
+    Ok(())
+}
+
+/// Looks for a whole frame at the beginning of `bytes`; none when more bytes are needed.
+///
+/// # Errors
+/// As soon as the bytes that are there show that no valid frame can follow.
+pub fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
+    let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes(*length);
+    if length as usize + 4 > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLong(u64::from(length) + 4));
+    }
+    if (length as usize) < HEADER_BYTES - 4 {
+        return Err(FrameError::TooShort(length));
+    }
+    if let Some(&version) = rest.first()
+        && version != VERSION
+    {
+        return Err(FrameError::Version(version));
+    }
+    let kind = match rest.get(1) {
+        Some(&byte) => Kind::from_byte(byte).ok_or(FrameError::Kind(byte))?,
+        None => return Ok(None),
+    };
+    let Some(frame) = rest.get(..length as usize) else {
+        return Ok(None);
+    };
+    let (id, body) = frame[2..]
+        .split_first_chunk::<8>()
+        .ok_or(FrameError::TooShort(length))?;
+    let header = Header {
+        kind,
+        request_id: u64::from_le_bytes(*id),
+    };
+    Ok(Some(Frame {
+        header,
+        body,
+        consumed: length as usize + 4,
+    }))
+}
+
+/// Reads the message of a frame.
+///
+/// # Errors
+/// [`FrameError::Unexpected`] when the frame is of another kind, [`FrameError::Malformed`] when the
+/// archive is not valid, [`FrameError::OutOfBounds`] when it is and a field is not.
+pub fn decode<T: Wire>(frame: &Frame<'_>) -> Result<T, FrameError> {
+    if frame.header.kind != T::KIND {
+        return Err(FrameError::Unexpected {
+            got: frame.header.kind,
+            expected: T::KIND,
+        });
+    }
+    let message: T = from_archive(frame.body)?;
+    message.check_bounds()?;
+    Ok(message)
+}
+
+fn from_archive<T: Wire>(bytes: &[u8]) -> Result<T, FrameError> {
+    let malformed = |error: rancor::Error| FrameError::Malformed(error.to_string());
+    let depth = std::num::NonZeroUsize::new(ARCHIVE_DEPTH_MAX);
+    let mut validator = ArchiveValidator::with_max_depth(bytes, depth);
+    let archived =
+        rkyv::api::access_with_context::<T::Archived, _, rancor::Error>(bytes, &mut validator)
+            .map_err(malformed)?;
+    rkyv::deserialize::<T, rancor::Error>(archived).map_err(malformed)
+}

@@ -1,0 +1,389 @@
+//! The shapes of what the registry keeps, as others see them: processes, nodes, modules, types, and
+//! why a process is where it is.
+//!
+//! These are copies made for an answer. The registry's own structures are its own business.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::id::{
+    Digest, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision,
+    TypeName,
+};
+use crate::node::Load;
+
+/// How far a process's life has come.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProcessState {
+    /// Reserved on a node; the callback is starting it.
+    Starting,
+    /// Started, or registered by its node.
+    Running,
+    /// Without a node: its last one was lost or failed, and a new one is being sought.
+    Pending,
+}
+
+/// A process's entry.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct ProcessRecord {
+    /// Type and id.
+    pub key: ProcessKey,
+    /// How far it is.
+    pub state: ProcessState,
+    /// The node it is on; its last one while it is pending.
+    pub node: NodeName,
+    /// The session of that node.
+    pub node_epoch: NodeEpoch,
+    /// Where that node can be reached; empty when the node is gone.
+    pub address: String,
+    /// Its fencing token.
+    pub incarnation: Incarnation,
+    /// What the node calls it; empty while it is starting.
+    pub pid: String,
+    /// What the node wants callers to know; at most 4 KiB.
+    pub share: Vec<u8>,
+    /// When it last changed.
+    pub revision: Revision,
+    /// Milliseconds since 1970 of the first reservation, by the leader's clock.
+    pub created_ms: u64,
+    /// Which attempt of its create or re-creation this is; 1 at first.
+    pub attempt: u32,
+    /// Bytes of the arguments that it was created with (the arguments go only to the node).
+    pub args_bytes: u32,
+    /// Units of capacity that it takes.
+    pub demand: u32,
+    /// Its party, if any.
+    pub group: Option<String>,
+    /// Why it is where it is.
+    pub why: Why,
+}
+
+/// Who chose a node.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum Chooser {
+    /// Nobody: the node registered the process itself.
+    Node,
+    /// A selector module.
+    Selector {
+        /// Its name.
+        name: ModuleName,
+        /// Its version.
+        version: u32,
+        /// Its identity.
+        digest: Digest,
+    },
+    /// The type's native fallback, because the selector failed.
+    Fallback {
+        /// Which one.
+        fallback: Fallback,
+        /// The selector that failed, if one was named.
+        selector: Option<ModuleName>,
+        /// How it failed, for people.
+        cause: String,
+    },
+}
+
+/// The compact reason that every record keeps.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Why {
+    /// Who chose.
+    pub chooser: Chooser,
+    /// The seed of the decision.
+    pub seed: u32,
+    /// Microseconds that the decision took.
+    pub micros: u32,
+    /// Nodes that were offered.
+    pub candidates: u32,
+}
+
+/// What a type does when its selector fails: a native policy that cannot.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Fallback {
+    /// The node with the fewest processes.
+    #[default]
+    LeastLoaded,
+    /// The better of two random nodes.
+    TwoChoices,
+    /// Highest random weight of id and node name.
+    Rendezvous,
+}
+
+/// What becomes of a type's processes when their node is lost.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum OnNodeLost {
+    /// Their records are removed.
+    #[default]
+    Forget,
+    /// They are started again elsewhere, with a new incarnation.
+    Recreate,
+}
+
+/// The defaults of a process type.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct TypeSpec {
+    /// Its name.
+    pub name: TypeName,
+    /// The selector of creates that name none.
+    pub selector: ModuleName,
+    /// The callback of creates that name none.
+    pub callback: ModuleName,
+    /// What chooses when the selector fails.
+    pub fallback: Fallback,
+    /// What becomes of its processes when their node is lost.
+    pub on_node_lost: OnNodeLost,
+    /// Attempts of creates that say nothing else; 1 to 16.
+    pub attempts: u8,
+    /// Milliseconds before the second attempt, doubled for each further one; at most 60,000.
+    pub back_off_ms: u32,
+    /// Milliseconds that a create may take when it says nothing else; at most 600,000.
+    pub deadline_ms: u32,
+    /// When it last changed; 0 in a request.
+    pub revision: Revision,
+}
+
+impl TypeSpec {
+    /// The defaults of a type that nobody described: selector `least-loaded`, callback `start`,
+    /// three attempts, 50 ms back-off, 10 s deadline, forgotten with its node.
+    ///
+    /// # Panics
+    /// Never: the two names are within bounds.
+    #[must_use]
+    pub fn new(name: TypeName) -> Self {
+        let module = |name: &str| ModuleName::new(name).expect("a valid constant");
+        Self {
+            name,
+            selector: module("least-loaded"),
+            callback: module("start"),
+            fallback: Fallback::default(),
+            on_node_lost: OnNodeLost::default(),
+            attempts: 3,
+            back_off_ms: 50,
+            deadline_ms: 10_000,
+            revision: Revision(0),
+        }
+    }
+}
+
+/// A node's entry.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct NodeRecord {
+    /// Its name.
+    pub name: NodeName,
+    /// Its session.
+    pub epoch: NodeEpoch,
+    /// The types it hosts; empty for all.
+    pub types: Vec<TypeName>,
+    /// Where its processes can be reached.
+    pub address: String,
+    /// Key and value pairs.
+    pub labels: Vec<(String, String)>,
+    /// Units of capacity.
+    pub capacity: u32,
+    /// What it wants others to know; at most 4 KiB.
+    pub share: Vec<u8>,
+    /// Milliseconds of its lease.
+    pub ttl_ms: u32,
+    /// Whether it takes no new processes.
+    pub cordoned: bool,
+    /// Processes that it has, starting ones included.
+    pub processes: u32,
+    /// Units of capacity that those take.
+    pub used: u32,
+    /// Whether keep-alives are missing, short of the lease; such a node gets no new processes.
+    pub suspect: bool,
+    /// Milliseconds of lease left, as the leader sees it.
+    pub lease_left_ms: u32,
+    /// Its last load report, and how many milliseconds old that is.
+    pub load: Option<(Load, u32)>,
+    /// When it last changed.
+    pub revision: Revision,
+}
+
+/// What a module is for.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModuleKind {
+    /// Chooses nodes: world `selector-module`.
+    Selector,
+    /// Starts processes: world `callback-module`.
+    Callback,
+}
+
+/// One version of a module.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct ModuleVersion {
+    /// 1 for the first push under the name; grows by one.
+    pub version: u32,
+    /// The identity of its bytes.
+    pub digest: Digest,
+    /// Bytes.
+    pub bytes: u64,
+    /// What it calls itself: name and version.
+    pub title: String,
+    /// The features it wants, for a selector.
+    pub features: Vec<String>,
+    /// Milliseconds since 1970 of the push.
+    pub pushed_ms: u64,
+}
+
+/// A module: everything under one name.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct ModuleRecord {
+    /// Its name.
+    pub name: ModuleName,
+    /// What it is for.
+    pub kind: ModuleKind,
+    /// All versions, oldest first.
+    pub versions: Vec<ModuleVersion>,
+    /// The version that decides now.
+    pub active: Option<u32>,
+    /// What a rollback would make active.
+    pub previous: Option<u32>,
+    /// The configuration of the active version.
+    pub config: String,
+    /// When the active version was activated.
+    pub activated: Revision,
+    /// When anything of it last changed.
+    pub revision: Revision,
+}
+
+/// Why a node was not offered to a selector, or was not good enough.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalReason {
+    /// It takes no new processes.
+    Cordoned,
+    /// Its keep-alives are missing.
+    Suspect,
+    /// Its lease has run out.
+    Expired,
+    /// It does not host the type.
+    TypeNotHosted,
+    /// It lacks a label that the create demands.
+    Label {
+        /// The label.
+        key: String,
+        /// The value demanded.
+        value: String,
+    },
+    /// Too little capacity is left.
+    Capacity {
+        /// Units left.
+        left: u32,
+        /// Units demanded.
+        demand: u32,
+    },
+    /// It failed an earlier attempt of this create.
+    FailedBefore,
+    /// The selector would not take it.
+    NotChosen,
+}
+
+impl std::fmt::Display for RefusalReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cordoned => f.write_str("cordoned"),
+            Self::Suspect => f.write_str("suspect: its keep-alives are missing"),
+            Self::Expired => f.write_str("its lease has run out"),
+            Self::TypeNotHosted => f.write_str("does not host the type"),
+            Self::Label { key, value } => write!(f, "label {key} is not {value}"),
+            Self::Capacity { left, demand } => write!(f, "capacity: {left} left, {demand} needed"),
+            Self::FailedBefore => f.write_str("failed an earlier attempt"),
+            Self::NotChosen => f.write_str("the selector would not take it"),
+        }
+    }
+}
+
+/// A node and why it was not taken.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The node.
+    pub node: NodeName,
+    /// Why.
+    pub reason: RefusalReason,
+}
+
+/// A node that was offered, with what the selector saw of it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The node.
+    pub node: NodeName,
+    /// One value a feature; NaN where it was unknown.
+    pub values: Vec<f32>,
+    /// Whether it was chosen.
+    pub chosen: bool,
+}
+
+/// Everything that a decision was made from.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// The compact reason.
+    pub why: Why,
+    /// Names of the features, in the order of [`Candidate::values`].
+    pub features: Vec<String>,
+    /// Who was offered, in the order in which the selector saw them; at most 1,024.
+    pub candidates: Vec<Candidate>,
+    /// Who was not, and why; at most 200.
+    pub refusals: Vec<Refusal>,
+    /// Refusals beyond those.
+    pub refusals_more: u32,
+    /// Milliseconds since 1970.
+    pub decided_ms: u64,
+}
+
+/// Why a process is where it is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The process.
+    pub record: ProcessRecord,
+    /// What the decision was made from; none when the host no longer has it.
+    pub evidence: Option<Evidence>,
+}
+
+/// How a host is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Version of the program.
+    pub build: String,
+    /// This host's number in its group.
+    pub host: u64,
+    /// `leader`, `follower`, `candidate` or `learner`.
+    pub role: String,
+    /// The leader, when one is known.
+    pub leader: Option<u64>,
+    /// Voters of the group.
+    pub voters: Vec<u64>,
+    /// The Raft term.
+    pub term: u64,
+    /// Highest index known to be committed.
+    pub commit: u64,
+    /// Highest index applied.
+    pub applied: u64,
+    /// Entries in the log.
+    pub log_entries: u64,
+    /// Index of the newest snapshot.
+    pub snapshot: u64,
+    /// Milliseconds since the host started.
+    pub uptime_ms: u64,
+    /// Nodes with a live lease.
+    pub nodes: u32,
+    /// Processes running.
+    pub running: u64,
+    /// Processes starting.
+    pub starting: u64,
+    /// Processes without a node.
+    pub pending: u64,
+    /// Client sessions that the registry remembers.
+    pub clients: u32,
+    /// Active modules that this host cannot run, with the reason; their types use the fallback.
+    pub unavailable_modules: Vec<(ModuleName, String)>,
+    /// Decisions that fell back since the host started.
+    pub fallbacks: u64,
+    /// Why creates are refused, when they are.
+    pub shedding: Option<String>,
+}
+
+impl TypeSpec {
+    pub(crate) fn check_names(&self) -> Result<(), InvalidName> {
+        self.name.check()?;
+        self.selector.check()?;
+        self.callback.check()
+    }
+}

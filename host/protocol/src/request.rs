@@ -1,0 +1,590 @@
+//! Every request of the client wire, in one enum, and the check of its bounds.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::id::{
+    ClientId, Digest, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessKey,
+    TypeName,
+};
+use crate::limits as limit;
+use crate::record::{ModuleKind, ProcessState, TypeSpec};
+
+/// What to do when the key of a create is taken.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum OnConflict {
+    /// Answer with the existing record; one that is starting is waited for.
+    #[default]
+    Return,
+    /// Answer `already_exists` at once.
+    Fail,
+    /// Wait until the key is free, then create; until the deadline.
+    Wait,
+}
+
+/// How a create is to be carried out. Zero and none mean the type's default.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+pub struct CreateOptions {
+    /// What to do when the key is taken.
+    pub on_conflict: OnConflict,
+    /// Milliseconds that it may take, at most 600,000; 0 for the type's default.
+    pub deadline_ms: u32,
+    /// Nodes to try, at most 16; 0 for the type's default.
+    pub attempts: u8,
+    /// Milliseconds before the second attempt, doubled for each further one; 0 for the default.
+    pub back_off_ms: u32,
+    /// A party, at most 256 bytes.
+    pub group: Option<String>,
+    /// Labels that the node must have, at most 32.
+    pub require: Vec<(String, String)>,
+    /// Units of capacity that it takes; 0 counts as 1.
+    pub demand: u32,
+    /// -1,000 to 1,000; larger is more important.
+    pub priority: i32,
+    /// The node that asks, when one does.
+    pub requester: Option<NodeName>,
+}
+
+/// Reserve a key, choose a node, start the process there, record it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CreateProcess {
+    /// Type and id.
+    pub key: ProcessKey,
+    /// For the process, at most 64 KiB.
+    pub args: Vec<u8>,
+    /// Instead of the type's selector.
+    pub selector: Option<ModuleName>,
+    /// Instead of the type's callback.
+    pub callback: Option<ModuleName>,
+    /// How.
+    pub options: CreateOptions,
+}
+
+/// A node registers a process that it runs itself, or updates one of its own.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SetProcess {
+    /// Type and id.
+    pub key: ProcessKey,
+    /// The node.
+    pub node: NodeName,
+    /// Its session.
+    pub epoch: NodeEpoch,
+    /// What the node calls it; at most 256 bytes.
+    pub pid: String,
+    /// What callers are to know; at most 4 KiB.
+    pub share: Vec<u8>,
+    /// The life that is updated; none registers a new one (or updates the node's own).
+    pub incarnation: Option<Incarnation>,
+}
+
+/// A page of processes, in the order of type and id.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+pub struct ListProcesses {
+    /// Only of this type.
+    pub type_name: Option<TypeName>,
+    /// Only ids that begin so; needs a type.
+    pub id_prefix: Option<String>,
+    /// Only on this node.
+    pub node: Option<NodeName>,
+    /// Only in this state.
+    pub state: Option<ProcessState>,
+    /// Only after this one: the `next` of the page before.
+    pub after: Option<ProcessKey>,
+    /// Items, 1 to 1,000; 0 for 1,000.
+    pub limit: u32,
+}
+
+/// Announces a node.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct RegisterNode {
+    /// Its name.
+    pub name: NodeName,
+    /// The types it hosts, at most 256; empty for all.
+    pub types: Vec<TypeName>,
+    /// Where its processes can be reached, at most 256 bytes.
+    pub address: String,
+    /// At most 32 key and value pairs.
+    pub labels: Vec<(String, String)>,
+    /// Units of capacity, 1 to 1,000,000.
+    pub capacity: u32,
+    /// What others are to know; at most 4 KiB.
+    pub share: Vec<u8>,
+    /// Milliseconds of its lease, 1,000 to 60,000.
+    pub ttl_ms: u32,
+    /// What it runs already, from an earlier session; at most 20,000.
+    pub inventory: Vec<(ProcessKey, Incarnation)>,
+}
+
+/// Announces an upload: the first frame of a stream of its own. `bytes` raw bytes follow.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// The session, for the idempotency key (the frame carries the sequence).
+    pub client: ClientId,
+    /// The name to push under.
+    pub name: ModuleName,
+    /// The world that it is to fit.
+    pub kind: ModuleKind,
+    /// Bytes that follow.
+    pub bytes: u64,
+    /// Their blake3 hash.
+    pub digest: Digest,
+}
+
+/// How far an upload is; sent while it goes on.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadStage {
+    /// Bytes received so far.
+    Received(u64),
+    /// Looking for compile bombs, foreign imports and the right world.
+    Scanning,
+    /// Compiling, in a process of its own.
+    Compiling,
+    /// Instantiating and trying it out.
+    Trying,
+    /// Writing it down and replicating its entry.
+    Recording,
+}
+
+/// Everything that a client may ask on its control stream.
+///
+/// A request that changes something carries its session; with the frame's request id that makes
+/// the idempotency key, and a retry with the same one returns the first outcome.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Opens a session; the answer is its id. The only change that needs none.
+    OpenSession,
+    /// See [`CreateProcess`].
+    CreateProcess(ClientId, Box<CreateProcess>),
+    /// Looks a process up, linearizably; `stale` allows the host's own possibly old view.
+    GetProcess {
+        /// Which.
+        key: ProcessKey,
+        /// Whether an old answer will do; it says its revision.
+        stale: bool,
+    },
+    /// See [`SetProcess`].
+    SetProcess(ClientId, Box<SetProcess>),
+    /// Removes a process, and stops it if it still runs.
+    DelProcess {
+        /// The session.
+        client: ClientId,
+        /// Which.
+        key: ProcessKey,
+        /// Only this life of it.
+        incarnation: Option<Incarnation>,
+    },
+    /// See [`ListProcesses`].
+    ListProcesses(Box<ListProcesses>),
+    /// See [`RegisterNode`]. Supersedes an older session of the name. The connection that asks
+    /// becomes the one that the node is commanded through.
+    RegisterNode(ClientId, Box<RegisterNode>),
+    /// Takes a live session over to this connection, after a reconnect.
+    AttachNode {
+        /// The node.
+        name: NodeName,
+        /// Its session.
+        epoch: NodeEpoch,
+        /// What it runs; at most 20,000.
+        inventory: Vec<(ProcessKey, Incarnation)>,
+    },
+    /// Changes what a node said of itself.
+    UpdateNode {
+        /// The session of the client.
+        client: ClientId,
+        /// The node.
+        name: NodeName,
+        /// Its session.
+        epoch: NodeEpoch,
+        /// Instead of its labels.
+        labels: Option<Vec<(String, String)>>,
+        /// Instead of its capacity.
+        capacity: Option<u32>,
+        /// Instead of its share.
+        share: Option<Vec<u8>>,
+    },
+    /// Ends a node's session at once; its processes are dealt with as when it is lost.
+    DeregisterNode {
+        /// The session of the client.
+        client: ClientId,
+        /// The node.
+        name: NodeName,
+        /// Its session.
+        epoch: NodeEpoch,
+    },
+    /// Stops or allows new processes on a node.
+    CordonNode {
+        /// The session of the client.
+        client: ClientId,
+        /// The node.
+        name: NodeName,
+        /// True: no new processes.
+        cordoned: bool,
+    },
+    /// One node.
+    GetNode(NodeName),
+    /// All nodes.
+    ListNodes,
+    /// Makes a version decide.
+    ActivateModule {
+        /// The session.
+        client: ClientId,
+        /// Which module.
+        name: ModuleName,
+        /// Which version; 0 for the newest.
+        version: u32,
+        /// Its configuration, JSON of at most 64 KiB; none keeps the active one.
+        config: Option<String>,
+    },
+    /// Makes the version before decide again, with the configuration that it had.
+    RollbackModule(ClientId, ModuleName),
+    /// Forgets a version that is not active; version 0: the whole module, when no version is.
+    RemoveModule(ClientId, ModuleName, u32),
+    /// One module.
+    GetModule(ModuleName),
+    /// All modules.
+    ListModules,
+    /// Sets a type's defaults.
+    PutType(ClientId, Box<TypeSpec>),
+    /// One type's defaults.
+    GetType(TypeName),
+    /// All types that have been described.
+    ListTypes,
+    /// Why a process is where it is.
+    Explain(ProcessKey),
+    /// What a create would do; nothing is changed.
+    Plan(Box<CreateProcess>),
+    /// How the host is.
+    Status,
+}
+
+/// Which field of a message is out of bounds, and how.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfBounds {
+    /// A name.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// A size or number.
+    #[error("{field} is {got}, and must be {bounds}")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// Its size or value.
+        got: i64,
+        /// What it must be, for people.
+        bounds: &'static str,
+    },
+}
+
+fn field(
+    field: &'static str,
+    got: usize,
+    max: usize,
+    bounds: &'static str,
+) -> Result<(), OutOfBounds> {
+    number(field, got as i64, 0, max as i64, bounds)
+}
+
+fn number(
+    field: &'static str,
+    got: i64,
+    min: i64,
+    max: i64,
+    bounds: &'static str,
+) -> Result<(), OutOfBounds> {
+    if (min..=max).contains(&got) {
+        Ok(())
+    } else {
+        Err(OutOfBounds::Field { field, got, bounds })
+    }
+}
+
+fn labels(labels: &[(String, String)]) -> Result<(), OutOfBounds> {
+    field("labels", labels.len(), limit::LABELS_MAX, "at most 32")?;
+    for (key, value) in labels {
+        number(
+            "label key",
+            key.len() as i64,
+            1,
+            limit::TEXT_BYTES_MAX as i64,
+            "1 to 256 bytes",
+        )?;
+        field(
+            "label value",
+            value.len(),
+            limit::TEXT_BYTES_MAX,
+            "at most 256 bytes",
+        )?;
+    }
+    Ok(())
+}
+
+fn share(share: &[u8]) -> Result<(), OutOfBounds> {
+    field(
+        "share",
+        share.len(),
+        limit::SHARE_BYTES_MAX,
+        "at most 4,096 bytes",
+    )
+}
+
+fn capacity(capacity: u32) -> Result<(), OutOfBounds> {
+    number(
+        "capacity",
+        capacity.into(),
+        1,
+        limit::CAPACITY_MAX.into(),
+        "1 to 1,000,000",
+    )
+}
+
+fn inventory(inventory: &[(ProcessKey, Incarnation)]) -> Result<(), OutOfBounds> {
+    field(
+        "inventory",
+        inventory.len(),
+        limit::INVENTORY_MAX,
+        "at most 20,000",
+    )?;
+    Ok(inventory.iter().try_for_each(|(key, _)| key.check())?)
+}
+
+impl CreateProcess {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.key.check()?;
+        field(
+            "args",
+            self.args.len(),
+            limit::ARGS_BYTES_MAX,
+            "at most 65,536 bytes",
+        )?;
+        self.selector.as_ref().map_or(Ok(()), ModuleName::check)?;
+        self.callback.as_ref().map_or(Ok(()), ModuleName::check)?;
+        let options = &self.options;
+        options.requester.as_ref().map_or(Ok(()), NodeName::check)?;
+        let group = options.group.as_ref().map_or(1, String::len) as i64;
+        number(
+            "group",
+            group,
+            1,
+            limit::TEXT_BYTES_MAX as i64,
+            "1 to 256 bytes",
+        )?;
+        labels(&options.require)?;
+        timing(options.deadline_ms, options.attempts, options.back_off_ms)?;
+        number(
+            "demand",
+            options.demand.into(),
+            0,
+            limit::CAPACITY_MAX.into(),
+            "at most 1,000,000",
+        )?;
+        let max = i64::from(limit::PRIORITY_MAX);
+        number(
+            "priority",
+            options.priority.into(),
+            -max,
+            max,
+            "-1,000 to 1,000",
+        )
+    }
+}
+
+fn timing(deadline_ms: u32, attempts: u8, back_off_ms: u32) -> Result<(), OutOfBounds> {
+    let max = limit::DEADLINE_MS_MAX as usize;
+    field("deadline", deadline_ms as usize, max, "at most 600,000 ms")?;
+    field(
+        "attempts",
+        attempts.into(),
+        limit::ATTEMPTS_MAX.into(),
+        "at most 16",
+    )?;
+    let max = limit::BACK_OFF_MS_MAX as usize;
+    field("back-off", back_off_ms as usize, max, "at most 60,000 ms")
+}
+
+impl SetProcess {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.key.check()?;
+        self.node.check()?;
+        field(
+            "pid",
+            self.pid.len(),
+            limit::PID_BYTES_MAX,
+            "at most 256 bytes",
+        )?;
+        share(&self.share)
+    }
+}
+
+impl RegisterNode {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.name.check()?;
+        field(
+            "types",
+            self.types.len(),
+            limit::NODE_TYPES_MAX,
+            "at most 256",
+        )?;
+        self.types.iter().try_for_each(TypeName::check)?;
+        field(
+            "address",
+            self.address.len(),
+            limit::TEXT_BYTES_MAX,
+            "at most 256 bytes",
+        )?;
+        labels(&self.labels)?;
+        capacity(self.capacity)?;
+        share(&self.share)?;
+        let (min, max) = (limit::TTL_MS_MIN.into(), limit::TTL_MS_MAX.into());
+        number("ttl", self.ttl_ms.into(), min, max, "1,000 to 60,000 ms")?;
+        inventory(&self.inventory)
+    }
+}
+
+impl ListProcesses {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.type_name.as_ref().map_or(Ok(()), TypeName::check)?;
+        self.node.as_ref().map_or(Ok(()), NodeName::check)?;
+        self.after.as_ref().map_or(Ok(()), ProcessKey::check)?;
+        let prefix = self.id_prefix.as_ref().map_or(0, String::len);
+        field(
+            "id prefix",
+            prefix,
+            limit::ID_BYTES_MAX,
+            "at most 256 bytes",
+        )?;
+        field(
+            "limit",
+            self.limit as usize,
+            limit::PAGE_ITEMS_MAX as usize,
+            "at most 1,000",
+        )
+    }
+}
+
+impl TypeSpec {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.check_names()?;
+        number(
+            "attempts",
+            self.attempts.into(),
+            1,
+            limit::ATTEMPTS_MAX.into(),
+            "1 to 16",
+        )?;
+        let max = limit::DEADLINE_MS_MAX.into();
+        number(
+            "deadline",
+            self.deadline_ms.into(),
+            1,
+            max,
+            "1 to 600,000 ms",
+        )?;
+        timing(self.deadline_ms, self.attempts, self.back_off_ms)
+    }
+}
+
+impl Upload {
+    pub(crate) fn check(&self) -> Result<(), OutOfBounds> {
+        self.name.check()?;
+        let max = limit::MODULE_BYTES_MAX as i64;
+        let got = i64::try_from(self.bytes).unwrap_or(i64::MAX);
+        number("module", got, 1, max, "1 byte to 32 MiB")
+    }
+}
+
+impl Request {
+    /// Whether it goes through the log.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        self.client().is_some() || matches!(self, Self::OpenSession)
+    }
+
+    /// The session of a request that changes something.
+    #[must_use]
+    pub fn client(&self) -> Option<ClientId> {
+        match self {
+            Self::CreateProcess(client, _)
+            | Self::SetProcess(client, _)
+            | Self::DelProcess { client, .. }
+            | Self::RegisterNode(client, _)
+            | Self::UpdateNode { client, .. }
+            | Self::DeregisterNode { client, .. }
+            | Self::CordonNode { client, .. }
+            | Self::ActivateModule { client, .. }
+            | Self::RollbackModule(client, _)
+            | Self::RemoveModule(client, ..)
+            | Self::PutType(client, _) => Some(*client),
+            Self::OpenSession
+            | Self::GetProcess { .. }
+            | Self::ListProcesses(_)
+            | Self::AttachNode { .. }
+            | Self::GetNode(_)
+            | Self::ListNodes
+            | Self::GetModule(_)
+            | Self::ListModules
+            | Self::GetType(_)
+            | Self::ListTypes
+            | Self::Explain(_)
+            | Self::Plan(_)
+            | Self::Status => None,
+        }
+    }
+
+    /// Checks every bound of [`crate::limits`].
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] names the field.
+    pub fn check(&self) -> Result<(), OutOfBounds> {
+        match self {
+            Self::OpenSession
+            | Self::ListNodes
+            | Self::ListModules
+            | Self::ListTypes
+            | Self::Status => Ok(()),
+            Self::CreateProcess(_, create) | Self::Plan(create) => create.check(),
+            Self::SetProcess(_, set) => set.check(),
+            Self::GetProcess { key, .. } | Self::DelProcess { key, .. } | Self::Explain(key) => {
+                Ok(key.check()?)
+            }
+            Self::ListProcesses(list) => list.check(),
+            Self::RegisterNode(_, register) => register.check(),
+            Self::AttachNode {
+                name,
+                inventory: processes,
+                ..
+            } => {
+                name.check()?;
+                inventory(processes)
+            }
+            Self::UpdateNode {
+                name,
+                labels: new,
+                capacity: units,
+                share: text,
+                ..
+            } => {
+                name.check()?;
+                new.as_deref().map_or(Ok(()), labels)?;
+                units.map_or(Ok(()), capacity)?;
+                text.as_deref().map_or(Ok(()), share)
+            }
+            Self::DeregisterNode { name, .. }
+            | Self::CordonNode { name, .. }
+            | Self::GetNode(name) => Ok(name.check()?),
+            Self::ActivateModule { name, config, .. } => {
+                name.check()?;
+                let bytes = config.as_ref().map_or(0, String::len);
+                field(
+                    "configuration",
+                    bytes,
+                    limit::CONFIG_BYTES_MAX,
+                    "at most 65,536 bytes",
+                )
+            }
+            Self::RollbackModule(_, name)
+            | Self::RemoveModule(_, name, _)
+            | Self::GetModule(name) => Ok(name.check()?),
+            Self::PutType(_, spec) => spec.check(),
+            Self::GetType(name) => Ok(name.check()?),
+        }
+    }
+}
