@@ -1,1 +1,7 @@
-//! Skeleton.
+//! The replicated state.
+
+pub mod candidates;
+pub mod decide;
+mod fallback;
+pub mod feature;
+pub mod random;

@@ -1,0 +1,368 @@
+//! What selectors may see of the nodes at one moment, and the native filter in front of them.
+//!
+//! A [`Fleet`] is a value: the replica makes one for each batch of decisions, from committed state
+//! and from what it has in flight, and whoever decides works on it alone. A decision is counted
+//! into it at once ([`Fleet::take`]), so that the decisions of a batch see each other.
+//!
+//! Nothing here knows how a choice is made, and nothing reads a clock: the time is a field.
+
+use std::sync::Arc;
+
+use maitred_protocol::{NodeEpoch, NodeName, ProcessKey, TypeName};
+
+use crate::feature::{Ask, CANDIDATES_MAX, Feature};
+use crate::random::Random;
+
+/// A node's number within one [`Fleet`].
+pub type Slot = u32;
+
+/// What a node said of itself when it registered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: NodeName,
+    /// Its session.
+    pub epoch: NodeEpoch,
+    /// The types it hosts; empty for all.
+    pub types: Vec<TypeName>,
+    /// Where its processes can be reached.
+    pub address: String,
+    /// Key and value pairs.
+    pub labels: Vec<(String, String)>,
+    /// Units of capacity.
+    pub capacity: u32,
+}
+
+impl NodeFacts {
+    /// 24 bits of a hash of the name, exact in an `f32`: the first three bytes of its blake3 hash,
+    /// little-endian.
+    #[must_use]
+    pub fn name_hash(&self) -> f32 {
+        let hash = blake3::hash(self.name.as_str().as_bytes());
+        let [a, b, c, ..] = *hash.as_bytes();
+        u32::from_le_bytes([a, b, c, 0]) as f32
+    }
+
+    /// The value of a label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels
+            .iter()
+            .find(|(have, _)| have == key)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// What changes about a node from one decision to the next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NodeLive {
+    /// Takes no new processes.
+    pub cordoned: bool,
+    /// Keep-alives are missing.
+    pub suspect: bool,
+    /// Processes, those in flight included.
+    pub processes: u32,
+    /// Placements decided and not yet running.
+    pub in_flight: u32,
+    /// Units taken, by those in flight too.
+    pub used: u32,
+    /// Placements of the last 1, 10 and 60 seconds.
+    pub placed: [u32; 3],
+    /// Reported; NaN when unknown.
+    pub cpu: f32,
+    /// Reported; NaN when unknown.
+    pub memory_free_mib: f32,
+    /// Milliseconds since the report; NaN when there is none.
+    pub load_age_ms: f32,
+    /// [`NodeFacts::name_hash`], kept because hashing at every decision would cost more than it.
+    pub name_hash: f32,
+}
+
+/// Counts of one type, or one group, on every node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column<K> {
+    /// Whose counts.
+    pub of: K,
+    /// One a slot.
+    pub counts: Vec<u32>,
+}
+
+/// The nodes at one moment; a slot is an index into each of the vectors.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    /// What does not change: shared with other fleets.
+    pub facts: Arc<[Arc<NodeFacts>]>,
+    /// What does.
+    pub live: Vec<NodeLive>,
+    /// Counts of the types in the batch, when the selector wants them.
+    pub of_type: Vec<Column<TypeName>>,
+    /// Counts of the groups in the batch, when the selector wants them.
+    pub of_group: Vec<Column<String>>,
+    /// Reported counters of each node, when the selector wants them.
+    pub counters: Vec<Arc<[(String, f32)]>>,
+}
+
+/// What is to be placed, as far as a choice may depend on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SelectRequest {
+    /// Type and id.
+    pub key: ProcessKey,
+    /// Its party.
+    pub group: Option<String>,
+    /// The node that asks.
+    pub requester: Option<NodeName>,
+    /// Labels that the node must have.
+    pub require: Vec<(String, String)>,
+    /// Units that it takes; at least 1.
+    pub demand: u32,
+    /// Larger is more important.
+    pub priority: i32,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Nodes that failed an earlier attempt.
+    pub exclude: Vec<NodeName>,
+}
+
+/// Why a slot was not offered. Indices instead of text, because most of these are never read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Takes no new processes.
+    Cordoned,
+    /// Keep-alives are missing.
+    Suspect,
+    /// Does not host the type.
+    TypeNotHosted,
+    /// Lacks the label at this index of [`SelectRequest::require`].
+    Label(u32),
+    /// Has so many units left.
+    Capacity(u32),
+    /// Failed an earlier attempt.
+    FailedBefore,
+}
+
+impl Fleet {
+    /// Whether a slot may take the request, or why not.
+    ///
+    /// # Errors
+    /// The first reason found.
+    pub fn admits(&self, slot: Slot, request: &SelectRequest) -> Result<(), Refused> {
+        let (facts, live) = (&self.facts[slot as usize], &self.live[slot as usize]);
+        if live.cordoned {
+            return Err(Refused::Cordoned);
+        }
+        if live.suspect {
+            return Err(Refused::Suspect);
+        }
+        if !facts.types.is_empty() && !facts.types.contains(&request.key.type_name) {
+            return Err(Refused::TypeNotHosted);
+        }
+        for (index, (key, value)) in request.require.iter().enumerate() {
+            if facts.label(key) != Some(value) {
+                return Err(Refused::Label(index as u32));
+            }
+        }
+        let left = facts.capacity.saturating_sub(live.used);
+        if left < request.demand {
+            return Err(Refused::Capacity(left));
+        }
+        if request.exclude.contains(&facts.name) {
+            return Err(Refused::FailedBefore);
+        }
+        Ok(())
+    }
+
+    /// All slots that may take the request, in order, and why the others may not.
+    #[must_use]
+    pub fn filter(&self, request: &SelectRequest) -> (Vec<Slot>, Vec<(Slot, Refused)>) {
+        let mut passed = Vec::with_capacity(self.live.len());
+        let mut refused = Vec::new();
+        for slot in 0..self.live.len() as Slot {
+            match self.admits(slot, request) {
+                Ok(()) => passed.push(slot),
+                Err(reason) => refused.push((slot, reason)),
+            }
+        }
+        (passed, refused)
+    }
+
+    /// Cuts the slots that passed down to what the selector asked for.
+    pub fn pick(
+        &self,
+        ask: &Ask,
+        passed: &mut Vec<Slot>,
+        request: &SelectRequest,
+        random: &mut Random,
+    ) {
+        match ask {
+            Ask::All => sample(passed, CANDIDATES_MAX, random),
+            Ask::Sample(count) => sample(passed, (*count).min(CANDIDATES_MAX), random),
+            Ask::Lowest(feature, count) => {
+                self.lowest(
+                    feature,
+                    (*count).min(CANDIDATES_MAX),
+                    passed,
+                    request,
+                    random,
+                );
+            }
+        }
+    }
+
+    fn lowest(
+        &self,
+        feature: &Feature,
+        count: u32,
+        passed: &mut Vec<Slot>,
+        request: &SelectRequest,
+        random: &mut Random,
+    ) {
+        let mut ranked: Vec<(f32, u32, Slot)> = passed
+            .iter()
+            .map(|&slot| (self.value(feature, slot, request), random.next_u32(), slot))
+            .collect();
+        // total_cmp puts positive NaN last; a NaN from outside might be negative.
+        let order = |a: &(f32, u32, Slot), b: &(f32, u32, Slot)| {
+            (a.0.is_nan().cmp(&b.0.is_nan()))
+                .then(a.0.total_cmp(&b.0))
+                .then(a.1.cmp(&b.1))
+                .then(a.2.cmp(&b.2))
+        };
+        let count = (count as usize).min(ranked.len());
+        if count > 0 && count < ranked.len() {
+            ranked.select_nth_unstable_by(count - 1, order);
+        }
+        ranked.truncate(count);
+        ranked.sort_unstable_by(order);
+        passed.clear();
+        passed.extend(ranked.iter().map(|&(_, _, slot)| slot));
+    }
+
+    /// The features of the slots, row by row.
+    #[must_use]
+    pub fn gather(
+        &self,
+        features: &[Feature],
+        slots: &[Slot],
+        request: &SelectRequest,
+    ) -> Vec<f32> {
+        let mut values = vec![f32::NAN; slots.len() * features.len()];
+        for (column, feature) in features.iter().enumerate() {
+            self.gather_column(
+                feature,
+                slots,
+                request,
+                &mut values[column..],
+                features.len(),
+            );
+        }
+        values
+    }
+
+    fn gather_column(
+        &self,
+        feature: &Feature,
+        slots: &[Slot],
+        request: &SelectRequest,
+        values: &mut [f32],
+        stride: usize,
+    ) {
+        if let Feature::Label(key) = feature {
+            // Equal values get equal numbers, in the order in which they are met.
+            let mut seen: Vec<&str> = Vec::new();
+            for (row, &slot) in slots.iter().enumerate() {
+                let Some(value) = self.facts[slot as usize].label(key) else {
+                    continue;
+                };
+                let number = seen
+                    .iter()
+                    .position(|have| *have == value)
+                    .unwrap_or_else(|| {
+                        seen.push(value);
+                        seen.len() - 1
+                    });
+                values[row * stride] = number as f32;
+            }
+            return;
+        }
+        let of_type = column_of(&self.of_type, Some(&request.key.type_name));
+        let of_group = column_of(&self.of_group, request.group.as_ref());
+        for (row, &slot) in slots.iter().enumerate() {
+            values[row * stride] = match feature {
+                Feature::ProcessesOfType => count_at(of_type, slot),
+                Feature::ProcessesOfGroup => count_at(of_group, slot),
+                _ => self.value(feature, slot, request),
+            };
+        }
+    }
+
+    fn value(&self, feature: &Feature, slot: Slot, request: &SelectRequest) -> f32 {
+        let (facts, live) = (&self.facts[slot as usize], &self.live[slot as usize]);
+        match feature {
+            Feature::Processes => live.processes as f32,
+            Feature::ProcessesOfType => {
+                count_at(column_of(&self.of_type, Some(&request.key.type_name)), slot)
+            }
+            Feature::ProcessesOfGroup => {
+                count_at(column_of(&self.of_group, request.group.as_ref()), slot)
+            }
+            Feature::InFlight => live.in_flight as f32,
+            Feature::Placed1s => live.placed[0] as f32,
+            Feature::Placed10s => live.placed[1] as f32,
+            Feature::Placed60s => live.placed[2] as f32,
+            Feature::Capacity => facts.capacity as f32,
+            Feature::CapacityLeft => facts.capacity.saturating_sub(live.used) as f32,
+            Feature::Cpu => live.cpu,
+            Feature::MemoryFreeMib => live.memory_free_mib,
+            Feature::LoadAgeMs => live.load_age_ms,
+            Feature::NameHash => live.name_hash,
+            Feature::Label(_) => f32::NAN,
+            Feature::Counter(name) => self
+                .counters
+                .get(slot as usize)
+                .and_then(|counters| counters.iter().find(|(have, _)| have == name))
+                .map_or(f32::NAN, |(_, value)| *value),
+        }
+    }
+
+    /// Counts a decision, so that the next one of the batch sees it.
+    pub fn take(&mut self, slot: Slot, request: &SelectRequest) {
+        let live = &mut self.live[slot as usize];
+        live.processes += 1;
+        live.in_flight += 1;
+        live.used = live.used.saturating_add(request.demand);
+        live.placed.iter_mut().for_each(|placed| *placed += 1);
+        if let Some(column) = self
+            .of_type
+            .iter_mut()
+            .find(|column| column.of == request.key.type_name)
+        {
+            column.counts[slot as usize] += 1;
+        }
+        if let Some(group) = &request.group
+            && let Some(column) = self.of_group.iter_mut().find(|column| &column.of == group)
+        {
+            column.counts[slot as usize] += 1;
+        }
+    }
+}
+
+fn column_of<'a, K: PartialEq>(columns: &'a [Column<K>], of: Option<&K>) -> Option<&'a Column<K>> {
+    columns.iter().find(|column| Some(&column.of) == of)
+}
+
+fn count_at<K>(column: Option<&Column<K>>, slot: Slot) -> f32 {
+    column.map_or(0.0, |column| column.counts[slot as usize] as f32)
+}
+
+/// Keeps `count` of the slots, drawn without replacement (the first steps of Fisher and Yates).
+fn sample(slots: &mut Vec<Slot>, count: u32, random: &mut Random) {
+    let count = count as usize;
+    if slots.len() <= count {
+        return;
+    }
+    for at in 0..count {
+        let other = at + random.below((slots.len() - at) as u32) as usize;
+        slots.swap(at, other);
+    }
+    slots.truncate(count);
+}

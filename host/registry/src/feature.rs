@@ -1,0 +1,158 @@
+//! The catalogue of features: what a selector can ask to see of a node.
+//!
+//! A new feature is a new name here (and a line in `wit/policy.wit`), never a new field there. A
+//! value that is not known is NaN.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Columns that one selector may ask for.
+pub const FEATURES_MAX: usize = 32;
+
+/// Candidates that one selector may be offered.
+pub const CANDIDATES_MAX: u32 = 1_024;
+
+/// One column.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// Processes on the node, placements in flight included.
+    Processes,
+    /// The same, of the request's type.
+    ProcessesOfType,
+    /// The same, of the request's group.
+    ProcessesOfGroup,
+    /// Placements decided and not yet running.
+    InFlight,
+    /// Placements of the last second.
+    Placed1s,
+    /// Placements of the last ten seconds.
+    Placed10s,
+    /// Placements of the last minute.
+    Placed60s,
+    /// Units declared.
+    Capacity,
+    /// Units free.
+    CapacityLeft,
+    /// Reported, 0.0 to 1.0.
+    Cpu,
+    /// Reported.
+    MemoryFreeMib,
+    /// Milliseconds since the report.
+    LoadAgeMs,
+    /// 24 bits of a hash of the name.
+    NameHash,
+    /// A number for the value of a label.
+    Label(String),
+    /// A counter that the node reports.
+    Counter(String),
+}
+
+/// A name that is not in the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unknown feature {0:?}; known are processes, processes-of-type, processes-of-group, in-flight, \
+     placed-1s, placed-10s, placed-60s, capacity, capacity-left, cpu, memory-free-mib, \
+     load-age-ms, name-hash, label:KEY and counter:NAME"
+)]
+pub struct UnknownFeature(pub String);
+
+impl FromStr for Feature {
+    type Err = UnknownFeature;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFeature> {
+        Ok(match text {
+            "processes" => Self::Processes,
+            "processes-of-type" => Self::ProcessesOfType,
+            "processes-of-group" => Self::ProcessesOfGroup,
+            "in-flight" => Self::InFlight,
+            "placed-1s" => Self::Placed1s,
+            "placed-10s" => Self::Placed10s,
+            "placed-60s" => Self::Placed60s,
+            "capacity" => Self::Capacity,
+            "capacity-left" => Self::CapacityLeft,
+            "cpu" => Self::Cpu,
+            "memory-free-mib" => Self::MemoryFreeMib,
+            "load-age-ms" => Self::LoadAgeMs,
+            "name-hash" => Self::NameHash,
+            _ => match text.split_once(':') {
+                Some(("label", key)) if !key.is_empty() => Self::Label(key.to_owned()),
+                Some(("counter", name)) if !name.is_empty() => Self::Counter(name.to_owned()),
+                _ => return Err(UnknownFeature(text.chars().take(80).collect())),
+            },
+        })
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Processes => "processes",
+            Self::ProcessesOfType => "processes-of-type",
+            Self::ProcessesOfGroup => "processes-of-group",
+            Self::InFlight => "in-flight",
+            Self::Placed1s => "placed-1s",
+            Self::Placed10s => "placed-10s",
+            Self::Placed60s => "placed-60s",
+            Self::Capacity => "capacity",
+            Self::CapacityLeft => "capacity-left",
+            Self::Cpu => "cpu",
+            Self::MemoryFreeMib => "memory-free-mib",
+            Self::LoadAgeMs => "load-age-ms",
+            Self::NameHash => "name-hash",
+            Self::Label(key) => return write!(f, "label:{key}"),
+            Self::Counter(name) => return write!(f, "counter:{name}"),
+        })
+    }
+}
+
+/// How a selector wants its candidates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// All that passed the filter, to [`CANDIDATES_MAX`].
+    All,
+    /// So many at random.
+    Sample(u32),
+    /// Those with the lowest value of a feature.
+    Lowest(Feature, u32),
+}
+
+/// What a selector is and what it wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// What it calls itself: name and version.
+    pub title: String,
+    /// Its columns, at most [`FEATURES_MAX`].
+    pub features: Vec<Feature>,
+    /// Its candidates.
+    pub ask: Ask,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back() {
+        for name in [
+            "processes",
+            "processes-of-type",
+            "processes-of-group",
+            "in-flight",
+            "placed-1s",
+            "placed-10s",
+            "placed-60s",
+            "capacity",
+            "capacity-left",
+            "cpu",
+            "memory-free-mib",
+            "load-age-ms",
+            "name-hash",
+            "label:zone",
+            "counter:seats",
+        ] {
+            assert_eq!(name.parse::<Feature>().unwrap().to_string(), name);
+        }
+        assert!("label:".parse::<Feature>().is_err());
+        assert!("rtt".parse::<Feature>().is_err());
+    }
+}
