@@ -1,7 +1,222 @@
-//! The replicated state.
+//! The replicated state: `apply(index, entry) -> outcome`, and events.
+//!
+//! This crate decides what an entry of the log means. Applying the same entries in the same order
+//! gives the same state, the same outcomes and the same events on every host, whatever its clock,
+//! its memory layout or its version of wasmtime: it owns no clock, no dice, no file and no socket,
+//! stores no floats, and walks no map in no order ([`index`] is the one exception, and says why).
+//! Applying cannot fail; a no is an [`Outcome::Rejected`].
+//!
+//! **Invariants.** A key has at most one record, and its incarnations only grow. A node's counts are
+//! those of the records that name its session. A request that is remembered is not applied again.
 
 pub mod candidates;
+pub mod command;
 pub mod decide;
 mod fallback;
 pub mod feature;
+mod index;
+mod life;
+pub mod limits;
+mod module;
+mod node;
+mod outcome;
+mod process;
+mod query;
 pub mod random;
+mod session;
+mod snapshot;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use maitred_protocol::{Chooser, ModuleName, NodeName, Rejection, Revision, TypeName, TypeSpec};
+
+pub use command::{AbortCause, Command, Entry, EntryError, Place, Reserve};
+pub use index::Counts;
+pub use module::{Active, Module};
+pub use node::Node;
+pub use outcome::{Change, Event, Outcome, Stale};
+pub use process::{CompactWhy, Record, Spec};
+pub use query::Page;
+pub use session::Known;
+pub use snapshot::{Loader, Snapshot, SnapshotError};
+
+use index::Processes;
+use life::At;
+use limits::TYPES_MAX;
+use module::Push;
+use node::NodeChange;
+use session::Sessions;
+
+/// Everything that the group agrees on.
+#[derive(Debug)]
+pub struct Registry {
+    applied: u64,
+    time_ms: u64,
+    processes: Processes,
+    nodes: BTreeMap<NodeName, Node>,
+    cordoned: BTreeSet<NodeName>,
+    modules: BTreeMap<ModuleName, Module>,
+    types: BTreeMap<TypeName, Arc<TypeSpec>>,
+    sessions: Sessions,
+    /// When what selectors see of the nodes (not their counts) last changed.
+    fleet_revision: u64,
+    /// Lets records share their chooser; not part of the state.
+    last_chooser: Option<Arc<Chooser>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Registry {
+    /// The state before the first entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            applied: 0,
+            time_ms: 0,
+            processes: Processes::new(),
+            nodes: BTreeMap::new(),
+            cordoned: BTreeSet::new(),
+            modules: BTreeMap::new(),
+            types: BTreeMap::new(),
+            sessions: Sessions::default(),
+            fleet_revision: 0,
+            last_chooser: None,
+        }
+    }
+
+    /// Applies the entry at `index`, which must be larger than every index before. What happened
+    /// is appended to `events`, in order.
+    pub fn apply(&mut self, index: u64, entry: Entry, events: &mut Vec<Event>) -> Outcome {
+        debug_assert!(index > self.applied, "entries are applied in order");
+        self.applied = index;
+        self.time_ms = self.time_ms.max(entry.time_ms);
+        self.sessions.sweep(index);
+        if let Some(request) = entry.request {
+            match self.sessions.lookup(request) {
+                Known::Fresh => {}
+                Known::Done(outcome) => return outcome,
+                Known::Forgotten => return Outcome::Forgotten,
+                Known::NoSession => return Outcome::NoSession,
+            }
+        }
+        let at = At {
+            index,
+            time_ms: self.time_ms,
+            request: entry.request,
+        };
+        let outcome = self.carry_out(at, entry.command, events);
+        if let Some(request) = entry.request
+            && outcome.is_final()
+        {
+            self.sessions.store(index, request, outcome.clone());
+        }
+        outcome
+    }
+
+    /// An entry without a command (a new leader's first) still moves the applied index.
+    pub fn skip(&mut self, index: u64) {
+        self.applied = self.applied.max(index);
+    }
+
+    fn carry_out(&mut self, at: At, command: Command, events: &mut Vec<Event>) -> Outcome {
+        let index = at.index;
+        match command {
+            Command::OpenSession => Outcome::Session(self.sessions.open(index)),
+            Command::Reserve(reserve) => self.reserve(at, *reserve, events),
+            Command::Reassign {
+                key,
+                incarnation,
+                cause,
+                place,
+            } => self.reassign(at, (&key, incarnation), cause, place, events),
+            Command::Confirm {
+                key,
+                incarnation,
+                pid,
+                share,
+            } => self.confirm(at, (&key, incarnation), pid, share, events),
+            Command::Abort {
+                key,
+                incarnation,
+                failure,
+                cause,
+            } => self.abort(at, (&key, incarnation), failure, cause, events),
+            Command::Unplace {
+                key,
+                incarnation,
+                cause,
+            } => self.unplace_running(at, (&key, incarnation), &cause, events),
+            Command::SetProcess(set) => self.set_process(at, *set, events),
+            Command::DelProcess { key, incarnation } => {
+                self.del_process(at, &key, incarnation, events)
+            }
+            Command::Missing {
+                node,
+                epoch,
+                processes,
+            } => self.missing(at, (&node, epoch), &processes, events),
+            Command::RegisterNode(register) => self.register_node(index, *register, events),
+            Command::UpdateNode {
+                name,
+                epoch,
+                labels,
+                capacity,
+                share,
+            } => self.update_node(index, &name, epoch, (labels, capacity, share), events),
+            Command::DeregisterNode { name, epoch } => {
+                self.end_node(index, &name, epoch, "its node was deregistered", events)
+            }
+            Command::Expire { name, epoch } => {
+                self.end_node(index, &name, epoch, "its node's lease ran out", events)
+            }
+            Command::CordonNode { name, cordoned } => {
+                self.cordon_node(index, &name, cordoned, events)
+            }
+            Command::PushModule {
+                name,
+                kind,
+                digest,
+                bytes,
+                title,
+                features,
+            } => {
+                let push = Push {
+                    name,
+                    kind,
+                    digest,
+                    bytes,
+                    title,
+                    features,
+                };
+                self.push_module(index, at.time_ms, push, events)
+            }
+            Command::ActivateModule {
+                name,
+                version,
+                config,
+            } => self.activate_module(index, &name, version, config, events),
+            Command::RollbackModule(name) => self.rollback_module(index, &name, events),
+            Command::RemoveModule(name, version) => {
+                self.remove_module(index, &name, version, events)
+            }
+            Command::PutType(spec) => self.put_type(index, *spec),
+        }
+    }
+
+    fn put_type(&mut self, index: u64, mut spec: TypeSpec) -> Outcome {
+        if !self.types.contains_key(&spec.name) && self.types.len() >= TYPES_MAX {
+            return Outcome::rejected(Rejection::Conflict(format!(
+                "there are {TYPES_MAX} types already, which is the limit"
+            )));
+        }
+        spec.revision = Revision(index);
+        let spec = Arc::new(spec);
+        self.types.insert(spec.name.clone(), Arc::clone(&spec));
+        Outcome::Type(spec)
+    }
+}

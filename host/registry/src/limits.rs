@@ -1,0 +1,32 @@
+//! Every limit of the replicated state. Reaching one is a deterministic rejection that names it.
+
+/// Nodes that are registered at one time.
+pub const NODES_MAX: usize = 10_000;
+
+/// Module names.
+pub const MODULES_MAX: usize = 256;
+
+/// Versions kept under one module name.
+pub const VERSIONS_MAX: usize = 64;
+
+/// Activations that can be taken back, a module.
+pub const ROLLBACKS_MAX: usize = 16;
+
+/// Types that are described.
+pub const TYPES_MAX: usize = 4_096;
+
+/// Client sessions that are remembered. Opening one more forgets the one that has been silent for
+/// the largest number of entries.
+pub const SESSIONS_MAX: usize = 20_000;
+
+/// Outcomes remembered for one session; at least what a client may have in flight, or a retry
+/// after a reconnect could find its outcome gone.
+pub const OUTCOMES_MAX: usize = 4_096;
+
+/// Log entries after which an outcome is forgotten.
+pub const OUTCOME_AGE_MAX: u64 = 1_000_000;
+
+/// Every so many entries one session is looked at for outcomes past their age.
+pub const SWEEP_EVERY: u64 = 64;
+
+const _: () = assert!(OUTCOMES_MAX >= maitred_protocol::limits::IN_FLIGHT_MAX);
