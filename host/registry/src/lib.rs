@@ -167,7 +167,14 @@ impl Registry {
                 labels,
                 capacity,
                 share,
-            } => self.update_node(index, &name, epoch, (labels, capacity, share), events),
+            } => {
+                let change = NodeChange {
+                    labels,
+                    capacity,
+                    share,
+                };
+                self.update_node(index, &name, epoch, change, events)
+            }
             Command::DeregisterNode { name, epoch } => {
                 self.end_node(index, &name, epoch, "its node was deregistered", events)
             }
