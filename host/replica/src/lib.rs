@@ -1,1 +1,14 @@
-//! Skeleton.
+//! One replica of the group: `step(input)`, then `effects`.
+//!
+//! This crate decides what a host does: whom it answers, what it proposes, when a process is
+//! started again, when a node's lease has run out. It owns Raft and the registry, and nothing of
+//! the outside: no clock (time is an argument), no socket, no file, no thread, no Wasm. The same
+//! code runs in production and in a simulation.
+
+mod config;
+mod effect;
+mod input;
+
+pub use config::Config;
+pub use effect::{Answer, Effect, Persist, SpawnJob, TakeSnapshot};
+pub use input::{Disk, Input, Now, Push, Spawned, Ticket};

@@ -1,0 +1,193 @@
+//! The door out: everything that a replica can ask for.
+
+use std::sync::Arc;
+
+use maitred_protocol::{
+    Digest, Incarnation, KeepAliveAck, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey,
+    ProcessRecord, Response, Revision,
+};
+use maitred_registry::candidates::NodeFacts;
+use maitred_registry::decide::{ModuleRef, SelectBatch, Trace};
+use maitred_registry::{Event, Record, Snapshot, Spec};
+use raft::eraftpb::{ConfState, Entry, HardState};
+
+use crate::input::Ticket;
+
+/// What must be durable. Whatever depends on it leaves only after [`crate::Input::Persisted`].
+#[derive(Debug)]
+pub struct Persist {
+    /// Comes back when it is done; they only grow.
+    pub number: u64,
+    /// To be appended; a suffix of the log that conflicts is overwritten.
+    pub entries: Vec<Entry>,
+    /// To be replaced.
+    pub hard_state: Option<HardState>,
+}
+
+/// A spawn to be carried out by the callback.
+#[derive(Debug, Clone)]
+pub struct SpawnJob {
+    /// Which process.
+    pub key: ProcessKey,
+    /// Which life.
+    pub incarnation: Incarnation,
+    /// What it was created with.
+    pub spec: Arc<Spec>,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Where it goes.
+    pub node: Arc<NodeFacts>,
+    /// The leader's term, which nodes compare.
+    pub term: u64,
+    /// The callback that is active, or why there is none.
+    pub callback: Result<ModuleRef, String>,
+    /// The seed of the placement.
+    pub seed: u32,
+    /// Milliseconds left of the create's deadline, or a time-out for a re-creation.
+    pub within_ms: u32,
+}
+
+/// A snapshot to be written.
+#[derive(Debug)]
+pub struct TakeSnapshot {
+    /// The state, to be encoded elsewhere.
+    pub state: Snapshot,
+    /// The last index that it contains.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The group's members at that index.
+    pub conf_state: ConfState,
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make this durable, then say [`crate::Input::Persisted`]. In order.
+    Persist(Persist),
+    /// Answer whoever holds the ticket. Every ticket is answered exactly once.
+    Reply(Ticket, Answer),
+    /// Decide, then say [`crate::Input::Selected`] with the lane's name. No further batch of the lane
+    /// comes before that.
+    Select {
+        /// The lane: the selector that the creates name.
+        lane: ModuleName,
+        /// What is to be decided.
+        batch: SelectBatch,
+    },
+    /// Start a process, then say [`crate::Input::Spawned`]. The same incarnation may come again,
+    /// after a restart or when its node has a new session; a run that is under way is replaced.
+    Spawn(Box<SpawnJob>),
+    /// Give up a spawn that is under way, if there is one, and tell the node's session that this
+    /// incarnation must not run: a tombstone.
+    Stop {
+        /// The node.
+        node: NodeName,
+        /// Its session.
+        epoch: NodeEpoch,
+        /// The leader's term.
+        term: u64,
+        /// Which process.
+        key: ProcessKey,
+        /// Which life.
+        incarnation: Incarnation,
+    },
+    /// These modules are active: make them ready; all others may be unloaded.
+    Modules(Vec<(ModuleName, ModuleKind, Digest)>),
+    /// Answer a keep-alive.
+    KeepAliveAck {
+        /// Where to.
+        link: u64,
+        /// The answer.
+        ack: KeepAliveAck,
+    },
+    /// Keep what a placement was made from.
+    Record(Incarnation, Arc<Trace>),
+    /// Answer an `Explain`: the process, and its evidence if it is still kept.
+    Explain(Ticket, Box<ProcessRecord>),
+    /// Write a snapshot, then say [`crate::Input::SnapshotSaved`].
+    Snapshot(Box<TakeSnapshot>),
+    /// Cut the log through this index.
+    Compact(u64),
+    /// What changed, in order, with the revision of the last of them. For watchers.
+    Events(Revision, Vec<Event>),
+}
+
+/// An answer, in a form that is cheap to make; [`Answer::into_response`] spells it out on whatever
+/// thread has the time.
+#[derive(Debug)]
+pub enum Answer {
+    /// To a create.
+    Created {
+        /// The process.
+        record: Arc<Record>,
+        /// Its node, while that has the same session.
+        node: Option<Arc<NodeFacts>>,
+        /// Whether this request made it.
+        created: bool,
+    },
+    /// To a get or a set.
+    Process {
+        /// The process.
+        record: Arc<Record>,
+        /// Its node, while that has the same session.
+        node: Option<Arc<NodeFacts>>,
+        /// The state that was read.
+        revision: Revision,
+    },
+    /// To a list.
+    Page {
+        /// The processes, each with its node.
+        items: Vec<(Arc<Record>, Option<Arc<NodeFacts>>)>,
+        /// Where the next page begins.
+        next: Option<ProcessKey>,
+        /// The state that was read.
+        revision: Revision,
+    },
+    /// To anything else.
+    Other(Box<Response>),
+}
+
+fn wire(record: &Record, node: Option<&Arc<NodeFacts>>) -> ProcessRecord {
+    record.to_wire(node.map_or("", |node| &node.address))
+}
+
+impl Answer {
+    /// As the client will see it.
+    #[must_use]
+    pub fn into_response(self) -> Response {
+        match self {
+            Self::Created {
+                record,
+                node,
+                created,
+            } => Response::Created {
+                record: Box::new(wire(&record, node.as_ref())),
+                created,
+            },
+            Self::Process {
+                record,
+                node,
+                revision,
+            } => Response::Process {
+                record: Box::new(wire(&record, node.as_ref())),
+                revision,
+            },
+            Self::Page {
+                items,
+                next,
+                revision,
+            } => {
+                let items = items
+                    .iter()
+                    .map(|(record, node)| wire(record, node.as_ref()));
+                Response::Processes {
+                    items: items.collect(),
+                    next,
+                    revision,
+                }
+            }
+            Self::Other(response) => *response,
+        }
+    }
+}

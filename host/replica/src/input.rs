@@ -1,0 +1,126 @@
+//! The door in: everything that can happen to a replica.
+
+use maitred_protocol::{
+    ClientId, Digest, Incarnation, KeepAlive, ModuleKind, ModuleName, ProcessKey, Request,
+};
+use maitred_registry::decide::Decision;
+
+/// The time, as the caller's clocks have it. Nothing in this crate reads one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Microseconds of a clock that never goes back and counts while the machine sleeps.
+    pub mono_us: u64,
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// A local handle for an answer: whoever asks makes it up, and gets it back with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// A module whose bytes have been validated and are on this host's disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// The session of the client.
+    pub client: ClientId,
+    /// The name it is pushed under.
+    pub name: ModuleName,
+    /// What it is for.
+    pub kind: ModuleKind,
+    /// The identity of its bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub bytes: u64,
+    /// What it calls itself.
+    pub title: String,
+    /// The features it wants.
+    pub features: Vec<String>,
+}
+
+/// How a spawn went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spawned {
+    /// The node runs the process.
+    Started {
+        /// What the node calls it.
+        pid: String,
+        /// What callers are to know.
+        share: Vec<u8>,
+    },
+    /// Another node may do.
+    Elsewhere(String),
+    /// The callback wants no further attempt.
+    GiveUp(String),
+}
+
+/// How much room the disk has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Disk {
+    /// Enough.
+    #[default]
+    Ok,
+    /// Creates are shed; so many bytes are left.
+    Low(u64),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Time has passed: to be given every [`crate::Config::tick_us`].
+    Tick,
+    /// A client asks. The sequence is the frame's request id.
+    Request {
+        /// For the answer.
+        ticket: Ticket,
+        /// Half of the idempotency key of a change; the other half is in the request.
+        sequence: u64,
+        /// What is asked; within the protocol's bounds.
+        request: Request,
+    },
+    /// An upload has been validated and stored.
+    Push {
+        /// For the answer.
+        ticket: Ticket,
+        /// As above.
+        sequence: u64,
+        /// What was uploaded.
+        push: Push,
+    },
+    /// A node renews its lease. The link is the caller's handle for the acknowledgement.
+    KeepAlive {
+        /// Where the acknowledgement goes.
+        link: u64,
+        /// The renewal.
+        keep_alive: KeepAlive,
+    },
+    /// What [`crate::Effect::Persist`] with this number asked for is durable, and everything
+    /// before it.
+    Persisted(u64),
+    /// The decisions of one [`crate::Effect::Select`], in its order.
+    Selected {
+        /// The lane that the batch was for.
+        lane: ModuleName,
+        /// What came out.
+        decisions: Vec<Decision>,
+    },
+    /// A spawn has ended.
+    Spawned {
+        /// Which process.
+        key: ProcessKey,
+        /// Which life.
+        incarnation: Incarnation,
+        /// How it went.
+        result: Spawned,
+    },
+    /// A snapshot has been written. The log may be cut through `floor`.
+    SnapshotSaved {
+        /// The index that it contains; none when it could not be written.
+        index: Option<u64>,
+        /// What the older kept snapshot contains.
+        floor: u64,
+    },
+    /// The disk's room changed.
+    Disk(Disk),
+    /// The host is shutting down: what waits is answered, nothing new is taken.
+    Shutdown,
+}
