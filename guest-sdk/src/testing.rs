@@ -13,6 +13,10 @@ pub use fleet::{Fleet, Refusal};
 pub use node::{TestNode, TestRecords, spawn};
 pub use properties::check;
 
+/// The two lists that cross the border in a `select`.
+pub use crate::bindings::selector::exports::maitred::policy::selector::Candidates as Lists;
+pub use crate::glue::{CallbackInstance, SelectorInstance};
+
 use std::cell::RefCell;
 
 use crate::{Host, Level, Request};

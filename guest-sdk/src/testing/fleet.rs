@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CANDIDATES_MAX, FEATURES_MAX, TestHost};
-use crate::bindings::selector::exports::maitred::policy::selector::Candidates as Lists;
-use crate::glue::SelectorInstance;
+use super::{CANDIDATES_MAX, FEATURES_MAX, Lists, SelectorInstance, TestHost};
 use crate::{Ask, Chance, Request, Selector, Slot};
 
 /// Nodes in the order in which they were added; the setters speak of the last one added.

@@ -183,7 +183,8 @@ impl Toolchain {
     }
 }
 
-/// The `rust-lld` of another Rust, or LLVM's own.
+/// The `rust-lld` of another Rust, or LLVM's own. It is part of the record: old versions (LLVM 14)
+/// link the same objects to other bytes.
 fn linker(rustc: &Path) -> Option<PathBuf> {
     let beside = ask(rustc, &["--print", "target-libdir"])
         .ok()
