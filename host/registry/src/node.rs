@@ -34,6 +34,8 @@ pub struct Node {
     pub used: u32,
     /// Processes of each type.
     pub of_type: BTreeMap<Arc<TypeName>, u32>,
+    /// Processes of each group.
+    pub of_group: BTreeMap<String, u32>,
     /// Its processes.
     pub(crate) keys: BTreeSet<(Arc<TypeName>, Arc<str>)>,
 }
@@ -80,6 +82,14 @@ impl Node {
                 *count -= 1;
                 if *count == 0 {
                     self.of_type.remove(&record.type_name);
+                }
+            }
+            if let Some(group) = record.group()
+                && let Some(count) = self.of_group.get_mut(group)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.of_group.remove(group);
                 }
             }
         }
@@ -149,6 +159,7 @@ impl Registry {
             revision: Revision(index),
             used: 0,
             of_type: BTreeMap::new(),
+            of_group: BTreeMap::new(),
             keys: BTreeSet::new(),
         };
         self.nodes.insert(register.name.clone(), node);

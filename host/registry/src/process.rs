@@ -118,6 +118,14 @@ impl Record {
             && self.spec.as_ref().is_some_and(|spec| !spec.confirmed)
     }
 
+    /// Its party, if any.
+    #[must_use]
+    pub fn group(&self) -> Option<&str> {
+        self.spec
+            .as_ref()
+            .and_then(|spec| spec.options.group.as_deref())
+    }
+
     /// The failed attempts of its create.
     #[must_use]
     pub fn failures(&self) -> &[Attempt] {

@@ -299,6 +299,7 @@ impl From<NodeMirror> for Node {
             revision: mirror.revision,
             used: 0,
             of_type: BTreeMap::new(),
+            of_group: BTreeMap::new(),
             keys: BTreeSet::new(),
         }
     }

@@ -5,10 +5,21 @@
 //! the outside: no clock (time is an argument), no socket, no file, no thread, no Wasm. The same
 //! code runs in production and in a simulation.
 
+mod admit;
+mod apply;
 mod config;
+mod consensus;
 mod effect;
 mod input;
+mod leases;
+mod log;
+mod placing;
+mod reads;
+mod replica;
+mod saga;
+mod timer;
 
 pub use config::Config;
 pub use effect::{Answer, Effect, Persist, SpawnJob, TakeSnapshot};
 pub use input::{Disk, Input, Now, Push, Spawned, Ticket};
+pub use replica::{Recovered, RecoveredSnapshot, Replica, StartError};

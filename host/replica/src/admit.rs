@@ -1,0 +1,250 @@
+//! Requests at the door: answer now, read, propose, or begin a saga.
+//!
+//! One verb, one arm. Whatever only the registry can judge is proposed and judged there; what is
+//! checked here is what the leader alone knows, or what would waste an entry.
+
+use std::sync::Arc;
+
+use maitred_protocol::{
+    CreateProcess, ModuleKind, OnConflict, ProcessState, Rejection, Request, RequestId, Response,
+    Revision, Status, Unavailable,
+};
+use maitred_registry::{Command, Known, Outcome};
+use raft::StateRole;
+
+use crate::effect::{Answer, Effect};
+use crate::input::{Disk, Ticket};
+use crate::replica::{Replica, Waiter};
+use crate::saga::{Joined, selector_of};
+
+impl Replica {
+    pub(crate) fn admit(&mut self, ticket: Ticket, sequence: u64, request: Request) {
+        if let Request::Status = request {
+            let status = Box::new(self.status());
+            return self.reply(ticket, Response::Status(status));
+        }
+        if let Request::GetProcess { stale: true, .. } = request {
+            return self.answer_read(ticket, request);
+        }
+        let grows = matches!(
+            request,
+            Request::CreateProcess(..) | Request::SetProcess(..) | Request::PutType(..)
+        );
+        if let Some(why) = self.refusal(grows) {
+            return self.unavailable(ticket, why);
+        }
+        let id = request
+            .client()
+            .map(|client| RequestId { client, sequence });
+        let command = match request {
+            Request::CreateProcess(client, create) => {
+                let request = RequestId { client, sequence };
+                return self.admit_new_create(ticket, request, *create);
+            }
+            Request::Plan(create) => return self.admit_plan(ticket, *create),
+            Request::OpenSession => Command::OpenSession,
+            Request::SetProcess(_, set) => Command::SetProcess(set),
+            Request::DelProcess {
+                key, incarnation, ..
+            } => Command::DelProcess { key, incarnation },
+            Request::RegisterNode(_, register) => Command::RegisterNode(register),
+            Request::UpdateNode {
+                name,
+                epoch,
+                labels,
+                capacity,
+                share,
+                ..
+            } => Command::UpdateNode {
+                name,
+                epoch,
+                labels,
+                capacity,
+                share,
+            },
+            Request::DeregisterNode { name, epoch, .. } => Command::DeregisterNode { name, epoch },
+            Request::CordonNode { name, cordoned, .. } => Command::CordonNode { name, cordoned },
+            Request::ActivateModule {
+                name,
+                version,
+                config,
+                ..
+            } => Command::ActivateModule {
+                name,
+                version,
+                config,
+            },
+            Request::RollbackModule(_, name) => Command::RollbackModule(name),
+            Request::RemoveModule(_, name, version) => Command::RemoveModule(name, version),
+            Request::PutType(_, spec) => Command::PutType(spec),
+            read @ (Request::GetProcess { .. }
+            | Request::ListProcesses(_)
+            | Request::AttachNode { .. }
+            | Request::GetNode(_)
+            | Request::ListNodes
+            | Request::GetModule(_)
+            | Request::ListModules
+            | Request::GetType(_)
+            | Request::ListTypes
+            | Request::Explain(_)
+            | Request::Status) => return self.reads.push(ticket, read),
+        };
+        self.queue(id, command, Waiter::Client(ticket));
+    }
+
+    /// Fills in the type's defaults, and checks that the modules that are named exist.
+    fn fill_in(&self, create: &mut CreateProcess) -> Result<(), Rejection> {
+        let named = [
+            (&create.selector, ModuleKind::Selector),
+            (&create.callback, ModuleKind::Callback),
+        ];
+        for (name, kind) in named {
+            if let Some(name) = name {
+                let found = self.registry.active_module(name, kind);
+                found.map_err(|why| Rejection::NotFound(format!("module {name} ({why}):")))?;
+            }
+        }
+        let spec = self.registry.type_spec(&create.key.type_name);
+        create.selector.get_or_insert_with(|| spec.selector.clone());
+        create.callback.get_or_insert_with(|| spec.callback.clone());
+        let options = &mut create.options;
+        if options.attempts == 0 {
+            options.attempts = spec.attempts;
+        }
+        if options.back_off_ms == 0 {
+            options.back_off_ms = spec.back_off_ms;
+        }
+        if options.deadline_ms == 0 {
+            options.deadline_ms = spec.deadline_ms;
+        }
+        options.demand = options.demand.max(1);
+        Ok(())
+    }
+
+    fn admit_plan(&mut self, ticket: Ticket, mut create: CreateProcess) {
+        if let Err(no) = self.fill_in(&mut create) {
+            return self.reject(ticket, no);
+        }
+        let lane = selector_of(&create);
+        self.plan(ticket, &lane, &create);
+    }
+
+    fn admit_new_create(&mut self, ticket: Ticket, request: RequestId, mut create: CreateProcess) {
+        match self.registry.known(request) {
+            Known::Fresh => {}
+            Known::Done(outcome) => return self.answer(ticket, outcome),
+            Known::Forgotten => return self.answer(ticket, Outcome::Forgotten),
+            Known::NoSession => return self.answer(ticket, Outcome::NoSession),
+        }
+        if let Err(no) = self.fill_in(&mut create) {
+            return self.reject(ticket, no);
+        }
+        self.admit_create(Joined {
+            ticket,
+            request,
+            create: Arc::new(create),
+        });
+    }
+
+    /// A create whose defaults are filled in: begins it, joins the one that is under way, or
+    /// answers with what is there.
+    pub(crate) fn admit_create(&mut self, joined: Joined) {
+        let key = &joined.create.key;
+        let conflict = joined.create.options.on_conflict;
+        let record = self.registry.process(key).cloned();
+        if self.sagas.len() >= self.config.creates_max {
+            let text = format!("{} creates are under way", self.config.creates_max);
+            return self.unavailable(joined.ticket, Unavailable::Overloaded(text));
+        }
+        match record {
+            Some(record) if record.state == ProcessState::Running => self.conflict(joined, &record),
+            // A retry of the very request that is under way waits for its own outcome.
+            Some(record)
+                if conflict == OnConflict::Fail
+                    && record.spec.as_ref().and_then(|spec| spec.request)
+                        != Some(joined.request) =>
+            {
+                self.conflict(joined, &record);
+            }
+            _ if self.sagas.get(key).is_some() => {
+                let key = key.clone();
+                self.sagas.join(&key, joined);
+            }
+            Some(_) => {
+                // Every unsettled record has a saga while this host serves.
+                debug_assert!(false, "{key} is unsettled and has no saga");
+                let text = "the host is taking up creates that were under way; try again";
+                self.unavailable(joined.ticket, Unavailable::Overloaded(text.to_owned()));
+            }
+            None => self.begin_create(joined),
+        }
+    }
+
+    /// Answers with an outcome of the registry.
+    pub(crate) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
+        let response = match outcome {
+            Outcome::Created { record, created } => return self.created(ticket, &record, created),
+            Outcome::Process(record) => {
+                let node = self.node_of(&record);
+                let revision = Revision(self.registry.applied());
+                let answer = Answer::Process { record, node, revision };
+                return self.effects.push(Effect::Reply(ticket, answer));
+            }
+            Outcome::Session(client) => Response::Session(client),
+            Outcome::Done(revision) => Response::Done(revision),
+            Outcome::Registered { epoch, verdicts } => {
+                Response::Registered { epoch, verdicts: verdicts.to_vec() }
+            }
+            Outcome::Pushed(module, version) => {
+                Response::Pushed(Box::new((*module).clone()), version)
+            }
+            Outcome::Module(module) => Response::Module(Box::new((*module).clone())),
+            Outcome::Type(spec) => Response::Type(Box::new((*spec).clone())),
+            Outcome::Rejected(rejection) => Response::Rejected((*rejection).clone()),
+            Outcome::Forgotten => {
+                Response::Unknown("the request may have been carried out long ago; its outcome is no longer remembered".to_owned())
+            }
+            Outcome::NoSession => Response::Unavailable(Unavailable::NoSession),
+            Outcome::Reserved(_) | Outcome::Stale(_) => {
+                debug_assert!(false, "a saga's outcome is not a client's");
+                Response::Unknown("the outcome is not known; look the process up".to_owned())
+            }
+        };
+        self.reply(ticket, response);
+    }
+
+    fn status(&self) -> Status {
+        let standing = self.consensus.standing();
+        let counts = self.registry.counts();
+        let role = match standing.role {
+            StateRole::Leader => "leader",
+            StateRole::Follower => "follower",
+            StateRole::Candidate | StateRole::PreCandidate => "candidate",
+        };
+        let shedding = match self.disk {
+            Disk::Ok => None,
+            Disk::Low(free) => Some(format!("the disk is nearly full: {} MiB left", free >> 20)),
+        };
+        Status {
+            build: self.config.build.clone(),
+            host: self.config.id,
+            role: role.to_owned(),
+            leader: (standing.leader != 0).then_some(standing.leader),
+            voters: self.consensus.conf_state().voters.clone(),
+            term: standing.term,
+            commit: standing.commit,
+            applied: self.registry.applied(),
+            log_entries: self.consensus.log().len(),
+            snapshot: self.snapshot.index,
+            uptime_ms: self.now.mono_us.saturating_sub(self.started_us) / 1_000,
+            nodes: self.registry.nodes().len() as u32,
+            running: counts.running,
+            starting: counts.starting,
+            pending: counts.pending,
+            clients: self.registry.sessions() as u32,
+            unavailable_modules: Vec::new(),
+            fallbacks: 0,
+            shedding,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Committed entries: to the registry, to those who wait, and to the sagas.
+//!
+//! A waiter belongs to an index and a term. An entry that was committed under another term is
+//! somebody else's, and whoever waited at its index is told that the outcome is not known.
+
+use maitred_protocol::{ModuleKind, ModuleName, ProcessState, Response, Revision};
+use maitred_registry::{Change, Entry, Event};
+use raft::eraftpb::Entry as RaftEntry;
+
+use crate::effect::{Effect, TakeSnapshot};
+use crate::replica::{Replica, Waiter};
+
+impl Replica {
+    pub(crate) fn apply(&mut self, committed: Vec<RaftEntry>) {
+        let Some(last) = committed.last().map(|entry| entry.index) else {
+            return;
+        };
+        let mut events = Vec::new();
+        for raft_entry in committed {
+            let (index, term) = (raft_entry.index, raft_entry.term);
+            if raft_entry.data.is_empty() {
+                self.registry.skip(index);
+                self.begin_serving(term);
+                continue;
+            }
+            // What a replica cannot read it cannot skip either: it would differ from the others.
+            let entry = Entry::decode(&raft_entry.data)
+                .unwrap_or_else(|error| panic!("entry {index} of the log: {error}"));
+            let waiter = self.waiter(index, term);
+            let first_event = events.len();
+            let outcome = self.registry.apply(index, entry, &mut events);
+            match waiter {
+                Waiter::Client(ticket) => self.answer(ticket, outcome),
+                Waiter::Reserve(life, placed) => {
+                    self.leases.unplace(placed);
+                    self.reserved(&life, outcome);
+                }
+                Waiter::Saga(life) => self.saga_outcome(&life, outcome),
+                Waiter::Nobody => {}
+            }
+            for event in &events[first_event..] {
+                self.follow_up(event);
+            }
+        }
+        self.consensus.applied(last);
+        if !events.is_empty() {
+            self.effects.push(Effect::Events(Revision(last), events));
+        }
+    }
+
+    /// Who waits for the entry at this index; those before it have missed theirs.
+    fn waiter(&mut self, index: u64, term: u64) -> Waiter {
+        while let Some((at, of, _)) = self.waiters.front() {
+            if *at > index {
+                break;
+            }
+            let same = *at == index && *of == term;
+            let Some((_, _, waiter)) = self.waiters.pop_front() else {
+                break;
+            };
+            if same {
+                return waiter;
+            }
+            if let Waiter::Client(ticket) = waiter {
+                let text = "another host took over before the change was committed; ask again with the same request id";
+                self.reply(ticket, Response::Unknown(text.to_owned()));
+            }
+        }
+        Waiter::Nobody
+    }
+
+    /// The first entry of a leader's term: from here on it knows all that was promised.
+    fn begin_serving(&mut self, term: u64) {
+        let standing = self.consensus.standing();
+        if !self.consensus.is_leader() || standing.term != term || self.shutting_down {
+            return;
+        }
+        self.serving = Some(term);
+        self.grant_leases();
+        let unsettled: Vec<_> = self.registry.unsettled().cloned().collect();
+        for record in unsettled {
+            match record.state {
+                ProcessState::Starting => self.spawn(&record),
+                ProcessState::Pending => self.pending(&record),
+                ProcessState::Running => {}
+            }
+        }
+        self.want_modules();
+    }
+
+    /// What an event means for what is under way. Only the leader follows up.
+    fn follow_up(&mut self, event: &Event) {
+        if let Event::Module(_) = event {
+            self.want_modules();
+        }
+        if self.serving.is_none() {
+            return;
+        }
+        match event {
+            Event::Process(Change::Reserved, record) => self.spawn(record),
+            Event::Process(Change::Running, record) => {
+                if let Some(lease) = self.leases.get_mut(record.epoch) {
+                    lease.spawning = lease.spawning.saturating_sub(1);
+                }
+                self.settle(record);
+            }
+            Event::Process(Change::Pending, record) => self.pending(record),
+            Event::Process(Change::Removed, record) => self.freed(record),
+            Event::Process(Change::Updated, _) => {}
+            Event::Ended(record) => {
+                if record.state == ProcessState::Starting
+                    && let Some(lease) = self.leases.get_mut(record.epoch)
+                {
+                    lease.spawning = lease.spawning.saturating_sub(1);
+                }
+                self.effects.push(Effect::Stop {
+                    node: (*record.node).clone(),
+                    epoch: record.epoch,
+                    term: self.consensus.standing().term,
+                    key: record.key(),
+                    incarnation: record.incarnation,
+                });
+            }
+            Event::NodeUp {
+                name, superseded, ..
+            } => {
+                if let Some(superseded) = superseded {
+                    self.leases.remove(*superseded);
+                }
+                if let Some(node) = self.registry.node(name) {
+                    self.leases.add(node, self.now.mono_us);
+                }
+            }
+            Event::NodeDown(_, epoch) => self.leases.remove(*epoch),
+            Event::NodeChanged(_) | Event::Module(_) => {}
+        }
+    }
+
+    /// The modules that must be ready: the active ones, what a rollback would bring back, and the
+    /// newest, which is most likely to be activated next.
+    fn want_modules(&mut self) {
+        let mut wanted: Vec<(ModuleName, ModuleKind, maitred_protocol::Digest)> = Vec::new();
+        for (name, module) in self.registry.modules() {
+            let active = module.active.as_ref().map(|active| active.version);
+            let previous = module.history.last().map(|(version, _)| *version);
+            let newest = module.versions.last().map(|version| version.version);
+            for version in &module.versions {
+                let number = Some(version.version);
+                if number == active || number == previous || number == newest {
+                    wanted.push((name.clone(), module.kind, version.digest));
+                }
+            }
+        }
+        self.effects.push(Effect::Modules(wanted));
+    }
+
+    /// Takes a snapshot when enough has happened since the last.
+    pub(crate) fn take_snapshot(&mut self) {
+        let index = self.registry.applied();
+        let log = self.consensus.log();
+        let entries = index.saturating_sub(self.snapshot.index);
+        let bytes = log.bytes().saturating_sub(self.snapshot.bytes);
+        let due = entries >= self.config.snapshot_entries
+            || (entries > 0 && bytes >= self.config.snapshot_bytes);
+        if self.snapshot.writing || !due {
+            return;
+        }
+        let Some(term) = log.term_at(index) else {
+            return;
+        };
+        self.snapshot.writing = true;
+        self.snapshot.bytes = log.bytes();
+        let conf_state = self.consensus.conf_state().clone();
+        let state = self.registry.snapshot();
+        let snapshot = TakeSnapshot {
+            state,
+            index,
+            term,
+            conf_state,
+        };
+        self.effects.push(Effect::Snapshot(Box::new(snapshot)));
+    }
+
+    pub(crate) fn snapshot_saved(&mut self, index: Option<u64>, floor: u64) {
+        self.snapshot.writing = false;
+        if let Some(index) = index {
+            self.snapshot.index = self.snapshot.index.max(index);
+        }
+        // Never cut what is not applied, whatever storage says.
+        let floor = floor.min(self.registry.applied());
+        if floor > 0 {
+            self.consensus.compact(floor);
+            self.effects.push(Effect::Compact(floor));
+        }
+    }
+}

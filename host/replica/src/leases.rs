@@ -1,0 +1,302 @@
+//! Nodes as only the leader knows them: leases, loads, and placements that are not yet committed.
+//!
+//! None of this is in the log. A new leader gives every node a full term, and loads come back with
+//! the next keep-alives. Expiry is a conditional entry: it names the session, and from the moment
+//! it is proposed nothing of that session is acknowledged any more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use maitred_protocol::{
+    Incarnation, KeepAlive, KeepAliveAck, Load, NodeEpoch, NodeName, NodeRecord, ProcessKey,
+    ProcessState, Rejection, Response, Verdict, limits as wire,
+};
+use maitred_registry::{Command, Node};
+
+use crate::effect::Effect;
+use crate::input::Ticket;
+use crate::replica::{Replica, Waiter};
+use crate::saga::Placed;
+
+/// The bound on how much faster or slower than another a host's or node's clock may run: one part
+/// in this many.
+const DRIFT_PART: u64 = 50;
+
+/// What the leader knows of one session.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    name: NodeName,
+    ttl_us: u64,
+    last_us: u64,
+    deadline_us: u64,
+    /// The number of its last keep-alive; replays and stragglers do not renew.
+    sequence: u64,
+    /// Its expiry has been proposed.
+    expiring: bool,
+    load: Option<(Load, u64)>,
+    pub(crate) counters: Arc<[(String, f32)]>,
+    /// Placements decided and not yet committed: how many, and units.
+    pub(crate) decided: (u32, u32),
+    /// Placements committed and not yet running.
+    pub(crate) spawning: u32,
+    placed: Rate,
+}
+
+impl Lease {
+    fn new(node: &Node, now_us: u64) -> Self {
+        let ttl_us = u64::from(node.ttl_ms) * 1_000;
+        Self {
+            name: node.facts.name.clone(),
+            ttl_us,
+            last_us: now_us,
+            deadline_us: now_us + ttl_us + ttl_us / DRIFT_PART,
+            sequence: 0,
+            expiring: false,
+            load: None,
+            counters: Arc::new([]),
+            decided: (0, 0),
+            spawning: 0,
+            placed: Rate::default(),
+        }
+    }
+
+    /// Two keep-alives in a row have been missed (nodes send one every third of their lease).
+    pub(crate) fn is_suspect(&self, now_us: u64) -> bool {
+        self.expiring || now_us.saturating_sub(self.last_us) > self.ttl_us * 3 / 4
+    }
+
+    /// CPU, memory, and the report's age in milliseconds; NaN for what is not known.
+    pub(crate) fn load(&self, now_us: u64) -> (f32, f32, f32) {
+        let Some((load, at_us)) = &self.load else {
+            return (f32::NAN, f32::NAN, f32::NAN);
+        };
+        let age_ms = now_us.saturating_sub(*at_us) / 1_000;
+        (load.cpu, load.memory_free_mib as f32, age_ms as f32)
+    }
+
+    pub(crate) fn placed(&mut self, now_us: u64) -> [u32; 3] {
+        self.placed.sums(now_us)
+    }
+}
+
+/// Placements of the last minute, by second.
+#[derive(Debug)]
+struct Rate {
+    buckets: [u32; 60],
+    second: u64,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self {
+            buckets: [0; 60],
+            second: 0,
+        }
+    }
+}
+
+impl Rate {
+    fn advance(&mut self, now_us: u64) {
+        let second = now_us / 1_000_000;
+        let passed = second.saturating_sub(self.second).min(60);
+        for back in 0..passed {
+            self.buckets[((second - back) % 60) as usize] = 0;
+        }
+        self.second = self.second.max(second);
+    }
+
+    fn count(&mut self, now_us: u64) {
+        self.advance(now_us);
+        self.buckets[(self.second % 60) as usize] += 1;
+    }
+
+    fn sums(&mut self, now_us: u64) -> [u32; 3] {
+        self.advance(now_us);
+        let sum = |seconds: u64| {
+            (0..seconds)
+                .map(|back| self.buckets[((self.second + 60 - back) % 60) as usize])
+                .sum()
+        };
+        [sum(1), sum(10), sum(60)]
+    }
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    all: BTreeMap<NodeEpoch, Lease>,
+}
+
+impl Leases {
+    pub(crate) fn get_mut(&mut self, epoch: NodeEpoch) -> Option<&mut Lease> {
+        self.all.get_mut(&epoch)
+    }
+
+    pub(crate) fn add(&mut self, node: &Node, now_us: u64) {
+        self.all.insert(node.epoch(), Lease::new(node, now_us));
+    }
+
+    pub(crate) fn remove(&mut self, epoch: NodeEpoch) {
+        self.all.remove(&epoch);
+    }
+
+    /// Counts a decision as load of its node until it is committed.
+    pub(crate) fn place(&mut self, placed: Placed, now_us: u64) {
+        if let Some(lease) = self.all.get_mut(&placed.epoch) {
+            lease.decided.0 += 1;
+            lease.decided.1 = lease.decided.1.saturating_add(placed.demand);
+            lease.placed.count(now_us);
+        }
+    }
+
+    /// The decision has been committed, or has come to nothing.
+    pub(crate) fn unplace(&mut self, placed: Placed) {
+        if let Some(lease) = self.all.get_mut(&placed.epoch) {
+            lease.decided.0 = lease.decided.0.saturating_sub(1);
+            lease.decided.1 = lease.decided.1.saturating_sub(placed.demand);
+        }
+    }
+}
+
+/// Drops what no node can mean: a report is data from outside.
+fn sane(mut load: Load) -> Load {
+    if !(0.0..=1.0).contains(&load.cpu) {
+        load.cpu = f32::NAN;
+    }
+    load.counters
+        .retain(|(name, value)| value.is_finite() && name.len() <= wire::NAME_BYTES_MAX);
+    load.counters.truncate(wire::COUNTERS_MAX);
+    load
+}
+
+impl Replica {
+    pub(crate) fn keep_alive(&mut self, link: u64, keep_alive: KeepAlive) {
+        if self.serving.is_none() {
+            return;
+        }
+        let now_us = self.now.mono_us;
+        let KeepAlive {
+            epoch,
+            sequence,
+            load,
+        } = keep_alive;
+        let alive = match self.leases.all.get_mut(&epoch) {
+            // Its end is decided; only apply can tell whether it still holds.
+            Some(lease) if lease.expiring => return,
+            Some(lease) if sequence <= lease.sequence => return,
+            Some(lease) => {
+                lease.sequence = sequence;
+                lease.last_us = now_us;
+                lease.deadline_us = now_us + lease.ttl_us + lease.ttl_us / DRIFT_PART;
+                if let Some(load) = load.map(sane) {
+                    lease.counters = load.counters.clone().into();
+                    lease.load = Some((load, now_us));
+                }
+                true
+            }
+            None => false,
+        };
+        let ack = KeepAliveAck {
+            epoch,
+            sequence,
+            alive,
+        };
+        self.effects.push(Effect::KeepAliveAck { link, ack });
+    }
+
+    pub(crate) fn expire_leases(&mut self) {
+        let now_us = self.now.mono_us;
+        let mut expired = Vec::new();
+        for (epoch, lease) in &mut self.leases.all {
+            if !lease.expiring && lease.deadline_us <= now_us {
+                lease.expiring = true;
+                expired.push((lease.name.clone(), *epoch));
+            }
+        }
+        for (name, epoch) in expired {
+            self.queue(None, Command::Expire { name, epoch }, Waiter::Nobody);
+        }
+    }
+
+    /// A full term for every node: the leader before may have renewed a moment ago.
+    pub(crate) fn grant_leases(&mut self) {
+        let now_us = self.now.mono_us;
+        let leases = self
+            .registry
+            .nodes()
+            .map(|node| (node.epoch(), Lease::new(node, now_us)));
+        self.leases.all = leases.collect();
+    }
+
+    /// A node with what the leader knows of it.
+    pub(crate) fn node_record(&self, node: &Node) -> NodeRecord {
+        let mut record = self.registry.node_to_wire(node);
+        let now_us = self.now.mono_us;
+        if let Some(lease) = self.leases.all.get(&node.epoch()) {
+            record.suspect = lease.is_suspect(now_us);
+            record.lease_left_ms = (lease.deadline_us.saturating_sub(now_us) / 1_000) as u32;
+            record.load = lease.load.as_ref().map(|(load, at_us)| {
+                (load.clone(), (now_us.saturating_sub(*at_us) / 1_000) as u32)
+            });
+        }
+        record
+    }
+
+    /// A node is back on a new connection, with the session it had.
+    pub(crate) fn attach_node(
+        &mut self,
+        ticket: Ticket,
+        name: &NodeName,
+        epoch: NodeEpoch,
+        inventory: &[(ProcessKey, Incarnation)],
+    ) {
+        let current = self.registry.node(name).map(Node::epoch);
+        let expiring = self
+            .leases
+            .all
+            .get(&epoch)
+            .is_none_or(|lease| lease.expiring);
+        if current != Some(epoch) || expiring {
+            let current = current.filter(|_| !expiring).map_or(0, |epoch| epoch.0);
+            return self.reject(
+                ticket,
+                Rejection::Fenced {
+                    what: "node epoch".to_owned(),
+                    current,
+                },
+            );
+        }
+        let is_here = |key: &ProcessKey, incarnation: Incarnation| {
+            self.registry.process(key).is_some_and(|record| {
+                record.incarnation == incarnation && record.epoch == epoch && record.is_placed()
+            })
+        };
+        let verdicts = inventory.iter().map(|(key, incarnation)| {
+            if is_here(key, *incarnation) {
+                Verdict::Keep
+            } else {
+                Verdict::Stop
+            }
+        });
+        let verdicts: Vec<Verdict> = verdicts.collect();
+        let held: std::collections::BTreeSet<_> =
+            inventory.iter().map(|(key, life)| (key, *life)).collect();
+        // Only processes that this registry had started: others are the node's own to report.
+        let missing: Vec<_> = self
+            .registry
+            .processes_of(name, epoch)
+            .filter(|record| record.state == ProcessState::Running && record.spec.is_some())
+            .map(|record| (record.key(), record.incarnation))
+            .filter(|(key, life)| !held.contains(&(key, *life)))
+            .collect();
+        if !missing.is_empty() {
+            let command = Command::Missing {
+                node: name.clone(),
+                epoch,
+                processes: missing,
+            };
+            self.queue(None, command, Waiter::Nobody);
+        }
+        self.reply(ticket, Response::Registered { epoch, verdicts });
+    }
+}

@@ -1,0 +1,343 @@
+//! Decisions: who is to be decided, on what view of the nodes, in what batches.
+//!
+//! A lane is a selector. It has one batch out at a time; what arrives meanwhile waits and is decided
+//! in one go, so that the decisions of a selector are serial and see each other. Decisions that are
+//! not yet committed count as load of their node ([`crate::leases`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use maitred_protocol::{
+    CreateProcess, Fallback, ModuleKind, ModuleName, NodeEpoch, NodeName, Plan, Response, Revision,
+    TypeName,
+};
+use maitred_registry::candidates::{Column, Fleet, NodeFacts, NodeLive, SelectRequest};
+use maitred_registry::decide::{Decision, SelectBatch, SelectJob};
+
+use crate::effect::Effect;
+use crate::input::Ticket;
+use crate::replica::Replica;
+use crate::saga::Life;
+
+/// For whom a decision is made.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// A saga, by its number.
+    Saga(Life, u64),
+    /// A dry run.
+    Plan(Ticket),
+}
+
+#[derive(Debug)]
+struct Job {
+    purpose: Purpose,
+    request: Arc<SelectRequest>,
+    fallback: Fallback,
+    seed: u32,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    busy: bool,
+    queue: VecDeque<u64>,
+}
+
+/// What does not change from one fleet to the next, until a node comes, goes or changes.
+#[derive(Debug, Default)]
+struct Roster {
+    revision: u64,
+    facts: Arc<[Arc<NodeFacts>]>,
+    hashes: Vec<f32>,
+}
+
+/// Decisions that wait or are being made.
+#[derive(Debug, Default)]
+pub(crate) struct Placing {
+    jobs: HashMap<u64, Job>,
+    lanes: BTreeMap<ModuleName, Lane>,
+    last_job: u64,
+    roster: Roster,
+}
+
+impl Placing {
+    /// Forgets everything; the tickets of dry runs come back to be answered.
+    pub(crate) fn clear(&mut self) -> Vec<Ticket> {
+        self.lanes.values_mut().for_each(|lane| lane.queue.clear());
+        let jobs = std::mem::take(&mut self.jobs);
+        let plans = jobs
+            .into_iter()
+            .filter_map(|(job, entry)| match entry.purpose {
+                Purpose::Plan(ticket) => Some((job, ticket)),
+                Purpose::Saga(..) => None,
+            });
+        let mut plans: Vec<_> = plans.collect();
+        plans.sort_unstable();
+        plans.into_iter().map(|(_, ticket)| ticket).collect()
+    }
+}
+
+/// What a batch's selector wants to see that costs something to gather.
+struct Wants {
+    of_type: bool,
+    of_group: bool,
+    placed: bool,
+    counters: bool,
+}
+
+impl Wants {
+    fn of(features: &[String]) -> Self {
+        let any = |test: fn(&str) -> bool| features.iter().any(|feature| test(feature));
+        Self {
+            of_type: any(|name| name == "processes-of-type"),
+            of_group: any(|name| name == "processes-of-group"),
+            placed: any(|name| name.starts_with("placed-")),
+            counters: any(|name| name.starts_with("counter:")),
+        }
+    }
+}
+
+impl Replica {
+    /// Queues a decision in the lane of a selector.
+    pub(crate) fn decide(&mut self, lane: &ModuleName, purpose: Purpose, request: SelectRequest) {
+        self.placing.last_job += 1;
+        let id = self.placing.last_job;
+        let fallback = self.registry.type_spec(&request.key.type_name).fallback;
+        let seed = self.random.next_u32();
+        let job = Job {
+            purpose,
+            request: Arc::new(request),
+            fallback,
+            seed,
+        };
+        self.placing.jobs.insert(id, job);
+        match self.placing.lanes.get_mut(lane) {
+            Some(lane) => lane.queue.push_back(id),
+            None => {
+                let queue = VecDeque::from([id]);
+                self.placing
+                    .lanes
+                    .insert(lane.clone(), Lane { busy: false, queue });
+            }
+        }
+    }
+
+    pub(crate) fn plan(&mut self, ticket: Ticket, lane: &ModuleName, create: &CreateProcess) {
+        let request = select_request(create, 1, Vec::new());
+        self.decide(lane, Purpose::Plan(ticket), request);
+    }
+
+    /// Hands out a batch for every lane that has something to decide and nothing out.
+    pub(crate) fn emit_batches(&mut self) {
+        let idle = |lane: &Lane| !lane.busy && !lane.queue.is_empty();
+        let ready: Vec<ModuleName> = self
+            .placing
+            .lanes
+            .iter()
+            .filter(|(_, lane)| idle(lane))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ready {
+            let Some(lane) = self.placing.lanes.get_mut(&name) else {
+                continue;
+            };
+            let take = lane.queue.len().min(self.config.batch_max);
+            let ids: Vec<u64> = lane.queue.drain(..take).collect();
+            let jobs: Vec<SelectJob> = ids
+                .iter()
+                .filter_map(|id| {
+                    let job = self.placing.jobs.get(id)?;
+                    let request = Arc::clone(&job.request);
+                    Some(SelectJob {
+                        id: *id,
+                        request,
+                        fallback: job.fallback,
+                        seed: job.seed,
+                    })
+                })
+                .collect();
+            if jobs.is_empty() {
+                continue;
+            }
+            lane.busy = true;
+            let batch = self.batch(&name, jobs);
+            self.effects.push(Effect::Select { lane: name, batch });
+        }
+        // Lanes that nobody uses are not kept: their names come from clients.
+        self.placing
+            .lanes
+            .retain(|_, lane| lane.busy || !lane.queue.is_empty());
+    }
+
+    fn batch(&mut self, lane: &ModuleName, jobs: Vec<SelectJob>) -> SelectBatch {
+        let selector = self.registry.active_module(lane, ModuleKind::Selector);
+        let features = match &selector {
+            Ok(module) => self.registry.module(&module.name).and_then(|have| {
+                let version = have
+                    .versions
+                    .iter()
+                    .find(|have| have.version == module.version)?;
+                Some(version.features.clone())
+            }),
+            Err(_) => None,
+        };
+        let wants = Wants::of(&features.unwrap_or_default());
+        let fleet = self.fleet(&wants, &jobs);
+        let time_s = (self.now.wall_ms / 1_000) as u32;
+        SelectBatch {
+            selector: selector.map_err(|cause| (lane.clone(), cause)),
+            fleet,
+            time_s,
+            jobs,
+        }
+    }
+
+    /// The nodes as they are now, decisions in flight included.
+    fn fleet(&mut self, wants: &Wants, jobs: &[SelectJob]) -> Fleet {
+        let revision = self.registry.fleet_revision();
+        if self.placing.roster.revision != revision {
+            let facts: Arc<[Arc<NodeFacts>]> = self
+                .registry
+                .nodes()
+                .map(|node| Arc::clone(&node.facts))
+                .collect();
+            let hashes = facts.iter().map(|facts| facts.name_hash()).collect();
+            self.placing.roster = Roster {
+                revision,
+                facts,
+                hashes,
+            };
+        }
+        let roster = &self.placing.roster;
+        let now_us = self.now.mono_us;
+        let mut live = Vec::with_capacity(roster.facts.len());
+        let mut counters = Vec::new();
+        for (node, name_hash) in self.registry.nodes().zip(&roster.hashes) {
+            let lease = self.leases.get_mut(node.epoch());
+            let mut entry = NodeLive {
+                cordoned: self.registry.is_cordoned(&node.name),
+                suspect: true,
+                processes: node.processes(),
+                in_flight: 0,
+                used: node.used,
+                placed: [0; 3],
+                cpu: f32::NAN,
+                memory_free_mib: f32::NAN,
+                load_age_ms: f32::NAN,
+                name_hash: *name_hash,
+            };
+            if let Some(lease) = lease {
+                entry.suspect = lease.is_suspect(now_us);
+                entry.processes += lease.decided.0;
+                entry.in_flight = lease.decided.0 + lease.spawning;
+                entry.used = entry.used.saturating_add(lease.decided.1);
+                (entry.cpu, entry.memory_free_mib, entry.load_age_ms) = lease.load(now_us);
+                if wants.placed {
+                    entry.placed = lease.placed(now_us);
+                }
+                if wants.counters {
+                    counters.push(Arc::clone(&lease.counters));
+                }
+            } else if wants.counters {
+                counters.push(Arc::new([]));
+            }
+            live.push(entry);
+        }
+        let of_type = if wants.of_type {
+            self.columns_of_type(jobs)
+        } else {
+            Vec::new()
+        };
+        let of_group = if wants.of_group {
+            self.columns_of_group(jobs)
+        } else {
+            Vec::new()
+        };
+        Fleet {
+            facts: Arc::clone(&roster.facts),
+            live,
+            of_type,
+            of_group,
+            counters,
+        }
+    }
+
+    fn columns_of_type(&self, jobs: &[SelectJob]) -> Vec<Column<TypeName>> {
+        let mut columns: Vec<Column<TypeName>> = Vec::new();
+        for job in jobs {
+            let of = &job.request.key.type_name;
+            if columns.iter().all(|column| column.of != *of) {
+                let count =
+                    |node: &maitred_registry::Node| node.of_type.get(of).copied().unwrap_or(0);
+                let counts = self.registry.nodes().map(count).collect();
+                columns.push(Column {
+                    of: of.clone(),
+                    counts,
+                });
+            }
+        }
+        columns
+    }
+
+    fn columns_of_group(&self, jobs: &[SelectJob]) -> Vec<Column<String>> {
+        let mut columns: Vec<Column<String>> = Vec::new();
+        for of in jobs.iter().filter_map(|job| job.request.group.as_ref()) {
+            if columns.iter().all(|column| column.of != *of) {
+                let count =
+                    |node: &maitred_registry::Node| node.of_group.get(&**of).copied().unwrap_or(0);
+                let counts = self.registry.nodes().map(count).collect();
+                columns.push(Column {
+                    of: of.clone(),
+                    counts,
+                });
+            }
+        }
+        columns
+    }
+
+    /// Takes the decisions of a batch.
+    pub(crate) fn selected(&mut self, lane: &ModuleName, decisions: Vec<Decision>) {
+        if let Some(lane) = self.placing.lanes.get_mut(lane) {
+            lane.busy = false;
+        }
+        for decision in decisions {
+            // A job that is gone was cleared when this host stopped leading.
+            let Some(job) = self.placing.jobs.remove(&decision.id) else {
+                continue;
+            };
+            match job.purpose {
+                Purpose::Saga(life, saga) => self.saga_decided(&life, saga, decision),
+                Purpose::Plan(ticket) => {
+                    let plan = Plan {
+                        node: decision
+                            .node
+                            .as_ref()
+                            .map(|(name, _): &(NodeName, NodeEpoch)| name.clone()),
+                        evidence: decision.trace.evidence(),
+                        revision: Revision(self.registry.applied()),
+                    };
+                    self.reply(ticket, Response::Planned(Box::new(plan)));
+                }
+            }
+        }
+    }
+}
+
+/// What a choice may depend on, of a create.
+pub(crate) fn select_request(
+    create: &CreateProcess,
+    attempt: u32,
+    exclude: Vec<NodeName>,
+) -> SelectRequest {
+    let options = &create.options;
+    SelectRequest {
+        key: create.key.clone(),
+        group: options.group.clone(),
+        requester: options.requester.clone(),
+        require: options.require.clone(),
+        demand: options.demand.max(1),
+        priority: options.priority,
+        attempt,
+        exclude,
+    }
+}

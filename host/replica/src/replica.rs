@@ -1,0 +1,426 @@
+//! The replica: what it remembers, and the two doors.
+//!
+//! `step` takes what happened and decides what follows from it, file by file: [`crate::admit`] for
+//! requests, [`crate::saga`] for creates under way, [`crate::placing`] for decisions,
+//! [`crate::leases`] for nodes, [`crate::reads`] for reads. `effects` ends a turn: all proposals of
+//! the turn go to Raft at once, committed entries are applied ([`crate::apply`]), and the caller
+//! gets what is to be done.
+//!
+//! **Invariants.** Every ticket is answered exactly once. Nothing is answered about a change before
+//! its entry is committed and applied. Only a leader that has applied an entry of its own term
+//! takes requests; until then it does not know what its predecessors promised.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use maitred_protocol::{Rejection, RequestId, Response, Unavailable};
+use maitred_registry::random::Random;
+use maitred_registry::{Command, Entry, EntryError, Registry};
+use raft::eraftpb::{ConfState, Entry as RaftEntry, HardState};
+
+use crate::config::Config;
+use crate::consensus::{Consensus, Proposal, Refused};
+use crate::effect::{Answer, Effect};
+use crate::input::{Disk, Input, Now, Push, Ticket};
+use crate::leases::Leases;
+use crate::log::Log;
+use crate::placing::Placing;
+use crate::reads::Reads;
+use crate::saga::{Life, Placed, Sagas};
+use crate::timer::Timers;
+
+/// What storage found.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Raft's.
+    pub hard_state: HardState,
+    /// The log, contiguous.
+    pub entries: Vec<RaftEntry>,
+    /// The log begins after this index.
+    pub start_index: u64,
+    /// That entry's term.
+    pub start_term: u64,
+    /// The newest snapshot.
+    pub snapshot: Option<RecoveredSnapshot>,
+}
+
+/// A snapshot that was read back.
+#[derive(Debug)]
+pub struct RecoveredSnapshot {
+    /// The last index that it contains.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The group's members at that index.
+    pub conf_state: ConfState,
+    /// The state.
+    pub registry: Registry,
+}
+
+/// Why a replica cannot start from what storage found.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An entry of the log cannot be read.
+    #[error("entry {index} of the log cannot be used")]
+    Entry {
+        /// Which.
+        index: u64,
+        /// Why.
+        source: EntryError,
+    },
+    /// The log and the snapshot do not meet.
+    #[error(
+        "the log begins after entry {log} but the newest snapshot ends at {snapshot}; restore the snapshot that belongs to this log, or let this host join its group anew"
+    )]
+    Gap {
+        /// Where the log begins.
+        log: u64,
+        /// Where the snapshot ends.
+        snapshot: u64,
+    },
+}
+
+/// Who hears of an entry's outcome.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A client.
+    Client(Ticket),
+    /// A create that gets its node.
+    Reserve(Life, Placed),
+    /// A saga's next step.
+    Saga(Life),
+    /// Nobody: it is told by its events.
+    Nobody,
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Replica {
+    pub(crate) config: Config,
+    pub(crate) consensus: Consensus,
+    pub(crate) registry: Registry,
+    pub(crate) now: Now,
+    pub(crate) random: Random,
+    pub(crate) effects: Vec<Effect>,
+    proposals: Vec<Proposal<Waiter>>,
+    pub(crate) waiters: VecDeque<(u64, u64, Waiter)>,
+    pub(crate) sagas: Sagas,
+    pub(crate) placing: Placing,
+    pub(crate) leases: Leases,
+    pub(crate) reads: Reads,
+    pub(crate) timers: Timers,
+    /// The term in which this host leads and serves; none otherwise.
+    pub(crate) serving: Option<u64>,
+    pub(crate) disk: Disk,
+    pub(crate) shutting_down: bool,
+    pub(crate) started_us: u64,
+    pub(crate) snapshot: SnapshotState,
+}
+
+/// When the next snapshot is due.
+#[derive(Debug, Default)]
+pub(crate) struct SnapshotState {
+    /// What the newest one contains.
+    pub(crate) index: u64,
+    /// Bytes that the log had taken by then.
+    pub(crate) bytes: u64,
+    /// Whether one is being written.
+    pub(crate) writing: bool,
+}
+
+impl Replica {
+    /// Starts from what storage found; a group that has no log yet begins with the configured
+    /// voters.
+    ///
+    /// # Errors
+    /// [`StartError`] when the log or the snapshot is not of this program, or does not fit.
+    pub fn new(
+        config: Config,
+        recovered: Recovered,
+        now: Now,
+        logger: &slog::Logger,
+    ) -> Result<Self, StartError> {
+        for entry in recovered
+            .entries
+            .iter()
+            .filter(|entry| !entry.data.is_empty())
+        {
+            Entry::decode(&entry.data).map_err(|source| StartError::Entry {
+                index: entry.index,
+                source,
+            })?;
+        }
+        let snapshot_index = recovered
+            .snapshot
+            .as_ref()
+            .map_or(0, |snapshot| snapshot.index);
+        if recovered.start_index > snapshot_index {
+            let (log, snapshot) = (recovered.start_index, snapshot_index);
+            return Err(StartError::Gap { log, snapshot });
+        }
+        let (registry, conf_state) = match recovered.snapshot {
+            Some(snapshot) => (snapshot.registry, snapshot.conf_state),
+            None => (
+                Registry::new(),
+                ConfState::from((config.voters.clone(), vec![])),
+            ),
+        };
+        let start = (recovered.start_index, recovered.start_term);
+        let log = Log::new(start, recovered.entries, HardState::default(), conf_state);
+        let mut consensus = Consensus::new(
+            &config,
+            log,
+            recovered.hard_state,
+            registry.applied(),
+            logger,
+        );
+        consensus.campaign_if_alone();
+        Ok(Self {
+            random: Random::new(config.seed),
+            consensus,
+            now,
+            effects: Vec::new(),
+            proposals: Vec::new(),
+            waiters: VecDeque::new(),
+            sagas: Sagas::default(),
+            placing: Placing::default(),
+            leases: Leases::default(),
+            reads: Reads::default(),
+            timers: Timers::default(),
+            serving: None,
+            disk: Disk::Ok,
+            shutting_down: false,
+            started_us: now.mono_us,
+            snapshot: SnapshotState {
+                index: snapshot_index,
+                ..SnapshotState::default()
+            },
+            registry,
+            config,
+        })
+    }
+
+    /// Takes something that happened. What follows from it comes with [`Replica::effects`].
+    pub fn step(&mut self, now: Now, input: Input) {
+        self.now = now;
+        match input {
+            Input::Tick => self.tick(),
+            Input::Request {
+                ticket,
+                sequence,
+                request,
+            } => self.admit(ticket, sequence, request),
+            Input::Push {
+                ticket,
+                sequence,
+                push,
+            } => self.admit_push(ticket, sequence, push),
+            Input::KeepAlive { link, keep_alive } => self.keep_alive(link, keep_alive),
+            Input::Persisted(number) => self.consensus.persisted(number),
+            Input::Selected { lane, decisions } => self.selected(&lane, decisions),
+            Input::Spawned {
+                key,
+                incarnation,
+                result,
+            } => self.spawned(key, incarnation, result),
+            Input::SnapshotSaved { index, floor } => self.snapshot_saved(index, floor),
+            Input::Disk(disk) => self.disk = disk,
+            Input::Shutdown => self.shut_down(),
+        }
+    }
+
+    /// Ends a turn: appends what is to be done, in order.
+    pub fn effects(&mut self, now: Now, into: &mut Vec<Effect>) {
+        self.now = now;
+        self.fire_timers();
+        self.request_reads();
+        // Applying may lead to further proposals, and those to further entries to persist.
+        loop {
+            self.propose();
+            let turn = self.consensus.turn();
+            if turn.persist.is_empty() && turn.committed.is_empty() && turn.reads.is_empty() {
+                break;
+            }
+            self.effects
+                .extend(turn.persist.into_iter().map(Effect::Persist));
+            self.apply(turn.committed);
+            self.reads.granted(turn.reads);
+            self.check_leadership();
+        }
+        self.answer_reads();
+        self.emit_batches();
+        self.take_snapshot();
+        into.append(&mut self.effects);
+    }
+
+    /// When `effects` is next due though nothing happens: microseconds on the clock of
+    /// [`Now::mono_us`]. Ticks come besides.
+    #[must_use]
+    pub fn next_wake_us(&self) -> Option<u64> {
+        self.timers.next_us()
+    }
+
+    /// The replicated state, to look at.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Whether this host leads and takes requests.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.serving.is_some()
+    }
+
+    pub(crate) fn reply(&mut self, ticket: Ticket, response: Response) {
+        self.effects
+            .push(Effect::Reply(ticket, Answer::Other(Box::new(response))));
+    }
+
+    pub(crate) fn reject(&mut self, ticket: Ticket, rejection: Rejection) {
+        self.reply(ticket, Response::Rejected(rejection));
+    }
+
+    pub(crate) fn unavailable(&mut self, ticket: Ticket, why: Unavailable) {
+        self.reply(ticket, Response::Unavailable(why));
+    }
+
+    /// Queues a proposal; it goes to Raft at the end of the turn.
+    pub(crate) fn queue(&mut self, request: Option<RequestId>, command: Command, waiter: Waiter) {
+        let time_ms = self.now.wall_ms;
+        self.proposals
+            .push(Proposal::new(time_ms, request, command, waiter));
+    }
+
+    fn propose(&mut self) {
+        if self.proposals.is_empty() {
+            return;
+        }
+        let proposals = std::mem::take(&mut self.proposals);
+        let data = proposals
+            .iter()
+            .map(|proposal| Bytes::from(proposal.entry.encode()))
+            .collect();
+        match self.consensus.propose(data) {
+            Ok(first) => {
+                let term = self.consensus.standing().term;
+                let waiters = proposals.into_iter().map(|proposal| proposal.waiter);
+                self.waiters.extend(
+                    (first..)
+                        .zip(waiters)
+                        .map(|(index, waiter)| (index, term, waiter)),
+                );
+            }
+            Err(refused) => {
+                for proposal in proposals {
+                    self.refused(proposal.waiter, refused);
+                }
+            }
+        }
+    }
+
+    /// A proposal did not reach the log: nothing was done.
+    fn refused(&mut self, waiter: Waiter, refused: Refused) {
+        let why = match refused {
+            Refused::NotLeader => self.not_leader(),
+            Refused::TooMuch => {
+                Unavailable::Overloaded("too many changes wait for the disk".to_owned())
+            }
+        };
+        match waiter {
+            Waiter::Client(ticket) => self.unavailable(ticket, why),
+            Waiter::Reserve(life, placed) => {
+                self.leases.unplace(placed);
+                self.saga_refused(&life, &why);
+            }
+            Waiter::Saga(life) => self.saga_refused(&life, &why),
+            Waiter::Nobody => {}
+        }
+    }
+
+    pub(crate) fn not_leader(&self) -> Unavailable {
+        // Addresses of other hosts come with membership; alone, there is nobody to name.
+        Unavailable::NotLeader { leader: None }
+    }
+
+    fn tick(&mut self) {
+        self.consensus.tick();
+        self.check_leadership();
+        if self.serving.is_some() {
+            self.expire_leases();
+        }
+    }
+
+    /// Stops serving when another host leads, or this one in another term.
+    fn check_leadership(&mut self) {
+        let Some(term) = self.serving else { return };
+        if self.consensus.is_leader() && self.consensus.standing().term == term {
+            return;
+        }
+        self.serving = None;
+        self.stop_serving();
+    }
+
+    /// Everything that only a leader knows is forgotten; whoever waits for it is told.
+    pub(crate) fn stop_serving(&mut self) {
+        let why = if self.shutting_down {
+            Unavailable::ShuttingDown
+        } else {
+            self.not_leader()
+        };
+        for ticket in self.sagas.clear() {
+            // Its reservation may be in the log, and the next leader will carry it on.
+            let text = "the host stopped leading while the create was under way; ask again with the same request id";
+            self.reply(ticket, Response::Unknown(text.to_owned()));
+        }
+        for ticket in self.placing.clear().into_iter().chain(self.reads.clear()) {
+            self.unavailable(ticket, why.clone());
+        }
+        self.leases = Leases::default();
+        self.timers = Timers::default();
+    }
+
+    fn shut_down(&mut self) {
+        self.shutting_down = true;
+        self.stop_serving();
+    }
+
+    pub(crate) fn admit_push(&mut self, ticket: Ticket, sequence: u64, push: Push) {
+        if let Some(why) = self.refusal(true) {
+            return self.unavailable(ticket, why);
+        }
+        let request = RequestId {
+            client: push.client,
+            sequence,
+        };
+        let command = Command::PushModule {
+            name: push.name,
+            kind: push.kind,
+            digest: push.digest,
+            bytes: push.bytes,
+            title: push.title,
+            features: push.features,
+        };
+        self.queue(Some(request), command, Waiter::Client(ticket));
+    }
+
+    /// Why nothing new is taken now, if so. `grows` says whether it would need room on the disk.
+    pub(crate) fn refusal(&self, grows: bool) -> Option<Unavailable> {
+        if self.shutting_down {
+            return Some(Unavailable::ShuttingDown);
+        }
+        if self.serving.is_none() {
+            return Some(self.not_leader());
+        }
+        match self.disk {
+            Disk::Low(free) if grows => {
+                let text = format!(
+                    "{} MiB are left; creates go on when there is room",
+                    free >> 20
+                );
+                Some(Unavailable::DiskFull(text))
+            }
+            _ => None,
+        }
+    }
+}
