@@ -4,6 +4,11 @@
 //! made by the least-loaded of the candidates, and spawns end as the test says. Time moves only
 //! when the test moves it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop here"
+)]
+
 use std::collections::{BTreeMap, VecDeque};
 
 use maitred_protocol::{
