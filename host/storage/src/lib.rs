@@ -1,1 +1,27 @@
-//! Skeleton.
+//! What is durable: the data directory, the Raft log, snapshots, modules' bytes and decisions.
+//!
+//! This crate decides when bytes count as written, how they are found again after a crash, and what
+//! is refused because it is damaged. What it acknowledged, it gives back or says that it cannot; it
+//! never guesses. Everything is synchronous and is called from dedicated threads.
+//!
+//! It knows nothing of what the bytes mean: entries, snapshot chunks and modules are opaque. It must
+//! never name a runtime, a socket, wasmtime, the registry or the replica.
+
+pub mod blobs;
+pub mod data_dir;
+pub mod decisions;
+pub mod error;
+mod files;
+pub mod log;
+mod log_scan;
+pub mod snapshot_file;
+pub mod space;
+
+pub use blobs::Blobs;
+pub use data_dir::DataDir;
+pub use decisions::{DecisionOptions, Decisions};
+pub use error::StorageError;
+pub use log::{Log, LogOptions, LogStart, RecoveredLog, WriteTask};
+pub use log_scan::TornTail;
+pub use snapshot_file::{SnapshotMeta, SnapshotReader, SnapshotWriter, Snapshots};
+pub use space::{Space, SpaceLimits, SpaceMonitor};

@@ -1,0 +1,546 @@
+//! The Raft log: entries and the hard state, durable before [`Log::write`] returns.
+//!
+//! What holds:
+//! - one write is one record and one `fdatasync`; after a crash it is there whole or not at all;
+//! - entries are contiguous, from just after [`Log::start`] to [`Log::last_index`]; writing at or
+//!   below the last index replaces everything from there on, as Raft's conflicts need;
+//! - the hard state and the start are in the newest files, so old files hold dead entries only and
+//!   are removed without being rewritten;
+//! - opening reads everything back: what is given to the replica is what was acknowledged, or there
+//!   is an error ([`crate::log_scan`] says what a broken record means).
+//!
+//! **A failed fsync panics**, in the engine: the kernel may have dropped the pages, so nothing can be
+//! retried. The thread that owns the log must take its process with it.
+//!
+//! It must not know what an entry's bytes mean.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use protobuf::Message as _;
+use raft::eraftpb::{Entry, HardState};
+use raft_engine::env::{DefaultFileSystem, FileSystem};
+use raft_engine::{
+    Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode, Version,
+};
+
+use crate::log_scan::{self, TornTail};
+use crate::space::{Space, SpaceLimits, SpaceMonitor, free_and_total};
+use crate::{DataDir, StorageError, error, files};
+
+/// Bytes of entries that one write may have.
+pub const WRITE_BYTES_MAX: u64 = 1 << 30;
+/// Bytes that compaction needs to free more.
+pub const COMPACT_RESERVE_BYTES: u64 = 8 << 20;
+
+const HARD_STATE: &[u8] = b"hard-state";
+const START: &[u8] = b"start";
+
+/// How the log is kept.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// The Raft group.
+    pub group: u64,
+    /// Size at which a file is closed and the next begun. Closing stalls one write by up to some
+    /// 100 ms, so larger is rarer; dead entries keep up to two files on disk, so smaller is less room.
+    pub target_file_bytes: u64,
+    /// Cut a last record that is damaged in a way that no crash explains, instead of refusing. Only
+    /// for an operator who knows that no peer relies on it, such as one with a single host.
+    pub accept_damaged_tail: bool,
+    /// When writes are refused for want of room.
+    pub space: SpaceLimits,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            group: 0,
+            target_file_bytes: 128 << 20,
+            accept_damaged_tail: false,
+            space: SpaceLimits::default(),
+        }
+    }
+}
+
+/// What is to be made durable together.
+#[derive(Debug, Clone, Default)]
+pub struct WriteTask {
+    /// Contiguous; the first one follows or replaces what the log holds.
+    pub entries: Vec<Entry>,
+    /// The hard state, when it changed.
+    pub hard_state: Option<HardState>,
+}
+
+/// The log begins after this entry, which a snapshot covers. Both 0: at the very beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogStart {
+    /// Index of the last entry that the log no longer has.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+}
+
+/// What the log held when it was opened.
+#[derive(Debug, Clone, Default)]
+pub struct RecoveredLog {
+    /// After which entry it begins.
+    pub start: LogStart,
+    /// The last hard state written. Its commit may be below what a snapshot covers.
+    pub hard_state: HardState,
+    /// All entries, contiguous from `start.index + 1`.
+    pub entries: Vec<Entry>,
+    /// Records that a crash left incomplete and that were cut off; usually none, at most one.
+    pub torn: Vec<TornTail>,
+}
+
+/// The Raft log of one group. `F` is where the engine's files are; anything but a test uses the default.
+pub struct Log<F: FileSystem = DefaultFileSystem> {
+    engine: Engine<F>,
+    dir: PathBuf,
+    region: u64,
+    start: LogStart,
+    last_index: u64,
+    /// Where each term begins: index and term, ascending. Only those after `start` count.
+    terms: Vec<(u64, u64)>,
+    hard_state: HardState,
+    space: SpaceMonitor,
+}
+
+/// Tells the engine what an entry is.
+struct Entries;
+
+impl MessageExt for Entries {
+    type Entry = Entry;
+
+    fn index(entry: &Entry) -> u64 {
+        entry.index
+    }
+}
+
+impl Log {
+    /// Opens the log of a data directory, verified and read back whole.
+    ///
+    /// # Errors
+    /// [`StorageError::LogDamaged`] when acknowledged writes may be lost.
+    pub fn open(dir: &DataDir, options: &LogOptions) -> Result<(Self, RecoveredLog), StorageError> {
+        Self::open_on(dir, options, Arc::new(DefaultFileSystem))
+    }
+}
+
+impl<F: FileSystem> Log<F> {
+    /// [`Log::open`] on a file system of the caller's, which must keep its files in `dir.raft()`.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_on(
+        dir: &DataDir,
+        options: &LogOptions,
+        file_system: Arc<F>,
+    ) -> Result<(Self, RecoveredLog), StorageError> {
+        let raft = dir.raft();
+        let torn = log_scan::verify(&raft, options.accept_damaged_tail)?;
+        let config = engine_config(&raft, options)?;
+        let engine = Engine::open_with_file_system(config, file_system)
+            .map_err(|error| from_engine(error, &raft))?;
+        let mut log = Self {
+            engine,
+            dir: raft,
+            // The engine's own records use small regions; ours begin at 1.
+            region: options.group + 1,
+            start: LogStart::default(),
+            last_index: 0,
+            terms: Vec::new(),
+            hard_state: HardState::default(),
+            space: dir.space_monitor(options.space),
+        };
+        let entries = log.read_back()?;
+        log.note_terms(&entries);
+        let recovered = RecoveredLog {
+            start: log.start,
+            hard_state: log.hard_state.clone(),
+            entries,
+            torn,
+        };
+        Ok((log, recovered))
+    }
+
+    /// Makes entries and a hard state durable, with one `fdatasync`.
+    ///
+    /// # Errors
+    /// As [`Log::write_all`].
+    pub fn write(
+        &mut self,
+        entries: &[Entry],
+        hard_state: Option<&HardState>,
+    ) -> Result<(), StorageError> {
+        self.write_runs(&[entries], hard_state)
+    }
+
+    /// Makes several tasks durable, in order, with one `fdatasync` for all of them.
+    ///
+    /// # Errors
+    /// [`StorageError::DiskFull`]: nothing was written, and the same tasks may be written again once
+    /// there is room; what waits for them must go on waiting. [`StorageError::OutOfOrder`] and
+    /// [`StorageError::TooLarge`]: nothing was written, the caller has a bug. Anything else is fatal.
+    ///
+    /// # Panics
+    /// When an fsync fails: see the head of the file.
+    pub fn write_all(&mut self, tasks: &[WriteTask]) -> Result<(), StorageError> {
+        let runs: Vec<&[Entry]> = tasks.iter().map(|task| task.entries.as_slice()).collect();
+        let hard_state = tasks.iter().rev().find_map(|task| task.hard_state.as_ref());
+        self.write_runs(&runs, hard_state)
+    }
+
+    fn write_runs(
+        &mut self,
+        runs: &[&[Entry]],
+        hard_state: Option<&HardState>,
+    ) -> Result<(), StorageError> {
+        let (kept, last_index, bytes) = self.without_replaced(runs)?;
+        if kept.is_empty() && hard_state.is_none() {
+            return Ok(());
+        }
+        self.refuse_when_full()?;
+        let mut batch = LogBatch::default();
+        for run in &kept {
+            self.in_batch(batch.add_entries::<Entries>(self.region, run))?;
+        }
+        if let Some(hard_state) = hard_state {
+            self.in_batch(batch.put_message(self.region, HARD_STATE.to_vec(), hard_state))?;
+        }
+        self.commit(&mut batch)?;
+        self.space.wrote(bytes);
+        self.last_index = last_index;
+        kept.iter().for_each(|run| self.note_terms(run));
+        if let Some(hard_state) = hard_state {
+            self.hard_state = hard_state.clone();
+        }
+        Ok(())
+    }
+
+    /// Checks the order of `runs`, and leaves out what a later run replaces. Also says where the log
+    /// then ends, and how many bytes are to be written.
+    fn without_replaced<'a>(
+        &self,
+        runs: &[&'a [Entry]],
+    ) -> Result<(Vec<&'a [Entry]>, u64, u64), StorageError> {
+        let mut kept: Vec<&'a [Entry]> = Vec::with_capacity(runs.len());
+        let mut last_index = self.last_index;
+        let mut bytes = 0_u64;
+        for &run in runs {
+            let Some(first) = run.first().map(|entry| entry.index) else {
+                continue;
+            };
+            if first <= self.start.index || first > last_index + 1 {
+                return Err(StorageError::OutOfOrder(format!(
+                    "entry {first} written to a log of {}..={last_index}",
+                    self.start.index + 1
+                )));
+            }
+            for (expected, entry) in (first..).zip(run) {
+                if entry.index != expected {
+                    return Err(StorageError::OutOfOrder(format!(
+                        "entry {} written where {expected} follows",
+                        entry.index
+                    )));
+                }
+                bytes += u64::from(entry.compute_size());
+            }
+            while let Some(before) = kept.pop() {
+                let stays = before.partition_point(|entry| entry.index < first);
+                if stays > 0 {
+                    kept.push(&before[..stays]);
+                    break;
+                }
+            }
+            kept.push(run);
+            last_index = first + run.len() as u64 - 1;
+        }
+        if bytes > WRITE_BYTES_MAX {
+            return Err(StorageError::TooLarge {
+                what: "one write to the log",
+                bytes,
+                limit: WRITE_BYTES_MAX,
+            });
+        }
+        Ok((kept, last_index, bytes))
+    }
+
+    /// Forgets entries up to and including `through_index`, and removes files that hold nothing
+    /// else. Does nothing when they are forgotten already.
+    ///
+    /// Keep `through_index` at or below [`crate::Snapshots::compact_floor`], so that the older
+    /// snapshot still serves when the newest cannot be read. Takes some 100 ms at worst.
+    ///
+    /// # Errors
+    /// As [`Log::write_all`]; works on a disk that is too full for writes.
+    ///
+    /// # Panics
+    /// As [`Log::write_all`], and when the disk fills up in the middle.
+    pub fn compact(&mut self, through_index: u64) -> Result<(), StorageError> {
+        if through_index <= self.start.index {
+            return Ok(());
+        }
+        if through_index > self.last_index {
+            return Err(StorageError::OutOfOrder(format!(
+                "compaction through {through_index} of a log that ends at {}",
+                self.last_index
+            )));
+        }
+        let after = self
+            .terms
+            .partition_point(|&(first, _)| first <= through_index);
+        let Some(&(_, term)) = self.terms[..after].last() else {
+            return Err(self.lost(format!("entry {through_index} has no term")));
+        };
+        let start = LogStart {
+            index: through_index,
+            term,
+        };
+        let hard_state = self.hard_state.clone();
+        self.begin_after(start, self.last_index, through_index + 1, &hard_state)
+    }
+
+    /// Drops all entries and begins after `start`: for a snapshot from the leader that the log does
+    /// not lead to. Make the snapshot durable first.
+    ///
+    /// # Errors
+    /// As [`Log::compact`].
+    ///
+    /// # Panics
+    /// As [`Log::compact`].
+    pub fn reset(&mut self, start: LogStart, hard_state: &HardState) -> Result<(), StorageError> {
+        let beyond_all = self.last_index.max(start.index) + 1;
+        self.begin_after(start, start.index, beyond_all, hard_state)
+    }
+
+    /// Writes that the log begins after `start` and has no entry below `cut`, then removes old files.
+    fn begin_after(
+        &mut self,
+        start: LogStart,
+        last_index: u64,
+        cut: u64,
+        hard_state: &HardState,
+    ) -> Result<(), StorageError> {
+        let (free, _) = free_and_total(&self.dir)?;
+        if free < COMPACT_RESERVE_BYTES {
+            return Err(StorageError::DiskFull {
+                path: self.dir.clone(),
+                free,
+            });
+        }
+        let mut batch = LogBatch::default();
+        batch.add_command(self.region, Command::Compact { index: cut });
+        let text = [start.index.to_le_bytes(), start.term.to_le_bytes()].concat();
+        self.in_batch(batch.put(self.region, START.to_vec(), text))?;
+        self.in_batch(batch.put_message(self.region, HARD_STATE.to_vec(), hard_state))?;
+        self.commit(&mut batch)?;
+        self.start = start;
+        self.last_index = last_index;
+        // Keeps the term that entries after the start may still be of.
+        let over = self
+            .terms
+            .partition_point(|&(first, _)| first <= start.index);
+        self.terms.drain(..over.saturating_sub(1));
+        if last_index == start.index {
+            self.terms.clear();
+        }
+        self.hard_state = hard_state.clone();
+        // Not `purge_expired_files`: that rewrites live entries into a second queue of files, on this
+        // thread. The hard state was just written again, so files of dead entries are all dead.
+        self.engine.purge_manager().must_purge_all_stale();
+        Ok(())
+    }
+
+    /// After which entry the log begins.
+    #[must_use]
+    pub fn start(&self) -> LogStart {
+        self.start
+    }
+
+    /// Index of the last entry; that of [`Log::start`] when there is none.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.last_index
+    }
+
+    /// Bytes that the log's files take.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn bytes_on_disk(&self) -> Result<u64, StorageError> {
+        files::names(&self.dir)?
+            .iter()
+            .map(|name| {
+                let path = self.dir.join(name);
+                let meta = path
+                    .metadata()
+                    .map_err(StorageError::io("measure", &path))?;
+                Ok(meta.len())
+            })
+            .sum()
+    }
+
+    /// How much room there is for the log; cached, so it may be asked before every write.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn space(&mut self) -> Result<Space, StorageError> {
+        self.space.check()
+    }
+
+    fn refuse_when_full(&mut self) -> Result<(), StorageError> {
+        match self.space.check()? {
+            Space::Full { free } => Err(StorageError::DiskFull {
+                path: self.dir.clone(),
+                free,
+            }),
+            Space::Ok | Space::Low { .. } => Ok(()),
+        }
+    }
+
+    fn commit(&self, batch: &mut LogBatch) -> Result<(), StorageError> {
+        // `true` is the fsync; `Engine::sync` of this version does nothing.
+        let written = self.engine.write(batch, true);
+        self.in_batch(written).map(drop)
+    }
+
+    fn in_batch<T>(&self, result: raft_engine::Result<T>) -> Result<T, StorageError> {
+        result.map_err(|error| from_engine(error, &self.dir))
+    }
+
+    fn lost(&self, what: String) -> StorageError {
+        StorageError::LogDamaged {
+            file: self.dir.clone(),
+            offset: 0,
+            what,
+        }
+    }
+
+    /// Remembers the terms of entries that were written. The engine could be asked, but see
+    /// [`Log::fetch`].
+    fn note_terms(&mut self, run: &[Entry]) {
+        let Some(first) = run.first() else { return };
+        let stays = self.terms.partition_point(|&(at, _)| at < first.index);
+        self.terms.truncate(stays);
+        for entry in run {
+            if self
+                .terms
+                .last()
+                .is_none_or(|&(_, term)| term != entry.term)
+            {
+                self.terms.push((entry.index, entry.term));
+            }
+        }
+    }
+
+    /// Entries from `first` to before `end`, on a thread of its own: the engine caches what a thread
+    /// read last by its place in the log, not by the log, so a thread that had another log open would
+    /// be given that one's entries.
+    fn fetch(&self, first: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        let read = || {
+            let mut entries = Vec::new();
+            self.engine
+                .fetch_entries_to::<Entries>(self.region, first, end, None, &mut entries)
+                .map(|_| entries)
+        };
+        let read = std::thread::scope(|scope| scope.spawn(read).join());
+        let read = read.map_err(|_| self.lost("the engine gave up reading it".to_owned()))?;
+        self.in_batch(read)
+    }
+
+    /// Reads everything, and checks that nothing is missing.
+    fn read_back(&mut self) -> Result<Vec<Entry>, StorageError> {
+        if let Some(text) = self.engine.get(self.region, START) {
+            self.start = parse_start(&text).ok_or_else(|| self.lost("bad start".to_owned()))?;
+        }
+        let hard_state = self.engine.get_message(self.region, HARD_STATE);
+        let hard_state: Option<HardState> = self.in_batch(hard_state)?;
+        let mut entries = Vec::new();
+        if let (Some(first), Some(last)) = (
+            self.engine.first_index(self.region),
+            self.engine.last_index(self.region),
+        ) {
+            if first != self.start.index + 1 {
+                return Err(self.lost(format!(
+                    "the log begins at entry {first}, not at {}: a file is missing",
+                    self.start.index + 1
+                )));
+            }
+            entries = self.fetch(first, last + 1)?;
+            for (expected, entry) in (first..=last).zip(&entries) {
+                if entry.index != expected {
+                    let got = entry.index;
+                    return Err(self.lost(format!("entry {got} stands where {expected} should")));
+                }
+            }
+            if entries.len() as u64 != last - first + 1 {
+                return Err(self.lost(format!("entries of {first}..={last} are missing")));
+            }
+        }
+        if hard_state.is_none() && (!entries.is_empty() || self.start.index > 0) {
+            return Err(
+                self.lost("there are entries and no hard state: a file is missing".to_owned())
+            );
+        }
+        self.hard_state = hard_state.unwrap_or_default();
+        self.last_index = self.start.index + entries.len() as u64;
+        Ok(entries)
+    }
+}
+
+fn parse_start(text: &[u8]) -> Option<LogStart> {
+    let (index, term) = text.split_first_chunk::<8>()?;
+    Some(LogStart {
+        index: u64::from_le_bytes(*index),
+        term: u64::from_le_bytes(term.try_into().ok()?),
+    })
+}
+
+fn engine_config(dir: &std::path::Path, options: &LogOptions) -> Result<Config, StorageError> {
+    let Some(text) = dir.to_str() else {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is not UTF-8");
+        return Err(StorageError::io("open", dir)(source));
+    };
+    Ok(Config {
+        dir: text.to_owned(),
+        // Torn tails are cut before the engine looks, so whatever it still finds broken is damage.
+        recovery_mode: RecoveryMode::AbsoluteConsistency,
+        // The writer's thread is on every write's path; entries are small and often incompressible.
+        batch_compression_threshold: ReadableSize(0),
+        format_version: Version::V2,
+        target_file_size: ReadableSize(options.target_file_bytes),
+        purge_threshold: ReadableSize(options.target_file_bytes),
+        // A recycled file holds old records where a new one reads as zeros: torn could no longer be
+        // told from damaged.
+        enable_log_recycle: false,
+        ..Config::default()
+    })
+}
+
+/// Sorts the engine's errors. Those of a write leave the engine as it was.
+fn from_engine(error: raft_engine::Error, dir: &std::path::Path) -> StorageError {
+    use raft_engine::Error as E;
+    match error {
+        E::Io(source) if error::means_full(&source) => StorageError::DiskFull {
+            path: dir.to_owned(),
+            free: 0,
+        },
+        E::Io(source) => StorageError::io("use the log in", dir)(source),
+        // The engine says this only for a write that found no room, twice.
+        E::TryAgain(_) => StorageError::DiskFull {
+            path: dir.to_owned(),
+            free: 0,
+        },
+        E::Full => StorageError::TooLarge {
+            what: "one write to the log",
+            bytes: u64::from(u32::MAX),
+            limit: WRITE_BYTES_MAX,
+        },
+        other => StorageError::LogDamaged {
+            file: dir.to_owned(),
+            offset: 0,
+            what: other.to_string(),
+        },
+    }
+}
