@@ -1,1 +1,36 @@
-//! Skeleton.
+//! What a game node links: every verb of the registry as a typed method, and the node agent.
+//!
+//! This crate decides how requests are retried, when an outcome is unknown, how a node keeps its
+//! lease and when it fences itself. It holds one connection a host, with many requests under way
+//! on it. It reaches the network only through maitred-transport, and must never name Raft or
+//! wasmtime. [`agent`] is pure: time is an argument, so that a simulator can drive it.
+
+pub mod agent;
+mod builder;
+mod call;
+mod clock;
+mod conn;
+mod create;
+mod error;
+mod modules;
+mod node;
+mod node_thread;
+mod pool;
+mod tombstones;
+mod verbs;
+
+#[cfg(test)]
+mod fake_host;
+#[cfg(test)]
+mod node_tests;
+#[cfg(test)]
+mod request_tests;
+
+pub use agent::{SpawnError, Spawned};
+pub use builder::Builder;
+pub use create::Create;
+pub use error::{Cause, Error, Fatal};
+pub use maitred_protocol as protocol;
+pub use maitred_transport::Identity;
+pub use node::{NodeBuilder, NodeHandle, NodeHandler, SpawnRequest};
+pub use verbs::{Client, Created, Found, Page};

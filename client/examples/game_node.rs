@@ -1,0 +1,76 @@
+//! A small game node: registers, starts what it is asked to start, and prints what happens.
+//!
+//! `cargo run -p maitred-client --example game_node -- HOST:PORT CA.pem CERT.pem KEY.pem [NAME]`
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use maitred_client::protocol::{Incarnation, Load, ProcessKey};
+use maitred_client::{Client, Identity, NodeHandler, SpawnError, SpawnRequest, Spawned};
+
+/// Rooms that this node has room for.
+const ROOMS_MAX: u32 = 100;
+
+#[derive(Default)]
+struct Rooms(AtomicU32);
+
+impl NodeHandler for Rooms {
+    async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
+        if self.0.load(Ordering::Relaxed) >= ROOMS_MAX {
+            return Err(SpawnError::Busy("all rooms are taken".to_owned()));
+        }
+        let room = self.0.fetch_add(1, Ordering::Relaxed);
+        println!(
+            "start {} (incarnation {})",
+            request.key, request.incarnation
+        );
+        Ok(Spawned {
+            pid: format!("room-{room}"),
+            share: Vec::new(),
+        })
+    }
+
+    async fn stop(&self, key: ProcessKey, incarnation: Incarnation) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        println!("stop {key} (incarnation {incarnation})");
+    }
+
+    fn lease_lost(&self) {
+        println!("the lease is lost: all rooms close");
+    }
+
+    fn load(&self) -> Option<Load> {
+        let rooms = self.0.load(Ordering::Relaxed) as f32;
+        Some(Load {
+            cpu: rooms / ROOMS_MAX as f32,
+            memory_free_mib: 1_024,
+            counters: vec![("rooms".to_owned(), rooms)],
+        })
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [host, ca, cert, key, rest @ ..] = args.as_slice() else {
+        return Err("usage: game_node HOST:PORT CA.pem CERT.pem KEY.pem [NAME]".into());
+    };
+    let name = rest.first().map_or("example-1", String::as_str);
+    let identity = Identity::from_files(Path::new(ca), Path::new(cert), Path::new(key))?;
+    let client = Client::builder()
+        .endpoint(host)
+        .identity(identity)
+        .connect()
+        .await?;
+    let node = client.node(name).capacity(ROOMS_MAX).label("zone", "home");
+    let node = node
+        .address("game.example:7777")
+        .start(Rooms::default())
+        .await?;
+    println!("{} is registered; Ctrl-C ends it", node.name());
+    tokio::signal::ctrl_c().await?;
+    node.shutdown().await;
+    client.close().await;
+    Ok(())
+}

@@ -1,0 +1,575 @@
+//! The node's half of the lease and spawn protocol, as a pure state machine.
+//!
+//! It takes inputs with the time and returns effects; it owns no clock, socket or task, so that a
+//! simulator can drive it. What holds:
+//! - of a key at most one life runs here, and incarnations only grow; a repeated start of the same
+//!   one is answered the same; a life that is over never begins again ([`crate::tombstones`]);
+//! - a command of a Raft term lower than one seen is refused;
+//! - the lease ends at `send time of the last acknowledged keep-alive + ttl·(1−ρ) − margin`, and
+//!   then everything is stopped before anything new is started;
+//! - a start that was cancelled is never answered as started.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+
+use maitred_protocol::limits::{INVENTORY_MAX, PID_BYTES_MAX, REASON_BYTES_MAX, SHARE_BYTES_MAX};
+use maitred_protocol::{
+    Incarnation, KeepAliveAck, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey, Verdict,
+};
+
+use crate::tombstones::Tombstones;
+
+mod lease;
+
+use lease::Lease;
+
+/// Who waits for the same start, or the same stop; older ones have been given up by the host.
+const WAITERS_MAX: usize = 8;
+
+/// A process that has been started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Spawned {
+    /// What the node calls it; at most 256 bytes.
+    pub pid: String,
+    /// What callers are to know; at most 4 KiB.
+    pub share: Vec<u8>,
+}
+
+/// Why a process was not started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpawnError {
+    /// Not now; another node may do.
+    #[error("busy: {0}")]
+    Busy(String),
+    /// The start went wrong; another node is tried.
+    #[error("failed: {0}")]
+    Failed(String),
+}
+
+/// What happens to a node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// Nothing but the passing of time. Due at [`Agent::next_us`].
+    Tick,
+    /// A host commands something; the answer will carry the same tag.
+    Command(u64, NodeCommand),
+    /// An [`Effect::Spawn`] has come to its end.
+    SpawnEnded(ProcessKey, Incarnation, Result<Spawned, SpawnError>),
+    /// An [`Effect::Stop`] has: the process is gone.
+    StopEnded(ProcessKey, Incarnation),
+    /// A process has ended by itself.
+    Exited(ProcessKey, Incarnation),
+    /// The node has registered a process that it runs itself, under this session.
+    Owned(NodeEpoch, ProcessKey, Incarnation, Spawned),
+    /// A keep-alive is answered.
+    Acknowledged(KeepAliveAck),
+    /// An [`Effect::Enroll`] with this number is answered: session and verdicts, and when it was
+    /// first sent.
+    Enrolled {
+        /// Which.
+        number: u64,
+        /// The session.
+        epoch: NodeEpoch,
+        /// In the order of the inventory that was sent.
+        verdicts: Vec<Verdict>,
+        /// When the request was first sent.
+        sent_us: u64,
+    },
+    /// An [`Effect::Enroll`] has failed; `over` when the registry says that the session has ended.
+    EnrollFailed {
+        /// Which.
+        number: u64,
+        /// Whether the session has ended.
+        over: bool,
+    },
+    /// The connection that commands came through is gone.
+    Disconnected,
+    /// The node is to leave.
+    Shutdown,
+}
+
+/// What a node is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Answer a command.
+    Answer(u64, NodeAnswer),
+    /// Start a process, then give [`Input::SpawnEnded`].
+    Spawn {
+        /// Which.
+        key: ProcessKey,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// From the callback.
+        payload: Vec<u8>,
+        /// Milliseconds after which nobody waits for it.
+        deadline_ms: u32,
+    },
+    /// Stop a process, then give [`Input::StopEnded`].
+    Stop(ProcessKey, Incarnation),
+    /// Send a keep-alive now.
+    KeepAlive(NodeEpoch, u64),
+    /// Register (no session) or attach (a session), then give [`Input::Enrolled`] or
+    /// [`Input::EnrollFailed`] with the same number.
+    Enroll {
+        /// Pairs the answer with this.
+        number: u64,
+        /// The session to attach to.
+        epoch: Option<NodeEpoch>,
+        /// What runs here.
+        inventory: Vec<(ProcessKey, Incarnation)>,
+    },
+    /// Have the record of this life removed.
+    Delete(ProcessKey, Incarnation),
+    /// Tell the game that the lease is lost. Stops follow.
+    LeaseLost,
+    /// Everything has stopped: end the session, if there is one, and then the node.
+    Leave(Option<NodeEpoch>),
+}
+
+#[derive(Debug)]
+enum Life {
+    Starting,
+    /// Still starting, to be stopped as soon as it has started.
+    Cancelled,
+    /// Still starting as far as its handler says, but has ended.
+    Stillborn,
+    Running(Spawned),
+    Stopping,
+}
+
+/// A start that waits for the life before it to end.
+#[derive(Debug)]
+struct Next {
+    incarnation: Incarnation,
+    payload: Vec<u8>,
+    deadline_ms: u32,
+    waiters: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Process {
+    incarnation: Incarnation,
+    life: Life,
+    /// Starts up to here are refused; at least the incarnation once it is being stopped.
+    buried: Incarnation,
+    /// Commands that wait for the start.
+    starters: Vec<u64>,
+    /// Commands that wait for the end.
+    stoppers: Vec<u64>,
+    next: Option<Box<Next>>,
+    /// Whether the registry still has it when it has been stopped.
+    delete: bool,
+}
+
+impl Process {
+    fn new(incarnation: Incarnation, life: Life, starters: Vec<u64>) -> Self {
+        Self {
+            incarnation,
+            life,
+            buried: Incarnation(0),
+            starters,
+            stoppers: Vec::new(),
+            next: None,
+            delete: false,
+        }
+    }
+
+    /// Has it stopped, or seen to it that it will be.
+    fn stop(&mut self, key: &ProcessKey, out: &mut Vec<Effect>) {
+        self.buried = self.buried.max(self.incarnation);
+        match self.life {
+            Life::Running(_) => {
+                self.life = Life::Stopping;
+                out.push(Effect::Stop(key.clone(), self.incarnation));
+            }
+            Life::Starting => self.life = Life::Cancelled,
+            Life::Cancelled | Life::Stillborn | Life::Stopping => {}
+        }
+    }
+}
+
+/// The state machine of one node.
+#[derive(Debug)]
+pub struct Agent {
+    lease: Lease,
+    /// The highest Raft term seen.
+    term: u64,
+    /// Ordered, so that the same inputs always give the same effects.
+    processes: BTreeMap<ProcessKey, Process>,
+    tombstones: Tombstones,
+}
+
+fn answer_all(tags: Vec<u64>, answer: &NodeAnswer, out: &mut Vec<Effect>) {
+    let answers = tags
+        .into_iter()
+        .map(|tag| Effect::Answer(tag, answer.clone()));
+    out.extend(answers);
+}
+
+fn wait(waiters: &mut Vec<u64>, tag: u64, out: &mut Vec<Effect>) {
+    if waiters.len() == WAITERS_MAX {
+        let busy = NodeAnswer::Busy("asked too often for the same process".to_owned());
+        out.push(Effect::Answer(waiters.remove(0), busy));
+    }
+    waiters.push(tag);
+}
+
+fn cut(mut reason: String) -> String {
+    while reason.len() > REASON_BYTES_MAX {
+        reason.pop();
+    }
+    reason
+}
+
+impl Agent {
+    /// A node that is not registered yet, with a lease of `ttl_us` microseconds. The first
+    /// [`Input::Tick`] makes it register.
+    #[must_use]
+    pub fn new(ttl_us: u64) -> Self {
+        Self {
+            lease: Lease::new(ttl_us),
+            term: 0,
+            processes: BTreeMap::new(),
+            tombstones: Tombstones::default(),
+        }
+    }
+
+    /// The session, while there is one.
+    #[must_use]
+    pub fn epoch(&self) -> Option<NodeEpoch> {
+        self.lease.epoch
+    }
+
+    /// When the lease ends unless a keep-alive is acknowledged; 0 when there is none.
+    #[must_use]
+    pub fn lease_until_us(&self) -> u64 {
+        self.lease.epoch.map_or(0, |_| self.lease.until_us)
+    }
+
+    /// When the next [`Input::Tick`] is due.
+    #[must_use]
+    pub fn next_us(&self) -> u64 {
+        self.lease.next_us()
+    }
+
+    /// Processes that run, in the order of their keys.
+    pub fn running(&self) -> impl Iterator<Item = (&ProcessKey, Incarnation)> {
+        let running = |process: &Process| matches!(process.life, Life::Running(_));
+        let all = self.processes.iter();
+        all.filter_map(move |(key, process)| running(process).then_some((key, process.incarnation)))
+    }
+
+    /// The life of `key` that runs here.
+    #[must_use]
+    pub fn running_incarnation(&self, key: &ProcessKey) -> Option<Incarnation> {
+        let process = self.processes.get(key)?;
+        matches!(process.life, Life::Running(_)).then_some(process.incarnation)
+    }
+
+    /// Takes an input at `now_us` microseconds of a clock that never goes back, and appends what is
+    /// to be done to `out`, in order.
+    pub fn step(&mut self, now_us: u64, input: Input, out: &mut Vec<Effect>) {
+        self.check_lease(now_us, out);
+        match input {
+            Input::Tick => {}
+            Input::Command(tag, command) => self.command(now_us, tag, command, out),
+            Input::SpawnEnded(key, incarnation, result) => {
+                self.spawn_ended(now_us, key, incarnation, result, out);
+            }
+            Input::StopEnded(key, incarnation) => self.stop_ended(now_us, &key, incarnation, out),
+            Input::Exited(key, incarnation) => self.exited(now_us, &key, incarnation, out),
+            Input::Owned(epoch, key, incarnation, spawned) => {
+                self.owned(epoch, key, incarnation, spawned, out);
+            }
+            Input::Acknowledged(ack) => self.acknowledged(now_us, ack, out),
+            Input::Enrolled {
+                number,
+                epoch,
+                verdicts,
+                sent_us,
+            } => self.enrolled(now_us, number, epoch, &verdicts, sent_us, out),
+            Input::EnrollFailed { number, over } => {
+                self.enroll_failed(now_us, number, over, out);
+            }
+            Input::Disconnected => self.disconnected(now_us),
+            Input::Shutdown => self.shut_down(now_us, out),
+        }
+        self.advance(now_us, out);
+    }
+
+    fn command(&mut self, now_us: u64, tag: u64, command: NodeCommand, out: &mut Vec<Effect>) {
+        let (NodeCommand::Start { term, .. } | NodeCommand::Stop { term, .. }) = command;
+        if term < self.term {
+            out.push(Effect::Answer(tag, NodeAnswer::Fenced));
+            return;
+        }
+        self.term = term;
+        match command {
+            NodeCommand::Start {
+                key,
+                incarnation,
+                payload,
+                deadline_ms,
+                ..
+            } => {
+                let next = Next {
+                    incarnation,
+                    payload,
+                    deadline_ms,
+                    waiters: vec![tag],
+                };
+                self.start(key, next, out);
+            }
+            NodeCommand::Stop {
+                key, incarnation, ..
+            } => self.stop(now_us, tag, &key, incarnation, out),
+        }
+    }
+
+    fn start(&mut self, key: ProcessKey, start: Next, out: &mut Vec<Effect>) {
+        let room = self.processes.len() < INVENTORY_MAX;
+        let refusal = self.lease.refuses_starts();
+        let process = match self.processes.entry(key) {
+            Slot::Occupied(process) => process,
+            Slot::Vacant(vacant) => {
+                let over = self.tombstones.refusal(vacant.key(), start.incarnation);
+                let full = "the node has 20,000 processes".to_owned();
+                let busy = refusal.map(str::to_owned).or((!room).then_some(full));
+                if let Some(no) = over.or(busy.map(NodeAnswer::Busy)) {
+                    answer_all(start.waiters, &no, out);
+                    return;
+                }
+                out.push(Effect::Spawn {
+                    key: vacant.key().clone(),
+                    incarnation: start.incarnation,
+                    payload: start.payload,
+                    deadline_ms: start.deadline_ms,
+                });
+                vacant.insert(Process::new(
+                    start.incarnation,
+                    Life::Starting,
+                    start.waiters,
+                ));
+                return;
+            }
+        };
+        let (key, process) = (process.key().clone(), process.into_mut());
+        if start.incarnation > process.incarnation && start.incarnation > process.buried {
+            if let Some(no) = refusal {
+                answer_all(start.waiters, &NodeAnswer::Busy(no.to_owned()), out);
+                return;
+            }
+            supersede(process, start, out);
+            process.stop(&key, out);
+            return;
+        }
+        let same = start.incarnation == process.incarnation;
+        match &process.life {
+            Life::Running(spawned) if same => {
+                let Spawned { pid, share } = spawned.clone();
+                answer_all(start.waiters, &NodeAnswer::Started { pid, share }, out);
+            }
+            Life::Starting | Life::Stillborn if same => {
+                for tag in start.waiters {
+                    wait(&mut process.starters, tag, out);
+                }
+            }
+            _ => answer_all(start.waiters, &NodeAnswer::Fenced, out),
+        }
+    }
+
+    fn stop(
+        &mut self,
+        now_us: u64,
+        tag: u64,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(process) = self.processes.get_mut(key) else {
+            self.tombstones.bury(now_us, key, incarnation, None);
+            out.push(Effect::Answer(tag, NodeAnswer::Stopped));
+            return;
+        };
+        if incarnation < process.incarnation {
+            out.push(Effect::Answer(tag, NodeAnswer::Stopped));
+            return;
+        }
+        process.buried = process.buried.max(incarnation);
+        if let Some(next) = process.next.take_if(|next| next.incarnation <= incarnation) {
+            answer_all(next.waiters, &NodeAnswer::Fenced, out);
+        }
+        process.delete = false;
+        wait(&mut process.stoppers, tag, out);
+        process.stop(key, out);
+    }
+
+    fn spawn_ended(
+        &mut self,
+        now_us: u64,
+        key: ProcessKey,
+        incarnation: Incarnation,
+        result: Result<Spawned, SpawnError>,
+        out: &mut Vec<Effect>,
+    ) {
+        let process = self.processes.get_mut(&key);
+        let Some(process) = process.filter(|process| process.incarnation == incarnation) else {
+            return;
+        };
+        let starters = std::mem::take(&mut process.starters);
+        let answer = match (&process.life, result) {
+            (Life::Starting, Ok(spawned)) if within_bounds(&spawned) => {
+                let Spawned { pid, share } = spawned.clone();
+                process.life = Life::Running(spawned);
+                answer_all(starters, &NodeAnswer::Started { pid, share }, out);
+                return;
+            }
+            (Life::Starting | Life::Cancelled, Ok(_)) => {
+                // Nobody may hear that it has started.
+                let fenced = matches!(process.life, Life::Cancelled);
+                let too_long = "its pid is over 256 bytes, or its share over 4,096".to_owned();
+                process.life = Life::Stopping;
+                process.buried = process.buried.max(incarnation);
+                let failed = NodeAnswer::Failed(too_long);
+                let answer = if fenced { NodeAnswer::Fenced } else { failed };
+                answer_all(starters, &answer, out);
+                out.push(Effect::Stop(key, incarnation));
+                return;
+            }
+            (Life::Starting, Err(SpawnError::Busy(why))) => NodeAnswer::Busy(cut(why)),
+            (Life::Starting, Err(SpawnError::Failed(why))) => NodeAnswer::Failed(cut(why)),
+            (Life::Stillborn, _) => NodeAnswer::Failed("it ended while it was starting".to_owned()),
+            (Life::Cancelled, Err(_)) => NodeAnswer::Fenced,
+            (Life::Running(_) | Life::Stopping, _) => {
+                process.starters = starters;
+                return;
+            }
+        };
+        answer_all(starters, &answer, out);
+        self.bury(now_us, &key, Some(answer), out);
+    }
+
+    fn stop_ended(
+        &mut self,
+        now_us: u64,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+        out: &mut Vec<Effect>,
+    ) {
+        let stopping = self.processes.get(key).filter(|process| {
+            process.incarnation == incarnation && matches!(process.life, Life::Stopping)
+        });
+        if stopping.is_some() {
+            self.bury(now_us, key, None, out);
+        }
+    }
+
+    fn exited(
+        &mut self,
+        now_us: u64,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+        out: &mut Vec<Effect>,
+    ) {
+        let process = self.processes.get_mut(key);
+        let Some(process) = process.filter(|process| process.incarnation == incarnation) else {
+            return;
+        };
+        match process.life {
+            Life::Starting | Life::Cancelled => process.life = Life::Stillborn,
+            Life::Stillborn => {}
+            Life::Running(_) => {
+                process.delete = true;
+                self.bury(now_us, key, None, out);
+            }
+            Life::Stopping => self.bury(now_us, key, None, out),
+        }
+    }
+
+    fn owned(
+        &mut self,
+        epoch: NodeEpoch,
+        key: ProcessKey,
+        incarnation: Incarnation,
+        spawned: Spawned,
+        out: &mut Vec<Effect>,
+    ) {
+        let current = self.lease.epoch == Some(epoch) && self.lease.refuses_starts().is_none();
+        let life = if current {
+            Life::Running(spawned)
+        } else {
+            // The session under which it was registered is over, and its records with it.
+            out.push(Effect::Stop(key.clone(), incarnation));
+            Life::Stopping
+        };
+        match self.processes.entry(key) {
+            Slot::Vacant(vacant) => {
+                vacant.insert(Process::new(incarnation, life, Vec::new()));
+            }
+            Slot::Occupied(mut known) if known.get().incarnation == incarnation => {
+                if let (Life::Running(old), Life::Running(new)) = (&mut known.get_mut().life, life)
+                {
+                    *old = new;
+                }
+            }
+            // A life that the node began itself in place of one that it had not reported the end of.
+            Slot::Occupied(mut known) if known.get().incarnation < incarnation => {
+                known.insert(Process::new(incarnation, life, Vec::new()));
+            }
+            // A newer life is known: the one that was registered is not the current one.
+            Slot::Occupied(_) => {}
+        }
+    }
+
+    /// Forgets a process that is gone, but not that it was; begins the life that waited for that.
+    fn bury(
+        &mut self,
+        now_us: u64,
+        key: &ProcessKey,
+        answer: Option<NodeAnswer>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(process) = self.processes.remove(key) else {
+            return;
+        };
+        let incarnation = process.incarnation;
+        self.tombstones.bury(now_us, key, incarnation, answer);
+        if process.buried > incarnation {
+            self.tombstones.bury(now_us, key, process.buried, None);
+        }
+        answer_all(process.starters, &NodeAnswer::Fenced, out);
+        answer_all(process.stoppers, &NodeAnswer::Stopped, out);
+        if process.delete {
+            out.push(Effect::Delete(key.clone(), incarnation));
+        }
+        if let Some(next) = process.next {
+            self.start(key.clone(), *next, out);
+        }
+    }
+}
+
+/// Puts `start` behind the life that is there; of two that wait, the higher incarnation stays.
+fn supersede(process: &mut Process, start: Next, out: &mut Vec<Effect>) {
+    match &mut process.next {
+        Some(next) if next.incarnation == start.incarnation => {
+            for tag in start.waiters {
+                wait(&mut next.waiters, tag, out);
+            }
+        }
+        Some(next) if next.incarnation > start.incarnation => {
+            answer_all(start.waiters, &NodeAnswer::Fenced, out);
+        }
+        waiting => {
+            if let Some(older) = waiting.replace(Box::new(start)) {
+                answer_all(older.waiters, &NodeAnswer::Fenced, out);
+            }
+        }
+    }
+}
+
+fn within_bounds(spawned: &Spawned) -> bool {
+    spawned.pid.len() <= PID_BYTES_MAX && spawned.share.len() <= SHARE_BYTES_MAX
+}
+
+#[cfg(test)]
+mod tests;

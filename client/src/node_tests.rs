@@ -1,0 +1,284 @@
+//! A node against a host of the test's own: commands, reconnects, lost leases, stuck games.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use maitred_protocol::{
+    Incarnation, Load, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey, Request, Response, Revision,
+    Verdict,
+};
+use tokio::sync::mpsc;
+
+use crate::fake_host::{FakeHost, Peer};
+use crate::{NodeHandle, NodeHandler, SpawnError, SpawnRequest, Spawned};
+
+#[derive(Debug, PartialEq, Eq)]
+enum Done {
+    Spawned(String),
+    Stopped(String, u64),
+    LeaseLost,
+}
+
+struct Game(mpsc::UnboundedSender<Done>);
+
+impl NodeHandler for Game {
+    async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
+        let id = request.key.id.to_string();
+        self.0.send(Done::Spawned(id.clone())).unwrap();
+        match id.as_str() {
+            "busy" => Err(SpawnError::Busy("full".to_owned())),
+            "panic" => panic!("a handler of the test panics"),
+            _ => Ok(Spawned {
+                pid: format!("pid-{id}"),
+                share: request.payload,
+            }),
+        }
+    }
+
+    async fn stop(&self, key: ProcessKey, incarnation: Incarnation) {
+        let done = Done::Stopped(key.id.to_string(), incarnation.0);
+        self.0.send(done).unwrap();
+    }
+
+    fn lease_lost(&self) {
+        self.0.send(Done::LeaseLost).unwrap();
+    }
+
+    fn load(&self) -> Option<Load> {
+        Some(Load {
+            cpu: 0.5,
+            // Far too long for a datagram: the keep-alive must still go out.
+            counters: vec![("x".repeat(2_000), 1.0)],
+            ..Load::default()
+        })
+    }
+}
+
+fn key(id: &str) -> ProcessKey {
+    ProcessKey::new("player", id).unwrap()
+}
+
+fn start(id: &str, incarnation: u64) -> NodeCommand {
+    NodeCommand::Start {
+        term: 1,
+        key: key(id),
+        incarnation: Incarnation(incarnation),
+        payload: b"args".to_vec(),
+        deadline_ms: 1_000,
+    }
+}
+
+fn registered(epoch: u64, verdicts: Vec<Verdict>) -> Response {
+    let epoch = NodeEpoch(epoch);
+    Response::Registered { epoch, verdicts }
+}
+
+struct Bench {
+    host: FakeHost,
+    peer: Peer,
+    node: NodeHandle,
+    done: mpsc::UnboundedReceiver<Done>,
+}
+
+/// A node `eu-1` that has registered as epoch 10.
+async fn bench(ttl: Duration) -> Bench {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let (tell, done) = mpsc::unbounded_channel();
+    let node = client.node("eu-1").types(["player"]).ttl(ttl);
+    let (node, peer) = tokio::join!(node.start(Game(tell)), async {
+        let (peer, id, request) = host.request().await;
+        let Request::RegisterNode(_, node) = request else {
+            panic!("{request:?}");
+        };
+        assert_eq!(node.name.as_str(), "eu-1");
+        // A command right behind the answer must wait for the node to have read that.
+        peer.reply(id, &registered(10, vec![]));
+        peer.command(500, &start("early", 4));
+        peer
+    });
+    let node = node.unwrap();
+    let mut bench = Bench {
+        host,
+        peer,
+        node,
+        done,
+    };
+    assert_eq!(bench.answer().await, (500, started("early")));
+    assert_eq!(bench.done().await, Done::Spawned("early".to_owned()));
+    bench
+}
+
+fn started(id: &str) -> NodeAnswer {
+    NodeAnswer::Started {
+        pid: format!("pid-{id}"),
+        share: b"args".to_vec(),
+    }
+}
+
+impl Bench {
+    async fn answer(&mut self) -> (u64, NodeAnswer) {
+        self.host.answers.recv().await.unwrap()
+    }
+
+    async fn done(&mut self) -> Done {
+        self.done.recv().await.unwrap()
+    }
+}
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn commands_are_carried_out_and_ends_are_told() {
+    let mut bench = bench(LONG).await;
+    assert!(bench.node.lease_ok());
+    assert_eq!(bench.node.epoch(), Some(NodeEpoch(10)));
+    bench.peer.command(1, &start("a", 5));
+    assert_eq!(bench.answer().await, (1, started("a")));
+    bench.peer.command(2, &start("a", 5));
+    assert_eq!(bench.answer().await, (2, started("a")));
+    bench.peer.command(3, &start("busy", 6));
+    let busy = NodeAnswer::Busy("full".to_owned());
+    assert_eq!(bench.answer().await, (3, busy));
+    bench.peer.command(4, &start("panic", 7));
+    let failed = NodeAnswer::Failed("the spawn handler panicked".to_owned());
+    assert_eq!(bench.answer().await, (4, failed));
+    let stop = NodeCommand::Stop {
+        term: 1,
+        key: key("a"),
+        incarnation: Incarnation(5),
+    };
+    bench.peer.command(5, &stop);
+    assert_eq!(bench.answer().await, (5, NodeAnswer::Stopped));
+    for expected in ["a", "busy", "panic"] {
+        assert_eq!(bench.done().await, Done::Spawned(expected.to_owned()));
+    }
+    assert_eq!(bench.done().await, Done::Stopped("a".to_owned(), 5));
+
+    bench.node.exited(key("early"), Incarnation(4));
+    let (peer, id, request) = bench.host.request().await;
+    let Request::DelProcess {
+        key: gone,
+        incarnation,
+        ..
+    } = request
+    else {
+        panic!("{request:?}");
+    };
+    assert_eq!((gone, incarnation), (key("early"), Some(Incarnation(4))));
+    peer.reply(id, &Response::Done(Revision(1)));
+    assert_eq!(bench.node.processes(), []);
+}
+
+#[tokio::test]
+async fn a_cut_connection_is_attached_anew_with_the_inventory() {
+    let mut bench = bench(LONG).await;
+    bench.peer.command(1, &start("a", 5));
+    assert_eq!(bench.answer().await, (1, started("a")));
+    assert_eq!(bench.done().await, Done::Spawned("a".to_owned()));
+    bench.peer.cut();
+    let (peer, id, request) = bench.host.request().await;
+    let expected = Request::AttachNode {
+        name: bench.node.name().clone(),
+        epoch: NodeEpoch(10),
+        inventory: vec![(key("a"), Incarnation(5)), (key("early"), Incarnation(4))],
+    };
+    assert_eq!(request, expected);
+    peer.reply(id, &registered(10, vec![Verdict::Stop, Verdict::Keep]));
+    assert_eq!(bench.done().await, Done::Stopped("a".to_owned(), 5));
+    // Commands now come over the new connection.
+    peer.command(9, &start("b", 11));
+    assert_eq!(bench.answer().await, (9, started("b")));
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_is_left_and_a_new_one_begun() {
+    let mut bench = bench(LONG).await;
+    let (peer, keep_alive) = bench.host.keep_alives.recv().await.unwrap();
+    assert_eq!((keep_alive.epoch, keep_alive.load), (NodeEpoch(10), None));
+    peer.ack(&bench.host.keep_alives.recv().await.unwrap().1, false);
+    assert_eq!(bench.done().await, Done::LeaseLost);
+    assert_eq!(bench.done().await, Done::Stopped("early".to_owned(), 4));
+    let (peer, id, request) = bench.host.request().await;
+    assert!(!bench.node.lease_ok());
+    let Request::RegisterNode(_, node) = request else {
+        panic!("{request:?}");
+    };
+    assert_eq!(node.inventory, []);
+    peer.reply(id, &registered(20, vec![]));
+    peer.command(1, &start("a", 21));
+    assert_eq!(bench.answer().await, (1, started("a")));
+    assert_eq!(bench.node.epoch(), Some(NodeEpoch(20)));
+}
+
+#[tokio::test]
+async fn silence_of_the_host_ends_the_lease() {
+    let mut bench = bench(Duration::from_secs(1)).await;
+    // Nothing is acknowledged; attaching again does not help either.
+    let (peer, id, request) = bench.host.request().await;
+    assert!(matches!(request, Request::AttachNode { .. }));
+    peer.reply(id, &registered(10, vec![Verdict::Keep]));
+    assert_eq!(bench.done().await, Done::LeaseLost);
+    assert_eq!(bench.done().await, Done::Stopped("early".to_owned(), 4));
+}
+
+#[tokio::test]
+async fn a_shutdown_stops_everything_and_ends_the_session() {
+    let mut bench = bench(LONG).await;
+    let node = bench.node.clone();
+    let ended = tokio::spawn(async move { node.shutdown().await });
+    assert_eq!(bench.done().await, Done::Stopped("early".to_owned(), 4));
+    let (peer, id, request) = bench.host.request().await;
+    assert!(matches!(
+        request,
+        Request::DeregisterNode {
+            epoch: NodeEpoch(10),
+            ..
+        }
+    ));
+    peer.reply(id, &Response::Done(Revision(1)));
+    ended.await.unwrap();
+    assert!(!bench.node.lease_ok());
+}
+
+#[test]
+fn a_stuck_game_keeps_its_lease() {
+    let game = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let tests = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    tests.block_on(async {
+        let mut host = FakeHost::start();
+        let builder = host.builder();
+        let (tell, _done) = mpsc::unbounded_channel();
+        let (free, stuck) = std::sync::mpsc::channel::<()>();
+        let (given, node) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let node = game.block_on(async {
+                let client = builder.connect().await.unwrap();
+                let node = client.node("eu-1").ttl(Duration::from_secs(1));
+                node.start(Game(tell)).await.unwrap()
+            });
+            assert!(given.send(node).is_ok());
+            // From here on nothing of the game's runtime moves.
+            stuck.recv().unwrap();
+        });
+        let (peer, id, _) = host.request().await;
+        peer.reply(id, &registered(10, vec![]));
+        let node = node.await.ok().unwrap();
+        let node = Arc::new(node);
+        // Far longer than the lease, which only acknowledged keep-alives extend.
+        for _ in 0..12 {
+            let (peer, keep_alive) = host.keep_alives.recv().await.unwrap();
+            assert!(node.lease_ok());
+            peer.ack(&keep_alive, true);
+        }
+        free.send(()).unwrap();
+        thread.join().unwrap();
+        node.kill();
+    });
+}

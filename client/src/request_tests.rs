@@ -1,0 +1,285 @@
+//! Requests over a real connection to a host that misbehaves in every allowed way.
+
+use std::time::Duration;
+
+use maitred_protocol::{
+    Chooser, ClientId, Incarnation, ListProcesses, ModuleKind, ModuleName, NodeEpoch, NodeName,
+    ProcessKey, ProcessRecord, ProcessState, Rejection, Request, RequestId, Response, Revision,
+    Unavailable, UploadStage, Why,
+};
+use maitred_transport::{Authority, IssueKind, LinkError};
+
+use crate::fake_host::FakeHost;
+use crate::{Cause, Client, Error, Fatal};
+
+fn key(id: &str) -> ProcessKey {
+    ProcessKey::new("player", id).unwrap()
+}
+
+fn record(id: &str) -> ProcessRecord {
+    ProcessRecord {
+        key: key(id),
+        state: ProcessState::Running,
+        node: NodeName::new("n").unwrap(),
+        node_epoch: NodeEpoch(1),
+        address: String::new(),
+        incarnation: Incarnation(2),
+        pid: id.to_owned(),
+        share: vec![1],
+        revision: Revision(3),
+        created_ms: 0,
+        attempt: 1,
+        args_bytes: 0,
+        demand: 1,
+        group: None,
+        why: Why {
+            chooser: Chooser::Node,
+            seed: 0,
+            micros: 0,
+            candidates: 0,
+        },
+    }
+}
+
+fn found(request: &Request) -> Response {
+    let Request::GetProcess { key, .. } = request else {
+        panic!("{request:?}");
+    };
+    Response::Process {
+        record: Box::new(record(key.id.as_str())),
+        revision: Revision(1),
+    }
+}
+
+fn del(client: &Client, id: &str) -> tokio::task::JoinHandle<Result<Revision, Error>> {
+    let (client, key) = (client.clone(), key(id));
+    tokio::spawn(async move { client.del(&key, None).await })
+}
+
+const DONE: Response = Response::Done(Revision(9));
+
+#[tokio::test]
+async fn answers_may_come_out_of_order() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    assert_eq!(client.welcome().unwrap().build, "fake");
+    let (a, b) = (key("a"), key("b"));
+    let both = async { tokio::join!(client.get(&a), client.get(&b)) };
+    let answers = async {
+        let (peer, first, request) = host.request().await;
+        let (_, second, other) = host.request().await;
+        peer.reply(second, &found(&other));
+        peer.reply(first, &found(&request));
+    };
+    let ((a, b), ()) = tokio::join!(both, answers);
+    assert_eq!(a.unwrap().record.pid, "a");
+    assert_eq!(b.unwrap().record.pid, "b");
+}
+
+#[tokio::test]
+async fn a_change_cut_off_is_sent_again_under_the_same_id() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let deleted = del(&client, "a");
+    let (peer, id, request) = host.request().await;
+    peer.cut();
+    let (peer, again, same) = host.request().await;
+    assert_eq!((again, &same), (id, &request));
+    peer.reply(again, &DONE);
+    assert_eq!(deleted.await.unwrap().unwrap(), Revision(9));
+}
+
+#[tokio::test]
+async fn an_overloaded_or_unsure_host_is_asked_again_under_the_same_id() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let deleted = del(&client, "a");
+    let (peer, id, request) = host.request().await;
+    let overloaded = Unavailable::Overloaded("queue".to_owned());
+    peer.reply(id, &Response::Unavailable(overloaded));
+    let (peer, again, same) = host.request().await;
+    assert_eq!((again, &same), (id, &request));
+    peer.reply(id, &Response::Unknown("the leader changed".to_owned()));
+    let (peer, again, same) = host.request().await;
+    assert_eq!((again, same), (id, request));
+    peer.reply(id, &DONE);
+    deleted.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_forgotten_session_is_replaced_unless_the_change_may_have_been_made() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let deleted = del(&client, "a");
+    let (peer, id, first) = host.request().await;
+    peer.reply(id, &Response::Unavailable(Unavailable::NoSession));
+    let (peer, again, second) = host.request().await;
+    assert!(again > id && first.client() != second.client());
+    peer.reply(again, &DONE);
+    deleted.await.unwrap().unwrap();
+
+    let deleted = del(&client, "b");
+    let (peer, id, request) = host.request().await;
+    peer.cut();
+    let (peer, again, _) = host.request().await;
+    assert_eq!(again, id);
+    peer.reply(id, &Response::Unavailable(Unavailable::NoSession));
+    let error = deleted.await.unwrap().unwrap_err();
+    let client_id = request.client().unwrap();
+    let expected = RequestId {
+        client: client_id,
+        sequence: id,
+    };
+    let Error::Unknown { request_id, cause } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((request_id, cause), (expected, Cause::SessionLost));
+}
+
+#[tokio::test]
+async fn without_an_answer_a_change_is_unknown_and_a_read_can_be_repeated() {
+    let mut host = FakeHost::start();
+    let patience = Duration::from_millis(300);
+    let client = host
+        .builder()
+        .request_timeout(patience)
+        .connect()
+        .await
+        .unwrap();
+    let deleted = del(&client, "a");
+    let (_peer, _, _) = host.request().await;
+    let error = deleted.await.unwrap().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Unknown {
+                cause: Cause::Deadline { millis: 300 },
+                ..
+            }
+        ),
+        "{error}"
+    );
+    let error = client.get(&key("a")).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Unavailable {
+                cause: Cause::Deadline { millis: 300 }
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_out_of_bounds_is_not_sent() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let list = ListProcesses {
+        limit: 1_001,
+        ..ListProcesses::default()
+    };
+    let error = client.list(list).await.unwrap_err();
+    assert!(matches!(&error, Error::Rejected(Rejection::Invalid(text)) if text.contains("limit")));
+    let status = tokio::spawn({
+        let client = client.clone();
+        async move { client.status().await }
+    });
+    // The first thing that the host hears.
+    let (peer, id, request) = host.request().await;
+    assert_eq!(request, Request::Status);
+    peer.reply(id, &DONE);
+    let error = status.await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, Error::Fatal(Fatal::Answer { .. })),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn all_pages_are_read() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let pages = async {
+        for (item, next) in [("a", Some(key("a"))), ("b", None)] {
+            let (peer, id, request) = host.request().await;
+            let Request::ListProcesses(list) = request else {
+                panic!("{request:?}");
+            };
+            assert_eq!(list.after.is_some(), item == "b");
+            let items = vec![record(item)];
+            let revision = Revision(1);
+            peer.reply(
+                id,
+                &Response::Processes {
+                    items,
+                    next,
+                    revision,
+                },
+            );
+        }
+    };
+    let (all, ()) = tokio::join!(client.list_all(ListProcesses::default()), pages);
+    let ids: Vec<_> = all.unwrap().into_iter().map(|record| record.pid).collect();
+    assert_eq!(ids, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_push_sends_its_bytes_and_tells_its_progress() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let name = ModuleName::new("spread").unwrap();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
+    let mut stages = Vec::new();
+    let push = client.push_module(&name, ModuleKind::Selector, &bytes, |stage| {
+        stages.push(stage)
+    });
+    let session = async {
+        let (peer, id, request) = host.requests.recv().await.unwrap();
+        assert_eq!(request, Request::OpenSession);
+        peer.reply(id, &Response::Session(ClientId(77)));
+    };
+    let (pushed, ()) = tokio::join!(push, session);
+    let error = pushed.unwrap_err();
+    let Error::Rejected(Rejection::Module { reason, .. }) = &error else {
+        panic!("{error}");
+    };
+    assert!(reason.ends_with("of 77"), "{reason}");
+    assert_eq!(stages.last(), Some(&UploadStage::Compiling));
+    assert!(stages.contains(&UploadStage::Received(3_000_000)));
+}
+
+#[tokio::test]
+async fn a_host_of_another_group_is_fatal_at_once() {
+    let host = FakeHost::start();
+    let other = Authority::generate("test").unwrap();
+    let stranger = other.identity("node", IssueKind::Client, 1).unwrap();
+    let error = host
+        .builder()
+        .identity(stranger)
+        .connect()
+        .await
+        .unwrap_err();
+    assert!(error.is_tls(), "{error}");
+    let Error::Fatal(Fatal::Link { source, .. }) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(source, LinkError::HostUnknown);
+    let error = Client::builder()
+        .endpoint("127.0.0.1:1")
+        .connect()
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("identity"), "{error}");
+}
+
+#[tokio::test]
+async fn closing_ends_what_is_under_way() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let deleted = del(&client, "a");
+    let (_peer, _, _) = host.request().await;
+    client.close().await;
+    let error = deleted.await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Unknown { .. }), "{error}");
+}

@@ -1,0 +1,131 @@
+//! What a node remembers of lives that are over, so that none of them begins again.
+//!
+//! Bounded: at least the newest 10,000 and everything of the last ten minutes are kept (a create
+//! cannot last longer), never more than 262,144. When one is dropped, its incarnation becomes the
+//! floor: below it every start of an unknown key is refused. Incarnations grow over all keys, so
+//! that is always safe, and refuses only starts that are older than any create still under way.
+
+use std::collections::{HashMap, VecDeque};
+
+use maitred_protocol::{Incarnation, NodeAnswer, ProcessKey};
+
+/// Kept whatever their age.
+pub(crate) const KEPT_MIN: usize = 10_000;
+/// Kept at most, whatever their age.
+pub(crate) const KEPT_MAX: usize = 262_144;
+/// Kept for at least this long, short of [`KEPT_MAX`].
+pub(crate) const KEPT_US: u64 = 600 * 1_000_000;
+
+#[derive(Debug)]
+struct Tomb {
+    incarnation: Incarnation,
+    /// What a repeated start of exactly this incarnation is told; fenced when there is nothing.
+    answer: Option<NodeAnswer>,
+    at_us: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tombstones {
+    tombs: HashMap<ProcessKey, Tomb>,
+    /// Oldest first; an entry whose time is not its tomb's is of an older one, and void.
+    order: VecDeque<(ProcessKey, u64)>,
+    floor: Incarnation,
+}
+
+impl Tombstones {
+    /// Notes that `incarnation` of `key`, and every lower one, is over.
+    pub(crate) fn bury(
+        &mut self,
+        now_us: u64,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+        answer: Option<NodeAnswer>,
+    ) {
+        let tomb = self.tombs.entry(key.clone()).or_insert(Tomb {
+            incarnation,
+            answer: None,
+            at_us: now_us,
+        });
+        if incarnation < tomb.incarnation {
+            return;
+        }
+        if incarnation > tomb.incarnation || answer.is_some() {
+            tomb.answer = answer;
+        }
+        (tomb.incarnation, tomb.at_us) = (incarnation, now_us);
+        self.order.push_back((key.clone(), now_us));
+        self.evict(now_us);
+    }
+
+    /// What a start of `incarnation` is told when that life is over; none when it is not.
+    pub(crate) fn refusal(&self, key: &ProcessKey, incarnation: Incarnation) -> Option<NodeAnswer> {
+        match self.tombs.get(key) {
+            Some(tomb) if incarnation == tomb.incarnation => {
+                Some(tomb.answer.clone().unwrap_or(NodeAnswer::Fenced))
+            }
+            Some(tomb) if incarnation < tomb.incarnation => Some(NodeAnswer::Fenced),
+            Some(_) => None,
+            None => (incarnation <= self.floor).then_some(NodeAnswer::Fenced),
+        }
+    }
+
+    fn evict(&mut self, now_us: u64) {
+        while let Some((key, at_us)) = self.order.front() {
+            let current = self.tombs.get(key).filter(|tomb| tomb.at_us == *at_us);
+            let old = at_us.saturating_add(KEPT_US) < now_us && self.tombs.len() > KEPT_MIN;
+            match current {
+                Some(_) if !old && self.order.len() <= KEPT_MAX => return,
+                Some(tomb) => {
+                    self.floor = self.floor.max(tomb.incarnation);
+                    self.tombs.remove(key);
+                }
+                None => {}
+            }
+            self.order.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u64) -> ProcessKey {
+        ProcessKey::new("p", &n.to_string()).unwrap()
+    }
+
+    #[test]
+    fn young_ones_and_the_newest_are_kept_and_dropped_ones_leave_a_floor() {
+        let mut tombs = Tombstones::default();
+        let extra = 500;
+        for n in 1..=KEPT_MIN as u64 + extra {
+            tombs.bury(n, &key(n), Incarnation(n), None);
+        }
+        assert_eq!(tombs.tombs.len(), KEPT_MIN + extra as usize);
+        // Ten minutes later the oldest may go, down to the number that is always kept.
+        let later = KEPT_US * 2;
+        tombs.bury(later, &key(0), Incarnation(20_000), None);
+        assert_eq!(tombs.tombs.len(), KEPT_MIN);
+        let gone = extra + 1;
+        assert!(!tombs.tombs.contains_key(&key(gone)));
+        assert_eq!(
+            tombs.refusal(&key(gone), Incarnation(gone)),
+            Some(NodeAnswer::Fenced)
+        );
+        assert_eq!(
+            tombs.refusal(&key(99_999), Incarnation(gone)),
+            Some(NodeAnswer::Fenced)
+        );
+        assert_eq!(tombs.refusal(&key(99_999), Incarnation(gone + 1)), None);
+    }
+
+    #[test]
+    fn memory_is_bounded_even_when_all_are_young() {
+        let mut tombs = Tombstones::default();
+        for n in 1..=(KEPT_MAX as u64 + 1_000) {
+            tombs.bury(n, &key(n % 50_000), Incarnation(n), None);
+        }
+        assert!(tombs.order.len() <= KEPT_MAX);
+        assert_eq!(tombs.tombs.len(), 50_000);
+    }
+}

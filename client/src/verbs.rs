@@ -1,0 +1,304 @@
+//! Every verb as a typed method.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use maitred_protocol::limits::NAME_BYTES_MAX;
+use maitred_protocol::{
+    CreateProcess, Explanation, Incarnation, ListProcesses, NodeEpoch, NodeName, NodeRecord, Plan,
+    ProcessKey, ProcessRecord, Request, Response, Revision, SetProcess, Status, TypeName, TypeSpec,
+    Welcome,
+};
+
+use crate::builder::{Builder, Settings};
+use crate::call::{Caller, wrong_answer};
+use crate::create::Create;
+use crate::error::Error;
+use crate::node::NodeBuilder;
+use crate::pool::Tasks;
+
+/// The session goes into a request when it is sent.
+pub(crate) const NO_SESSION: maitred_protocol::ClientId = maitred_protocol::ClientId(0);
+/// What a create may take longer here than its own deadline says: the way there and back.
+const CREATE_SLACK: Duration = Duration::from_secs(5);
+/// Longest to wait for hosts to hear that this client goes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The answer to a create.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// The process.
+    pub record: ProcessRecord,
+    /// False when it was there before, or another create made it.
+    pub created: bool,
+}
+
+/// A process that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The process.
+    pub record: ProcessRecord,
+    /// The state that was read.
+    pub revision: Revision,
+}
+
+/// A page of processes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// In the order of type and id.
+    pub items: Vec<ProcessRecord>,
+    /// The `after` of the next page, when there is one.
+    pub next: Option<ProcessKey>,
+    /// The state that was read.
+    pub revision: Revision,
+}
+
+/// Talks to a group. Cheap to clone; all clones share connections and session.
+///
+/// Every method may fail with any [`Error`]; a deterministic no of the registry is
+/// [`Error::Rejected`]. Changes are carried out at most once, however often they are retried.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Arc<Settings>,
+    caller: Caller,
+    tasks: Tasks,
+}
+
+macro_rules! answer {
+    ($call:expr, $expected:literal, $pattern:pat => $value:expr) => {
+        match $call.await? {
+            $pattern => Ok($value),
+            _ => Err(wrong_answer($expected)),
+        }
+    };
+}
+pub(crate) use answer;
+
+impl Client {
+    /// How a client is made.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(settings: Arc<Settings>, caller: Caller, tasks: Tasks) -> Self {
+        Self(Arc::new(Inner {
+            settings,
+            caller,
+            tasks,
+        }))
+    }
+
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
+        &self.0.settings
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    pub(crate) async fn call(&self, request: Request) -> Result<Response, Error> {
+        let timeout = self.0.settings.request_timeout;
+        self.0.caller.call(request, timeout).await
+    }
+
+    /// Begins a create; see [`Create`].
+    pub fn create(&self, key: ProcessKey) -> Create {
+        Create::new(self.clone(), key)
+    }
+
+    /// Creates a process. Waits for as long as the create's own deadline and 5 s, or for the
+    /// builder's `create_timeout` when it has none.
+    pub async fn create_process(&self, create: CreateProcess) -> Result<Created, Error> {
+        let timeout = match create.options.deadline_ms {
+            0 => self.0.settings.create_timeout,
+            deadline_ms => Duration::from_millis(deadline_ms.into()) + CREATE_SLACK,
+        };
+        let request = Request::CreateProcess(NO_SESSION, Box::new(create));
+        answer!(self.0.caller.call(request, timeout), "a created process",
+            Response::Created { record, created } => Created { record: *record, created })
+    }
+
+    /// Looks a process up, linearizably.
+    pub async fn get(&self, key: &ProcessKey) -> Result<Found, Error> {
+        self.look_up(key, false).await
+    }
+
+    /// Looks a process up in the host's own, possibly old, view.
+    pub async fn get_stale(&self, key: &ProcessKey) -> Result<Found, Error> {
+        self.look_up(key, true).await
+    }
+
+    async fn look_up(&self, key: &ProcessKey, stale: bool) -> Result<Found, Error> {
+        let key = key.clone();
+        found(self.call(Request::GetProcess { key, stale }).await?)
+    }
+
+    /// Registers a process that its node runs itself, or updates one. Nodes use
+    /// [`crate::NodeHandle::set`].
+    pub async fn set(&self, set: SetProcess) -> Result<Found, Error> {
+        let request = Request::SetProcess(NO_SESSION, Box::new(set));
+        found(self.call(request).await?)
+    }
+
+    /// Removes a process; only the given life of it, if one is given.
+    pub async fn del(
+        &self,
+        key: &ProcessKey,
+        incarnation: Option<Incarnation>,
+    ) -> Result<Revision, Error> {
+        self.done(Request::DelProcess {
+            client: NO_SESSION,
+            key: key.clone(),
+            incarnation,
+        })
+        .await
+    }
+
+    /// One page of processes.
+    pub async fn list(&self, list: ListProcesses) -> Result<Page, Error> {
+        answer!(self.call(Request::ListProcesses(Box::new(list))), "processes",
+            Response::Processes { items, next, revision } => Page { items, next, revision })
+    }
+
+    /// All pages, from `list.after` on. They are read one after the other, so together they are
+    /// not the state of one moment; and they are all kept in memory.
+    pub async fn list_all(&self, mut list: ListProcesses) -> Result<Vec<ProcessRecord>, Error> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.list(list.clone()).await?;
+            all.extend(page.items);
+            match page.next {
+                Some(next) => list.after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Why a process is where it is.
+    pub async fn explain(&self, key: &ProcessKey) -> Result<Explanation, Error> {
+        answer!(self.call(Request::Explain(key.clone())), "an explanation",
+            Response::Explained(explanation) => *explanation)
+    }
+
+    /// What a create would do; nothing is changed.
+    pub async fn plan(&self, create: CreateProcess) -> Result<Plan, Error> {
+        answer!(self.call(Request::Plan(Box::new(create))), "a plan",
+            Response::Planned(plan) => *plan)
+    }
+
+    /// Begins to run a game node under `name` (letters, digits, `.`, `_`, `-`; 1 to 64); see
+    /// [`NodeBuilder`]. It gets connections and a thread of its own.
+    pub fn node(&self, name: &str) -> NodeBuilder {
+        // A longer name is refused at the start; no need to keep all of it until then.
+        let name = name.chars().take(NAME_BYTES_MAX + 1).collect();
+        NodeBuilder::new(Arc::clone(&self.0.settings), name)
+    }
+
+    /// All nodes.
+    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
+        answer!(self.call(Request::ListNodes), "nodes", Response::Nodes(nodes) => nodes)
+    }
+
+    /// One node.
+    pub async fn get_node(&self, name: &NodeName) -> Result<NodeRecord, Error> {
+        answer!(self.call(Request::GetNode(name.clone())), "a node",
+            Response::Node(node) => *node)
+    }
+
+    /// Stops (true) or allows (false) new processes on a node.
+    pub async fn cordon(&self, name: &NodeName, cordoned: bool) -> Result<Revision, Error> {
+        self.done(Request::CordonNode {
+            client: NO_SESSION,
+            name: name.clone(),
+            cordoned,
+        })
+        .await
+    }
+
+    /// Changes what a node said of itself; none keeps a field.
+    pub async fn update_node(
+        &self,
+        name: &NodeName,
+        epoch: NodeEpoch,
+        labels: Option<Vec<(String, String)>>,
+        capacity: Option<u32>,
+        share: Option<Vec<u8>>,
+    ) -> Result<Revision, Error> {
+        self.done(Request::UpdateNode {
+            client: NO_SESSION,
+            name: name.clone(),
+            epoch,
+            labels,
+            capacity,
+            share,
+        })
+        .await
+    }
+
+    /// Ends a node's session; its processes are dealt with as when it is lost.
+    pub async fn deregister_node(
+        &self,
+        name: &NodeName,
+        epoch: NodeEpoch,
+    ) -> Result<Revision, Error> {
+        self.done(Request::DeregisterNode {
+            client: NO_SESSION,
+            name: name.clone(),
+            epoch,
+        })
+        .await
+    }
+
+    /// Sets a type's defaults.
+    pub async fn put_type(&self, spec: TypeSpec) -> Result<TypeSpec, Error> {
+        answer!(self.call(Request::PutType(NO_SESSION, Box::new(spec))), "a type",
+            Response::Type(spec) => *spec)
+    }
+
+    /// One type's defaults.
+    pub async fn get_type(&self, name: &TypeName) -> Result<TypeSpec, Error> {
+        answer!(self.call(Request::GetType(name.clone())), "a type",
+            Response::Type(spec) => *spec)
+    }
+
+    /// All types that have been described.
+    pub async fn types(&self) -> Result<Vec<TypeSpec>, Error> {
+        answer!(self.call(Request::ListTypes), "types", Response::Types(types) => types)
+    }
+
+    /// How the host in use is.
+    pub async fn status(&self) -> Result<Status, Error> {
+        answer!(self.call(Request::Status), "its status", Response::Status(status) => *status)
+    }
+
+    /// The greeting of the host in use; none while there is no connection.
+    #[must_use]
+    pub fn welcome(&self) -> Option<Welcome> {
+        let conn = self.0.caller.pool.connected()?;
+        Some(conn.welcome.clone())
+    }
+
+    /// Ends all connections at once, for all clones, and tells the hosts (for up to 1 s). Requests
+    /// under way fail. Dropping the last clone does the same without waiting.
+    pub async fn close(self) {
+        self.0.tasks.close();
+        self.0.tasks.wait_idle(CLOSE_TIMEOUT).await;
+    }
+
+    pub(crate) async fn done(&self, request: Request) -> Result<Revision, Error> {
+        answer!(self.call(request), "a revision", Response::Done(revision) => revision)
+    }
+}
+
+fn found(response: Response) -> Result<Found, Error> {
+    match response {
+        Response::Process { record, revision } => Ok(Found {
+            record: *record,
+            revision,
+        }),
+        _ => Err(wrong_answer("a process")),
+    }
+}
