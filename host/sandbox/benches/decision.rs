@@ -1,0 +1,169 @@
+//! One placement decision over 10, 100 and 1,000 nodes: filter, offer, choose, check and trace;
+//! natively, and in the sandbox with the standard selectors, on a lane in batches of 64 (so the
+//! hand-over between threads is shared, as it is under load). And one spawn by the standard
+//! callback on a node that answers at once.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::hint::black_box;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use maitred_protocol::{Incarnation, ModuleKind, NodeName, ProcessKey};
+use maitred_registry::candidates::Slot;
+use maitred_registry::decide::{Choose, Offer, decide};
+use maitred_registry::feature::{Ask, Feature, Manifest};
+use maitred_sandbox::{
+    BoxFuture, CallbackJob, Callbacks, Lanes, Limits, NodeFailure, NodePort, Placement, Process,
+    SpawnRequest, Started,
+};
+use support::{batch, bench, fleet, jobs, module, prebuilt};
+
+const BATCH: u64 = 64;
+
+/// The lowest first column, on this side of the border.
+struct Lowest(Manifest);
+
+impl Choose for Lowest {
+    fn manifest(&self) -> &Manifest {
+        &self.0
+    }
+
+    fn choose(&mut self, offer: Offer<'_>) -> Result<Option<Slot>, String> {
+        let rows = offer.slots.iter().zip(offer.features);
+        Ok(rows
+            .min_by(|a, b| a.1.total_cmp(b.1))
+            .map(|(slot, _)| *slot))
+    }
+}
+
+fn lowest(ask: Ask) -> Lowest {
+    Lowest(Manifest {
+        title: "native".to_owned(),
+        features: vec![Feature::Processes],
+        ask,
+    })
+}
+
+fn native(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("native");
+    let selector = Ok(module("native", b"", "{}"));
+    for (name, ask) in [
+        ("lowest-8", Ask::Lowest(Feature::Processes, 8)),
+        ("all", Ask::All),
+    ] {
+        let mut chooser = lowest(ask);
+        for nodes in [10, 100, 1_000] {
+            let jobs = jobs(1, 1);
+            let mut fleet = fleet(nodes, 1);
+            group.bench_function(BenchmarkId::new(name, nodes), |bencher| {
+                bencher.iter(|| {
+                    let decision =
+                        decide(&mut fleet, &jobs[0], &selector, Ok(&mut chooser), 1, || 0);
+                    // The fleet would fill up.
+                    if let Some(slot) = decision.trace.chosen {
+                        fleet.live[slot as usize].used = 0;
+                    }
+                    black_box(decision)
+                });
+            });
+        }
+    }
+}
+
+fn in_wasm(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("wasm");
+    let bench = bench(Limits::default());
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    for name in ["least-loaded", "two-choices", "rendezvous"] {
+        let module = bench.load(name, ModuleKind::Selector, &prebuilt(name), "{}");
+        for nodes in [10, 100, 1_000] {
+            group.bench_function(BenchmarkId::new(name, nodes), |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let batches: Vec<_> = (0..rounds.div_ceil(BATCH))
+                        .map(|_| {
+                            let mut fleet = fleet(nodes, 1);
+                            fleet.live.iter_mut().for_each(|live| live.used = 0);
+                            batch(&module, fleet, jobs(BATCH, 1))
+                        })
+                        .collect();
+                    let decided = batches.len() as u64 * BATCH;
+                    let begun = Instant::now();
+                    for batch in batches {
+                        let (sender, decisions) = mpsc::channel();
+                        lanes.submit(batch, move |decided| {
+                            sender.send(decided).expect("the bench waits")
+                        });
+                        black_box(decisions.recv().expect("every batch is answered"));
+                    }
+                    // Batches are whole; scale to what was asked for.
+                    begun.elapsed().mul_f64(rounds as f64 / decided as f64)
+                });
+            });
+        }
+    }
+    let fallbacks: u64 = lanes
+        .counters()
+        .iter()
+        .map(|one| one.fallbacks.total())
+        .sum();
+    assert_eq!(fallbacks, 0, "what was measured is the fallback");
+}
+
+/// A node that answers at once.
+struct Ready;
+
+impl NodePort for Ready {
+    fn start(&self, _: Vec<u8>, _: Duration) -> BoxFuture<'_, Result<Started, NodeFailure>> {
+        Box::pin(std::future::ready(Ok(Started {
+            pid: "17".to_owned(),
+            share: Vec::new(),
+        })))
+    }
+
+    fn lookup(&self, _: ProcessKey) -> BoxFuture<'_, Option<Process>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+fn spawn(criterion: &mut Criterion) {
+    let bench = bench(Limits::default());
+    let module = bench.load("start", ModuleKind::Callback, &prebuilt("start"), "{}");
+    let callbacks = Callbacks::new(Arc::clone(&bench.sandbox));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let port: Arc<dyn NodePort> = Arc::new(Ready);
+    let job = CallbackJob {
+        module,
+        request: SpawnRequest {
+            key: ProcessKey::new("player", "p1").expect("a good key"),
+            args: vec![7; 64],
+            group: None,
+            requester: None,
+            demand: 1,
+            priority: 0,
+            attempt: 1,
+            seed: 1,
+            time_s: 1_700_000_000,
+        },
+        placement: Placement {
+            node: NodeName::new("node-1").expect("a good name"),
+            address: "10.0.0.1:7000".to_owned(),
+            incarnation: Incarnation(42),
+        },
+        deadline: Instant::now() + Duration::from_secs(3_600),
+    };
+    criterion.bench_function("spawn/start", |bencher| {
+        bencher.iter(|| {
+            let started = runtime.block_on(callbacks.spawn(job.clone(), Arc::clone(&port)));
+            assert!(started.is_ok());
+        });
+    });
+}
+
+criterion_group!(benches, native, in_wasm, spawn);
+criterion_main!(benches);

@@ -1,0 +1,196 @@
+//! What belongs to one instance: its room, its log and its configuration, and how its failures
+//! read. Selectors and callbacks have the same; what a callback may ask besides is in `node`.
+
+use std::sync::Arc;
+
+use maitred_registry::decide::cut;
+use wasmtime::{Engine, ResourceLimiter, Store, Trap};
+
+use crate::bindings::selector::maitred::policy::host::{Host, Level};
+use crate::bindings::selector::maitred::policy::types;
+use crate::limits::{self, Limits};
+use crate::node::NodeCall;
+
+/// The data of a store.
+pub(crate) struct Guest {
+    pub(crate) room: Room,
+    /// What a callback may ask, within `spawn`.
+    pub(crate) node: Option<NodeCall>,
+    /// Lines that were not logged and not counted yet.
+    pub(crate) lines_dropped: u64,
+    lines_left: u32,
+    name: Arc<str>,
+    config: Arc<str>,
+}
+
+/// What an instance has taken of memory and tables, all of them summed: wasmtime's own limit is one
+/// a memory, and a component may have several.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) memory_bytes: usize,
+    memory_bytes_max: usize,
+    table_elements: usize,
+    table_elements_max: usize,
+    /// The limit that was reached last, for the error that mostly follows.
+    reached: Option<String>,
+}
+
+impl ResourceLimiter for Room {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self
+            .memory_bytes
+            .saturating_add(desired.saturating_sub(current));
+        if total > self.memory_bytes_max {
+            self.reached = Some(format!(
+                "the memory of {} bytes (limit memory_bytes)",
+                self.memory_bytes_max
+            ));
+            return Ok(false);
+        }
+        self.memory_bytes = total;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self
+            .table_elements
+            .saturating_add(desired.saturating_sub(current));
+        if total > self.table_elements_max {
+            self.reached = Some(format!(
+                "{} table elements (limit table_elements)",
+                self.table_elements_max
+            ));
+            return Ok(false);
+        }
+        self.table_elements = total;
+        Ok(true)
+    }
+}
+
+/// A store for one instance.
+pub(crate) fn store(
+    engine: &Engine,
+    limits: &Limits,
+    name: Arc<str>,
+    config: Arc<str>,
+) -> Store<Guest> {
+    let room = Room {
+        memory_bytes: 0,
+        memory_bytes_max: limits.memory_bytes,
+        table_elements: 0,
+        table_elements_max: limits.table_elements,
+        reached: None,
+    };
+    let guest = Guest {
+        room,
+        node: None,
+        lines_dropped: 0,
+        lines_left: limits::LOG_LINES_MAX,
+        name,
+        config,
+    };
+    let mut store = Store::new(engine, guest);
+    store.limiter(|guest| &mut guest.room);
+    store.set_hostcall_fuel(limits.border_bytes);
+    store.set_max_component_handles(limits::HANDLES_MAX);
+    store
+}
+
+impl Guest {
+    /// Begins a call.
+    pub(crate) fn begin(&mut self) {
+        self.lines_left = limits::LOG_LINES_MAX;
+        self.room.reached = None;
+    }
+
+    /// How a failed call reads.
+    pub(crate) fn failure(
+        &self,
+        error: &wasmtime::Error,
+        limits: &Limits,
+        budget: Budget,
+    ) -> Failure {
+        let trap = error.downcast_ref::<Trap>();
+        if trap == Some(&Trap::Interrupt) {
+            let Budget { what, ms, limit } = budget;
+            return Failure {
+                timeout: true,
+                reason: format!("{what} computed for more than {ms} ms (limit {limit})"),
+            };
+        }
+        let mut reason = match trap {
+            Some(Trap::StackOverflow) => format!(
+                "trapped: recursion beyond a stack of {} bytes (limit stack_bytes)",
+                limits.stack_bytes
+            ),
+            Some(trap) => format!("trapped: {trap}"),
+            None => format!("failed: {}", error.root_cause()),
+        };
+        if reason.contains("fuel allocated for hostcalls") {
+            reason = format!(
+                "handed the host more than {} bytes in one call (limit border_bytes)",
+                limits.border_bytes
+            );
+        }
+        if let Some(reached) = &self.room.reached {
+            reason = format!("{reason}, after it had reached {reached}");
+        }
+        Failure {
+            timeout: false,
+            reason: cut(reason),
+        }
+    }
+}
+
+/// What a call may take, for the text of its failure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) what: &'static str,
+    pub(crate) ms: u64,
+    pub(crate) limit: &'static str,
+}
+
+/// How a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) timeout: bool,
+    pub(crate) reason: String,
+}
+
+impl types::Host for Guest {}
+
+impl Host for Guest {
+    fn log(&mut self, level: Level, text: String) {
+        if self.lines_left == 0 {
+            self.lines_dropped += 1;
+            return;
+        }
+        self.lines_left -= 1;
+        let mut end = limits::LOG_LINE_BYTES_MAX.min(text.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (module, text) = (&*self.name, &text[..end]);
+        // Quoted: a line break in a guest's text must not pass for a line of the host.
+        match level {
+            Level::Debug => tracing::debug!(target: "guest", module, ?text),
+            Level::Info => tracing::info!(target: "guest", module, ?text),
+            Level::Warn => tracing::warn!(target: "guest", module, ?text),
+            Level::Error => tracing::error!(target: "guest", module, ?text),
+        }
+    }
+
+    fn config(&mut self) -> String {
+        self.config.as_ref().to_owned()
+    }
+}

@@ -1,0 +1,237 @@
+//! Which thread decides. A lane is one thread for one selector (its bytes and configuration), so
+//! one selector's decisions are serial and see each other, and lanes run in parallel. Lanes begin
+//! with their first batch and end when they are idle, or when another version takes their name.
+//!
+//! What holds: every batch that is submitted is answered, once, whatever guests do. A batch whose
+//! selector could not be had, or whose lane is full, is decided by the fallback on a lane without
+//! guests, and when even that is full, on the caller's thread.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use maitred_protocol::ModuleName;
+use maitred_registry::decide::{Decision, ModuleRef, SelectBatch};
+
+use crate::breaker::Breaker;
+use crate::sandbox::Sandbox;
+use crate::tally::{Cause, LaneCounters, Tally};
+use crate::worker::{self, Worker};
+
+/// A batch and where its decisions go.
+pub(crate) struct Work {
+    pub(crate) batch: SelectBatch,
+    pub(crate) done: Box<dyn FnOnce(Vec<Decision>) + Send>,
+    /// Why the selector is not to be asked, if it is not.
+    pub(crate) bypass: Option<String>,
+}
+
+/// Decides batches. Dropping it ends its threads once they have answered what they had.
+pub struct Lanes {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sandbox: Arc<Sandbox>,
+    /// By the module's name; under none, the lane without guests.
+    lanes: Mutex<HashMap<Option<ModuleName>, Lane>>,
+}
+
+struct Lane {
+    state: Arc<LaneState>,
+    /// None while no thread runs.
+    inbox: Option<SyncSender<Box<Work>>>,
+}
+
+/// What outlives a lane's thread.
+pub(crate) struct LaneState {
+    /// None for the lane without guests.
+    pub(crate) module: Option<ModuleRef>,
+    pub(crate) tally: Tally,
+    pub(crate) breaker: Mutex<Breaker>,
+    pub(crate) breaker_open: AtomicBool,
+}
+
+impl Lanes {
+    /// Lanes over the modules of a sandbox; no thread is started yet.
+    #[must_use]
+    pub fn new(sandbox: Arc<Sandbox>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                sandbox,
+                lanes: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Decides a batch, one job after the other, and hands the decisions to `done`, on the lane's
+    /// thread unless the host is overloaded. Does not wait for guests.
+    pub fn submit(&self, batch: SelectBatch, done: impl FnOnce(Vec<Decision>) + Send + 'static) {
+        let work = Box::new(Work {
+            batch,
+            done: Box::new(done),
+            bypass: None,
+        });
+        let sent = self.shared.send(work).or_else(|mut work| {
+            let most = self.shared.sandbox.limits.lane_batches;
+            work.bypass = Some(format!(
+                "{most} batches wait for it already (limit lane_batches)"
+            ));
+            self.shared.send(work)
+        });
+        if let Err(work) = sent {
+            worker::fall_back(*work);
+        }
+    }
+
+    /// What each selector has done, by name.
+    #[must_use]
+    pub fn counters(&self) -> Vec<LaneCounters> {
+        let lanes = self.shared.lanes();
+        let read = |Lane { state, .. }: &Lane| {
+            let ModuleRef { name, digest, .. } = state.module.as_ref()?;
+            Some(
+                state
+                    .tally
+                    .read(name, *digest, state.breaker_open.load(Relaxed)),
+            )
+        };
+        let mut counters: Vec<LaneCounters> = lanes.values().filter_map(read).collect();
+        counters.sort_by(|a, b| a.module.as_str().cmp(b.module.as_str()));
+        counters
+    }
+}
+
+impl Shared {
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Option<ModuleName>, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a batch to its lane, or back when the lane is full or has no thread.
+    fn send(self: &Arc<Self>, work: Box<Work>) -> Result<(), Box<Work>> {
+        let module = work
+            .batch
+            .selector
+            .as_ref()
+            .ok()
+            .filter(|_| work.bypass.is_none());
+        let mut lanes = self.lanes();
+        let lane = lanes
+            .entry(module.map(|module| module.name.clone()))
+            .and_modify(|lane| lane.supersede(module))
+            .or_insert_with(|| Lane::new(module));
+        let (inbox, work) = match lane.inbox.take() {
+            Some(inbox) => (inbox, work),
+            None => match self.start(&lane.state) {
+                Some(inbox) => (inbox, work),
+                None => return Err(work),
+            },
+        };
+        let sent = inbox.try_send(work);
+        lane.inbox = Some(inbox);
+        match sent {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(work)) => {
+                work.batch
+                    .jobs
+                    .iter()
+                    .for_each(|_| lane.state.tally.fell_back(Cause::QueueFull));
+                Err(work)
+            }
+            Err(TrySendError::Disconnected(work)) => {
+                lane.inbox = None;
+                Err(work)
+            }
+        }
+    }
+
+    fn start(self: &Arc<Self>, state: &Arc<LaneState>) -> Option<SyncSender<Box<Work>>> {
+        let (sender, inbox) = mpsc::sync_channel(self.sandbox.limits.lane_batches);
+        let name = state
+            .module
+            .as_ref()
+            .map_or("fallback", |module| module.name.as_str());
+        // The kernel cuts a thread's name to 15 bytes.
+        let thread = thread::Builder::new().name(format!("lane-{name}"));
+        let worker = Worker::new(Arc::clone(&self.sandbox), Arc::clone(state));
+        let (shared, idle) = (
+            Arc::downgrade(self),
+            Duration::from_millis(self.sandbox.limits.lane_idle_ms),
+        );
+        match thread.spawn(move || run(worker, &inbox, &shared, idle)) {
+            Ok(_) => Some(sender),
+            Err(error) => {
+                tracing::error!(%error, "the thread of a lane could not be started; the fallback decides");
+                None
+            }
+        }
+    }
+
+    /// Ends a lane's thread, unless a batch came meanwhile: senders hold the lock.
+    fn retire(&self, state: &Arc<LaneState>, inbox: &Receiver<Box<Work>>) -> Option<Box<Work>> {
+        let mut lanes = self.lanes();
+        let work = inbox.try_recv().ok();
+        if work.is_none()
+            && let Some(lane) =
+                lanes.get_mut(&state.module.as_ref().map(|module| module.name.clone()))
+            && Arc::ptr_eq(&lane.state, state)
+        {
+            lane.inbox = None;
+        }
+        work
+    }
+}
+
+impl Lane {
+    fn new(module: Option<&ModuleRef>) -> Self {
+        let state = LaneState {
+            module: module.cloned(),
+            tally: Tally::default(),
+            breaker: Mutex::new(Breaker::new()),
+            breaker_open: AtomicBool::new(false),
+        };
+        Self {
+            state: Arc::new(state),
+            inbox: None,
+        }
+    }
+
+    /// Begins anew when another version is to decide. The old thread answers what it has, and ends.
+    fn supersede(&mut self, module: Option<&ModuleRef>) {
+        let identity = |module: &ModuleRef| (module.digest, Arc::clone(&module.config));
+        if self.state.module.as_ref().map(identity) != module.map(identity) {
+            *self = Self::new(module);
+        }
+    }
+}
+
+fn run(mut worker: Worker, inbox: &Receiver<Box<Work>>, shared: &Weak<Shared>, idle: Duration) {
+    loop {
+        let work = match inbox.recv_timeout(idle) {
+            Ok(work) => work,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                match shared
+                    .upgrade()
+                    .and_then(|shared| shared.retire(worker.state(), inbox))
+                {
+                    Some(work) => work,
+                    None => return,
+                }
+            }
+        };
+        worker.serve(*work);
+    }
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes")
+            .field("lanes", &self.shared.lanes().len())
+            .finish_non_exhaustive()
+    }
+}

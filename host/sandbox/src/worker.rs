@@ -1,0 +1,245 @@
+//! What a lane's thread does with a batch: keeps an instance and a spare, asks it for each
+//! decision, replaces it, and counts. A decision is always made; why the selector did not make it
+//! is the cause that `explain` shows.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use maitred_protocol::{Chooser, ModuleName};
+use maitred_registry::decide::{Choose, Decision, ModuleRef, SelectBatch, decide};
+
+use crate::bindings::selector::SelectorModulePre;
+use crate::breaker::Breaker;
+use crate::error::ModuleError;
+use crate::guest::Guest;
+use crate::lane::{LaneState, Work};
+use crate::sandbox::{Loaded, Sandbox};
+use crate::selector::{Failed, Selector};
+use crate::tally::Cause;
+
+/// A lane's thread.
+pub(crate) struct Worker {
+    sandbox: Arc<Sandbox>,
+    state: Arc<LaneState>,
+    current: Option<Selector>,
+    /// The spare, once it is made.
+    spare: Option<Receiver<Option<Selector>>>,
+}
+
+/// Decides a batch without its selector.
+pub(crate) fn fall_back(work: Work) {
+    let Work {
+        batch,
+        done,
+        bypass,
+    } = work;
+    let SelectBatch {
+        selector,
+        mut fleet,
+        time_s,
+        jobs,
+    } = batch;
+    let cause = match (&bypass, &selector) {
+        (Some(cause), _) | (None, Err((_, cause))) => cause.clone(),
+        (None, Ok(_)) => "it has no lane".to_owned(),
+    };
+    let decided = jobs.iter().map(|job| {
+        let begun = Instant::now();
+        decide(
+            &mut fleet,
+            job,
+            &selector,
+            Err(cause.clone()),
+            time_s,
+            || micros(begun),
+        )
+    });
+    done(decided.collect());
+}
+
+impl Worker {
+    pub(crate) fn new(sandbox: Arc<Sandbox>, state: Arc<LaneState>) -> Self {
+        Self {
+            sandbox,
+            state,
+            current: None,
+            spare: None,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &Arc<LaneState> {
+        &self.state
+    }
+
+    /// Decides a batch.
+    pub(crate) fn serve(&mut self, work: Work) {
+        let state = Arc::clone(&self.state);
+        let Some(module) = &state.module else {
+            return fall_back(work);
+        };
+        let Work { batch, done, .. } = work;
+        let SelectBatch {
+            selector,
+            mut fleet,
+            time_s,
+            jobs,
+        } = batch;
+        let mut decisions = Vec::with_capacity(jobs.len());
+        for job in &jobs {
+            let begun = Instant::now();
+            let chooser = self.chooser(module, begun);
+            let asked = chooser.is_ok();
+            let decision = decide(&mut fleet, job, &selector, chooser, time_s, || {
+                micros(begun)
+            });
+            self.state.tally.decided(begun.elapsed().as_nanos() as u64);
+            if asked {
+                self.settle(module, &decision, begun);
+            }
+            decisions.push(decision);
+        }
+        done(decisions);
+        self.prepare(module);
+    }
+
+    /// The instance to ask, or why there is none.
+    fn chooser(&mut self, module: &ModuleRef, now: Instant) -> Result<&mut dyn Choose, String> {
+        if self.state.breaker_open.load(Relaxed)
+            && let Err(left) = self.breaker().admit(now)
+        {
+            self.state.tally.fell_back(Cause::BreakerOpen);
+            return Err(format!(
+                "it failed too often and is not asked for another {} s",
+                left.as_secs() + 1
+            ));
+        }
+        if self.current.is_none() {
+            self.current = Some(self.instance(module, now)?);
+        }
+        // Set above; written so that the borrow ends where it is not.
+        match &mut self.current {
+            Some(current) => Ok(current),
+            None => Err("it has no instance".to_owned()),
+        }
+    }
+
+    fn instance(&mut self, module: &ModuleRef, now: Instant) -> Result<Selector, String> {
+        if let Some(spare) = self.spare.take()
+            && let Ok(Some(ready)) = spare.try_recv()
+        {
+            return Ok(ready);
+        }
+        let Some(Loaded::Selector(pre)) = self.sandbox.loaded(&module.digest) else {
+            self.state.tally.fell_back(Cause::NotLoaded);
+            return Err(format!(
+                "version {} is not loaded on this host",
+                module.version
+            ));
+        };
+        make(&self.sandbox, &pre, module).map_err(|error| {
+            self.state.tally.fell_back(Cause::StartFailed);
+            let cause = format!(
+                "no instance could be made: {} {}",
+                error.stage, error.reason
+            );
+            self.count_failure(&module.name, &cause, now);
+            cause
+        })
+    }
+
+    /// Counts how the instance did, and replaces it when it failed or is worn.
+    fn settle(&mut self, module: &ModuleRef, decision: &Decision, now: Instant) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let tally = &self.state.tally;
+        tally
+            .lines_dropped
+            .fetch_add(current.take_lines_dropped(), Relaxed);
+        if let Chooser::Fallback { cause, .. } = &decision.trace.why.chooser {
+            tally.fell_back(match current.failed() {
+                Some(Failed::Trap) => Cause::Trap,
+                Some(Failed::Timeout) => Cause::Timeout,
+                Some(Failed::Guest) => Cause::GuestError,
+                // It answered well, and `decide` did not take the answer.
+                None => Cause::BadAnswer,
+            });
+            self.current = None;
+            self.count_failure(&module.name, cause, now);
+            return;
+        }
+        if current.worn() {
+            tally.recycled.fetch_add(1, Relaxed);
+            self.current = None;
+        }
+        if self.state.breaker_open.load(Relaxed) {
+            self.breaker().succeeded();
+            self.state.breaker_open.store(false, Relaxed);
+            tracing::info!(module = module.name.as_str(), "a selector answers again");
+        }
+    }
+
+    fn count_failure(&self, name: &ModuleName, cause: &str, now: Instant) {
+        tracing::warn!(
+            module = name.as_str(),
+            cause,
+            "a selector failed; the fallback decided"
+        );
+        let mut breaker = self.breaker();
+        if breaker.failed(now) {
+            tracing::warn!(
+                module = name.as_str(),
+                "a selector is not asked for a while"
+            );
+        }
+        self.state.breaker_open.store(breaker.is_open(), Relaxed);
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.state
+            .breaker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a spare made in the background, when there is none and the selector works.
+    fn prepare(&mut self, module: &ModuleRef) {
+        if self.spare.is_some() || self.current.is_none() {
+            return;
+        }
+        let Some(Loaded::Selector(pre)) = self.sandbox.loaded(&module.digest) else {
+            return;
+        };
+        let (sender, spare) = mpsc::sync_channel(1);
+        let (sandbox, module) = (Arc::clone(&self.sandbox), module.clone());
+        let made = thread::Builder::new()
+            .name("guest-spare".to_owned())
+            .spawn(move || {
+                // A spare that cannot be made is reported when one is needed. The lane may have ended.
+                let _ = sender.send(make(&sandbox, &pre, &module).ok());
+            });
+        if made.is_ok() {
+            self.spare = Some(spare);
+        }
+    }
+}
+
+fn make(
+    sandbox: &Sandbox,
+    pre: &SelectorModulePre<Guest>,
+    module: &ModuleRef,
+) -> Result<Selector, ModuleError> {
+    Selector::new(
+        pre,
+        &sandbox.limits,
+        module.name.as_str().into(),
+        Arc::clone(&module.config),
+    )
+}
+
+fn micros(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,197 @@
+//! What the tests share: a sandbox in a folder of its own, fleets, and guests written in core
+//! WebAssembly text, wrapped into components of the worlds of `wit/policy.wit`.
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
+
+pub mod guests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use maitred_protocol::{
+    Chooser, Digest, Fallback, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey,
+};
+use maitred_registry::candidates::{Fleet, NodeFacts, NodeLive, SelectRequest};
+use maitred_registry::decide::{Decision, ModuleRef, SelectBatch, SelectJob};
+use maitred_registry::random::Random;
+use maitred_sandbox::{CompilerCommand, Lanes, Limits, Sandbox, SandboxConfig};
+
+/// A sandbox and the folder of its machine code.
+pub struct Bench {
+    pub sandbox: Arc<Sandbox>,
+    pub dir: tempfile::TempDir,
+}
+
+pub fn compiler() -> CompilerCommand {
+    CompilerCommand {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_maitred-compile")),
+        args: Vec::new(),
+    }
+}
+
+pub fn sandbox_in(dir: &Path, limits: Limits, compiler: CompilerCommand) -> Arc<Sandbox> {
+    Sandbox::new(SandboxConfig {
+        limits,
+        cache_dir: dir.to_owned(),
+        compiler,
+    })
+    .unwrap()
+}
+
+/// Limits of a host that is slowed down by other tests: a healthy guest must not run into a
+/// deadline, which the tests of the deadlines set for themselves.
+pub fn patient() -> Limits {
+    Limits {
+        select_ms: 50,
+        describe_ms: 1_000,
+        ..Limits::default()
+    }
+}
+
+pub fn bench(limits: Limits) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    Bench {
+        sandbox: sandbox_in(dir.path(), limits, compiler()),
+        dir,
+    }
+}
+
+pub fn module(name: &str, bytes: &[u8], config: &str) -> ModuleRef {
+    ModuleRef {
+        name: ModuleName::new(name).unwrap(),
+        version: 3,
+        digest: Digest::of(bytes),
+        config: config.into(),
+        activated: 1,
+    }
+}
+
+impl Bench {
+    /// Loads a module and names it.
+    pub fn load(&self, name: &str, kind: ModuleKind, bytes: &[u8], config: &str) -> ModuleRef {
+        self.sandbox.load(Digest::of(bytes), kind, bytes).unwrap();
+        module(name, bytes, config)
+    }
+}
+
+/// A standard module, as it is committed.
+pub fn prebuilt(name: &str) -> Vec<u8> {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../selectors/prebuilt/{name}.wasm"));
+    std::fs::read(path).unwrap()
+}
+
+/// Nodes with random loads, some of them not reporting, some cordoned.
+pub fn fleet(nodes: u32, seed: u64) -> Fleet {
+    let mut random = Random::new(seed);
+    let facts: Vec<Arc<NodeFacts>> = (0..nodes)
+        .map(|n| {
+            let zone = ["north", "south", "west"][random.below(3) as usize];
+            Arc::new(NodeFacts {
+                name: NodeName::new(format!("node-{n}")).unwrap(),
+                epoch: NodeEpoch(u64::from(n) + 1),
+                types: Vec::new(),
+                address: format!("10.0.0.{n}:7000"),
+                labels: vec![("zone".to_owned(), zone.to_owned())],
+                capacity: 100 + random.below(100),
+            })
+        })
+        .collect();
+    let live = facts
+        .iter()
+        .map(|facts| {
+            let processes = random.below(50);
+            let reports = random.below(10) != 0;
+            NodeLive {
+                cordoned: nodes > 3 && random.below(20) == 0,
+                suspect: false,
+                processes,
+                in_flight: random.below(5),
+                used: processes,
+                placed: [random.below(3), random.below(9), random.below(30)],
+                cpu: if reports {
+                    random.below(100) as f32 / 100.0
+                } else {
+                    f32::NAN
+                },
+                memory_free_mib: if reports {
+                    random.below(16_384) as f32
+                } else {
+                    f32::NAN
+                },
+                load_age_ms: if reports {
+                    random.below(2_000) as f32
+                } else {
+                    f32::NAN
+                },
+                name_hash: facts.name_hash(),
+            }
+        })
+        .collect();
+    Fleet {
+        facts: facts.into(),
+        live,
+        of_type: Vec::new(),
+        of_group: Vec::new(),
+        counters: Vec::new(),
+    }
+}
+
+pub fn request(id: &str) -> SelectRequest {
+    SelectRequest {
+        key: ProcessKey::new("player", id).unwrap(),
+        group: Some("party-7".to_owned()),
+        requester: None,
+        require: Vec::new(),
+        demand: 1,
+        priority: 0,
+        attempt: 1,
+        exclude: Vec::new(),
+    }
+}
+
+pub fn jobs(count: u64, seed: u32) -> Vec<SelectJob> {
+    (0..count)
+        .map(|id| SelectJob {
+            id,
+            request: Arc::new(request(&format!("p{id}"))),
+            fallback: Fallback::LeastLoaded,
+            seed: seed.wrapping_add(id as u32),
+        })
+        .collect()
+}
+
+pub fn batch(module: &ModuleRef, fleet: Fleet, jobs: Vec<SelectJob>) -> SelectBatch {
+    SelectBatch {
+        selector: Ok(module.clone()),
+        fleet,
+        time_s: 1_700_000_000,
+        jobs,
+    }
+}
+
+/// Submits a batch and waits for its decisions.
+pub fn decided(lanes: &Lanes, batch: SelectBatch) -> Vec<Decision> {
+    let (sender, decisions) = mpsc::channel();
+    lanes.submit(batch, move |decisions| sender.send(decisions).unwrap());
+    decisions.recv().unwrap()
+}
+
+/// One decision over eight nodes.
+pub fn decide_one(lanes: &Lanes, module: &ModuleRef) -> Decision {
+    decided(lanes, batch(module, fleet(8, 1), jobs(1, 1))).remove(0)
+}
+
+/// Why the fallback decided; none when the selector did. The fallback must have found a node.
+pub fn cause(decision: &Decision) -> Option<&str> {
+    match &decision.trace.why.chooser {
+        Chooser::Fallback { cause, .. } => {
+            assert!(
+                decision.node.is_some(),
+                "the fallback found no node: {cause}"
+            );
+            Some(cause)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,621 @@
+//! What an upload is refused for: each with its stage and a reason that names the difference or the
+//! limit; and what is accepted.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
+mod support;
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use maitred_protocol::{Digest, ModuleKind, UploadStage};
+use maitred_sandbox::{CompilerCommand, Inspected, Limits, ModuleError, Stage};
+use support::guests::{FIRST, LOG, Parts, START, choose, component, first, policy, spin, start};
+use support::{Bench, bench, patient, prebuilt, sandbox_in};
+
+fn inspect(bench: &Bench, kind: ModuleKind, bytes: &[u8]) -> Result<Inspected, ModuleError> {
+    bench.sandbox.inspect(kind, bytes, |_| ())
+}
+
+/// The stage and the reason that a module is refused for.
+fn refused(bytes: &[u8], limits: Limits) -> (Stage, String) {
+    let ModuleError { stage, reason } =
+        inspect(&bench(limits), ModuleKind::Selector, bytes).unwrap_err();
+    (stage, reason)
+}
+
+#[track_caller]
+fn assert_refused(bytes: &[u8], limits: Limits, stage: Stage, says: &str) {
+    let (at, reason) = refused(bytes, limits);
+    assert!(at == stage && reason.contains(says), "{at}: {reason}");
+}
+
+fn callback() -> Vec<u8> {
+    Parts {
+        imports: START,
+        body: start(1_000),
+        ..Parts::default()
+    }
+    .callback()
+}
+
+#[test]
+fn a_good_selector_and_a_good_callback_pass() {
+    let bench = bench(patient());
+    let mut stages = Vec::new();
+    let selector = bench
+        .sandbox
+        .inspect(ModuleKind::Selector, &first(), |stage| stages.push(stage))
+        .unwrap();
+    assert_eq!(
+        selector,
+        Inspected {
+            title: "tester 1.0".to_owned(),
+            features: vec!["processes".to_owned()],
+            notes: Vec::new()
+        }
+    );
+    assert_eq!(
+        stages,
+        [
+            UploadStage::Scanning,
+            UploadStage::Compiling,
+            UploadStage::Trying
+        ]
+    );
+    let callback = inspect(&bench, ModuleKind::Callback, &callback()).unwrap();
+    assert_eq!(
+        (callback.title.as_str(), callback.notes),
+        ("tester 1.0", Vec::new())
+    );
+}
+
+#[test]
+fn every_standard_module_passes() {
+    let bench = bench(patient());
+    for name in [
+        "least-loaded",
+        "two-choices",
+        "rendezvous",
+        "bin-pack",
+        "spread",
+    ] {
+        let inspected = inspect(&bench, ModuleKind::Selector, &prebuilt(name)).unwrap();
+        assert!(
+            inspected.title.starts_with(name) && inspected.notes.is_empty(),
+            "{inspected:?}"
+        );
+    }
+    let inspected = inspect(&bench, ModuleKind::Callback, &prebuilt("start")).unwrap();
+    assert!(
+        inspected.title.starts_with("start") && inspected.notes.is_empty(),
+        "{inspected:?}"
+    );
+}
+
+#[test]
+fn what_is_not_a_component_is_refused() {
+    let limits = Limits::default;
+    assert_refused(b"", limits(), Stage::Scanning, "not WebAssembly");
+    assert_refused(b"(component)", limits(), Stage::Scanning, "not WebAssembly");
+    assert_refused(
+        b"\0asm\x01\0\0\0",
+        limits(),
+        Stage::Scanning,
+        "core module, not a component: wrap it",
+    );
+    let good = first();
+    assert_refused(
+        &good[..good.len() / 2],
+        limits(),
+        Stage::Scanning,
+        "not a valid component",
+    );
+}
+
+#[test]
+fn flipped_bits_never_panic() {
+    let bench = bench(patient());
+    let good = first();
+    for at in (0..good.len()).step_by(good.len() / 40) {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        // Some of these are good modules still; what counts is an answer.
+        let _ = inspect(&bench, ModuleKind::Selector, &bad);
+    }
+    assert!(inspect(&bench, ModuleKind::Selector, &good).is_ok());
+}
+
+#[test]
+fn an_upload_has_a_size() {
+    let limits = Limits {
+        upload_bytes: 100,
+        ..Limits::default()
+    };
+    assert_refused(
+        &first(),
+        limits,
+        Stage::Receiving,
+        "of at most 100 (limit upload_bytes)",
+    );
+}
+
+#[test]
+fn the_worlds_are_told_apart() {
+    let world = Stage::CheckingTheWorld;
+    assert_refused(
+        &callback(),
+        patient(),
+        world,
+        "this one exports callback: push it as a callback",
+    );
+    let error = inspect(&bench(patient()), ModuleKind::Callback, &first()).unwrap_err();
+    assert_eq!(error.stage, world);
+    assert!(
+        error
+            .reason
+            .contains("this one exports selector: push it as a selector"),
+        "{error}"
+    );
+
+    let newer = Parts::default().selector_of(
+        &policy().replace("policy@0.1.0", "policy@0.2.0"),
+        "selector@0.2.0",
+    );
+    assert_refused(&newer, patient(), world, "this one exports version 0.2.0");
+    // Of the same minor version is fine.
+    let patched = Parts::default().selector_of(
+        &policy().replace("policy@0.1.0", "policy@0.1.4"),
+        "selector@0.1.4",
+    );
+    inspect(&bench(patient()), ModuleKind::Selector, &patched).unwrap();
+}
+
+#[test]
+fn an_import_that_is_not_offered_is_named() {
+    let both = policy().replace(
+        "    export selector;\n",
+        "    import node;\n    export selector;\n",
+    );
+    let curious = Parts {
+        imports: START,
+        ..Parts::default()
+    }
+    .selector_of(&both, "selector@0.1.0");
+    assert_refused(
+        &curious,
+        patient(),
+        Stage::CheckingTheWorld,
+        "it imports maitred:policy/node@0.1.0, which a selector is not offered",
+    );
+
+    let clock = component(
+        r#"(module (import "$root" "now" (func $now)) (memory (export "memory") 1)
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "go") (call $now)))"#,
+        "package wasi:clocks@0.2.0; world w { import now: func(); export go: func(); }",
+        "w",
+    );
+    assert_refused(
+        &clock,
+        patient(),
+        Stage::CheckingTheWorld,
+        "this one exports go: export the interface",
+    );
+
+    // As an interpreter built without its flag would.
+    let wasi = format!(
+        "{} interface clock {{ now: func() -> u32; }}",
+        policy().replace(
+            "    export selector;\n",
+            "    import clock;\n    export selector;\n"
+        )
+    );
+    let imports = r#"(import "maitred:policy/clock@0.1.0" "now" (func $now (result i32)))"#;
+    let timely = Parts {
+        imports,
+        ..Parts::default()
+    }
+    .selector_of(&wasi, "selector@0.1.0");
+    assert_refused(
+        &timely,
+        patient(),
+        Stage::CheckingTheWorld,
+        "it imports maitred:policy/clock@0.1.0",
+    );
+}
+
+#[test]
+fn a_record_of_another_shape_is_refused() {
+    let wit = policy().replace(
+        "        ask: ask,\n    }",
+        "        ask: ask,\n        mood: u32,\n    }",
+    );
+    assert_ne!(wit, policy());
+    let (stage, reason) = refused(
+        &Parts::default().selector_of(&wit, "selector@0.1.0"),
+        patient(),
+    );
+    assert!(
+        stage == Stage::CheckingTheWorld && reason.contains("record"),
+        "{stage}: {reason}"
+    );
+}
+
+/// A function of `locals` locals that all change within `loops` nested loops: what the compiler
+/// keeps of it grows with the product.
+fn bomb(locals: u32, loops: u32) -> Vec<u8> {
+    let mut body = "(local i32) ".repeat(locals as usize);
+    body.push_str(&"(loop ".repeat(loops as usize));
+    for at in 0..locals {
+        write!(
+            body,
+            "(local.set {at} (i32.add (local.get {at}) (i32.const 1)))"
+        )
+        .unwrap();
+    }
+    for at in 0..loops {
+        write!(body, "(br_if 0 (local.get {})))", at % locals).unwrap();
+    }
+    Parts {
+        items: format!("(func {body})"),
+        ..Parts::default()
+    }
+    .selector()
+}
+
+#[test]
+fn compile_bombs_do_not_reach_the_compiler() {
+    let scanning = Stage::Scanning;
+    let begun = Instant::now();
+    assert_refused(&bomb(2_000, 2_000), patient(), scanning, "(limit locals)");
+    assert_refused(
+        &bomb(900, 900),
+        patient(),
+        scanning,
+        "(limit locals_by_blocks)",
+    );
+    assert_refused(&bomb(1, 2_000), patient(), scanning, "(limit nesting)");
+    let with = |items: String| {
+        Parts {
+            items,
+            ..Parts::default()
+        }
+        .selector()
+    };
+    let adds = with(format!(
+        "(func (result i32) i32.const 0 {})",
+        "i32.const 1 i32.add ".repeat(250_000)
+    ));
+    assert_refused(&adds, patient(), scanning, "(limit body_bytes)");
+    assert_refused(
+        &with("(func) ".repeat(50_000)),
+        patient(),
+        scanning,
+        "(limit functions)",
+    );
+    let table = with(format!(
+        "(func (br_table {} (i32.const 0)))",
+        "0 ".repeat(30_000)
+    ));
+    assert_refused(&table, patient(), scanning, "(limit branch_targets)");
+    assert_refused(
+        &with("(table 30000 funcref)".to_owned()),
+        patient(),
+        scanning,
+        "(limit table_elements)",
+    );
+    assert_refused(
+        &Parts {
+            memory: "1000",
+            ..Parts::default()
+        }
+        .selector(),
+        patient(),
+        scanning,
+        "(limit memory_bytes)",
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "one of them was compiled"
+    );
+}
+
+/// Limits under which a bomb passes the scan.
+fn careless() -> Limits {
+    let mut limits = patient();
+    (
+        limits.scan.locals,
+        limits.scan.locals_by_blocks,
+        limits.scan.nesting,
+    ) = (10_000, 100_000_000, 10_000);
+    limits
+}
+
+#[test]
+fn a_bomb_that_reaches_the_compiler_is_stopped_there() {
+    let mut limits = careless();
+    limits.compile.cpu_s = 1;
+    assert_refused(
+        &bomb(2_000, 900),
+        limits,
+        Stage::Compiling,
+        "(limit compile.cpu_s)",
+    );
+    let mut limits = careless();
+    limits.compile.memory_bytes = 160 << 20;
+    assert_refused(
+        &bomb(2_000, 900),
+        limits,
+        Stage::Compiling,
+        "(limit compile.memory_bytes)",
+    );
+}
+
+#[test]
+fn a_compiler_that_hangs_or_is_not_there_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut limits = patient();
+    (limits.compile.cpu_s, limits.compile.wall_s) = (1, 1);
+    let command = |program: &str, args: &[&str]| CompilerCommand {
+        program: PathBuf::from(program),
+        args: args.iter().map(OsString::from).collect(),
+    };
+    let hangs = sandbox_in(dir.path(), limits.clone(), command("sleep", &["60"]));
+    let error = hangs
+        .inspect(ModuleKind::Selector, &first(), |_| ())
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("while compiling: the compiler was stopped after 1 s (limit compile.wall_s)"),
+        "{error}"
+    );
+    let missing = sandbox_in(dir.path(), limits, command("/nowhere/compiler", &[]));
+    let error = missing
+        .inspect(ModuleKind::Selector, &first(), |_| ())
+        .unwrap_err();
+    assert!(
+        error.reason.contains("/nowhere/compiler") && error.reason.contains("could not be run"),
+        "{error}"
+    );
+}
+
+#[test]
+fn machine_code_is_kept_and_made_again_when_it_was_altered() {
+    let bench = bench(patient());
+    let guest = first();
+    let digest = Digest::of(&guest);
+    bench
+        .sandbox
+        .load(digest, ModuleKind::Selector, &guest)
+        .unwrap();
+    // No compiler is needed any more.
+    let none = CompilerCommand {
+        program: PathBuf::from("/nowhere/compiler"),
+        args: Vec::new(),
+    };
+    let again = sandbox_in(bench.dir.path(), patient(), none.clone());
+    again.load(digest, ModuleKind::Selector, &guest).unwrap();
+    assert!(again.is_loaded(&digest));
+
+    let files = std::fs::read_dir(bench.dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let file = files
+        .into_iter()
+        .find(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "cwasm")
+        })
+        .unwrap();
+    let mut code = std::fs::read(&file).unwrap();
+    *code.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, &code).unwrap();
+    let altered = sandbox_in(bench.dir.path(), patient(), none);
+    let error = altered
+        .load(digest, ModuleKind::Selector, &guest)
+        .unwrap_err();
+    assert_eq!(error.stage, Stage::Compiling, "{error}");
+    sandbox_in(bench.dir.path(), patient(), support::compiler())
+        .load(digest, ModuleKind::Selector, &guest)
+        .unwrap();
+}
+
+#[test]
+fn bytes_must_be_those_of_the_digest() {
+    let error = bench(patient())
+        .sandbox
+        .load(Digest([9; 32]), ModuleKind::Selector, &first())
+        .unwrap_err();
+    assert_eq!(error.stage, Stage::Receiving);
+}
+
+#[test]
+fn a_manifest_is_checked() {
+    // The words of the manifest at 256: lengths of name and features, and the variant of ask.
+    let describe = |changes: &str| {
+        let parts = Parts {
+            describe: format!("{changes} (i32.const 256)"),
+            ..Parts::default()
+        };
+        parts.selector()
+    };
+    let describing = Stage::Describing;
+    assert_refused(
+        &describe("(i32.store (i32.const 260) (i32.const 65))"),
+        patient(),
+        describing,
+        "name has 65 bytes, of at most 64",
+    );
+    assert_refused(
+        &describe("(i32.store (i32.const 68) (i32.const 8))"),
+        patient(),
+        describing,
+        "unknown feature \"processe\"",
+    );
+    assert_refused(
+        &describe("(i32.store (i32.const 276) (i32.const 33))"),
+        patient(),
+        describing,
+        "33 features, of at most 32",
+    );
+    let sample =
+        "(i32.store8 (i32.const 280) (i32.const 1)) (i32.store (i32.const 284) (i32.const 0))";
+    assert_refused(
+        &describe(sample),
+        patient(),
+        describing,
+        "it asks for 0 candidates, of 1 to 1024",
+    );
+    assert_refused(
+        &describe("(loop $ever (br $ever))"),
+        Limits::default(),
+        describing,
+        "describe computed for more than 100 ms (limit describe_ms)",
+    );
+    assert_refused(&describe("unreachable"), patient(), describing, "trapped");
+}
+
+#[test]
+fn an_instance_must_come_about() {
+    let with = |items: &str| {
+        Parts {
+            items: items.to_owned(),
+            ..Parts::default()
+        }
+        .selector()
+    };
+    let instantiating = Stage::Instantiating;
+    assert_refused(
+        &with("(func $go (loop $ever (br $ever))) (start $go)"),
+        Limits::default(),
+        instantiating,
+        "a start function computed for more than 100 ms",
+    );
+    assert_refused(
+        &with("(func $go unreachable) (start $go)"),
+        patient(),
+        instantiating,
+        "trapped",
+    );
+}
+
+#[test]
+fn the_trial_refuses_what_would_only_fall_back() {
+    let trying = Stage::Trying;
+    let body = |body: &str| Parts::body(body).selector();
+    assert_refused(
+        &body("unreachable"),
+        patient(),
+        trying,
+        "over 1 nodes, it trapped",
+    );
+    assert_refused(
+        &body(&choose("(i32.const 0)")),
+        patient(),
+        trying,
+        "answer with one of candidates.slots, not with an index",
+    );
+    let slow = format!("(loop $ever (br $ever)) {}", choose(FIRST));
+    assert_refused(
+        &body(&slow),
+        Limits::default(),
+        trying,
+        "it took longer than 5 ms (limit select_ms)",
+    );
+    // Traps at the first value that is not known.
+    let picky = format!(
+        "(if (f32.ne (f32.load (i32.load offset=76 (local.get $args))) (f32.load (i32.load offset=76 (local.get $args)))) (then unreachable)) {}",
+        choose(FIRST)
+    );
+    assert_refused(
+        &body(&picky),
+        patient(),
+        trying,
+        "over 8 nodes whose features are not known (NaN), it trapped",
+    );
+    let leaky = format!("(drop (memory.grow (i32.const 1))) {}", choose(FIRST));
+    assert_refused(
+        &body(&leaky),
+        Limits {
+            memory_bytes: 128 << 20,
+            ..patient()
+        },
+        trying,
+        "it leaks",
+    );
+}
+
+#[test]
+fn an_error_of_the_policy_is_a_note() {
+    let error = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store (i32.const 1028) (i32.const 0)) (i32.store (i32.const 1032) (i32.const 6)) (i32.const 1024)";
+    let inspected = inspect(
+        &bench(patient()),
+        ModuleKind::Selector,
+        &Parts::body(error).selector(),
+    )
+    .unwrap();
+    assert_eq!(
+        inspected.notes,
+        ["in the trial, without a configuration, over 1 nodes it answered an error: tester"]
+    );
+}
+
+#[test]
+fn a_callback_is_tried_on_a_node_of_straw() {
+    let bench = bench(Limits::default());
+    let body = |body: String| {
+        Parts {
+            imports: START,
+            body,
+            ..Parts::default()
+        }
+        .callback()
+    };
+    let error = inspect(
+        &bench,
+        ModuleKind::Callback,
+        &body("unreachable".to_owned()),
+    )
+    .unwrap_err();
+    assert!(
+        error.stage == Stage::Trying
+            && error
+                .reason
+                .contains("on a node that starts the process, it trapped"),
+        "{error}"
+    );
+    let endless = body(format!(
+        "(loop $ever {} (br $ever)) unreachable",
+        spin(1_000_000)
+    ));
+    let error = inspect(&bench, ModuleKind::Callback, &endless).unwrap_err();
+    assert!(
+        error
+            .reason
+            .contains("spawn computed for more than 50 ms (limit spawn_ms)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn logging_is_offered() {
+    let body = format!(
+        "(call $log (i32.const 1) (i32.const 0) (i32.const 6)) {}",
+        choose(FIRST)
+    );
+    inspect(
+        &bench(patient()),
+        ModuleKind::Selector,
+        &Parts {
+            imports: LOG,
+            body,
+            ..Parts::default()
+        }
+        .selector(),
+    )
+    .unwrap();
+}
