@@ -59,6 +59,17 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>, StorageError> {
     Ok(names)
 }
 
+/// Bytes that the files in `dir` have.
+pub(crate) fn total_bytes(dir: &Path) -> Result<u64, StorageError> {
+    let sizes = names(dir)?.into_iter().map(|name| {
+        let path = dir.join(name);
+        let meta = path.metadata();
+        meta.map(|meta| meta.len())
+            .map_err(StorageError::io("measure", &path))
+    });
+    sizes.sum()
+}
+
 /// Removes what crashes left unfinished in `dir`.
 pub(crate) fn remove_temporary(dir: &Path) -> Result<(), StorageError> {
     for name in names(dir)? {

@@ -13,8 +13,10 @@ pub mod decisions;
 pub mod error;
 mod files;
 pub mod log;
+mod log_engine;
 mod log_scan;
 pub mod snapshot_file;
+mod snapshot_read;
 pub mod space;
 
 pub use blobs::Blobs;
@@ -23,5 +25,6 @@ pub use decisions::{DecisionOptions, Decisions};
 pub use error::StorageError;
 pub use log::{Log, LogOptions, LogStart, RecoveredLog, WriteTask};
 pub use log_scan::TornTail;
-pub use snapshot_file::{SnapshotMeta, SnapshotReader, SnapshotWriter, Snapshots};
+pub use snapshot_file::{SnapshotMeta, SnapshotWriter, Snapshots};
+pub use snapshot_read::SnapshotReader;
 pub use space::{Space, SpaceLimits, SpaceMonitor};

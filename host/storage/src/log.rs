@@ -20,21 +20,17 @@ use std::sync::Arc;
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState};
 use raft_engine::env::{DefaultFileSystem, FileSystem};
-use raft_engine::{
-    Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode, Version,
-};
+use raft_engine::{Command, Engine, LogBatch};
 
+use crate::log_engine::{Entries, HARD_STATE, START};
 use crate::log_scan::{self, TornTail};
 use crate::space::{Space, SpaceLimits, SpaceMonitor, free_and_total};
-use crate::{DataDir, StorageError, error, files};
+use crate::{DataDir, StorageError, files, log_engine};
 
 /// Bytes of entries that one write may have.
 pub const WRITE_BYTES_MAX: u64 = 1 << 30;
 /// Bytes that compaction needs to free more.
 pub const COMPACT_RESERVE_BYTES: u64 = 8 << 20;
-
-const HARD_STATE: &[u8] = b"hard-state";
-const START: &[u8] = b"start";
 
 /// How the log is kept.
 #[derive(Debug, Clone)]
@@ -71,7 +67,7 @@ pub struct WriteTask {
     pub hard_state: Option<HardState>,
 }
 
-/// The log begins after this entry, which a snapshot covers. Both 0: at the very beginning.
+/// The log begins after this entry, which a snapshot covers; both 0 at the very beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogStart {
     /// Index of the last entry that the log no longer has.
@@ -106,17 +102,6 @@ pub struct Log<F: FileSystem = DefaultFileSystem> {
     space: SpaceMonitor,
 }
 
-/// Tells the engine what an entry is.
-struct Entries;
-
-impl MessageExt for Entries {
-    type Entry = Entry;
-
-    fn index(entry: &Entry) -> u64 {
-        entry.index
-    }
-}
-
 impl Log {
     /// Opens the log of a data directory, verified and read back whole.
     ///
@@ -139,28 +124,24 @@ impl<F: FileSystem> Log<F> {
     ) -> Result<(Self, RecoveredLog), StorageError> {
         let raft = dir.raft();
         let torn = log_scan::verify(&raft, options.accept_damaged_tail)?;
-        let config = engine_config(&raft, options)?;
+        // 0 is not used, so that a region is never mistaken for an unset one.
+        let region = options.group + 1;
+        let config = log_engine::config(&raft, options.target_file_bytes)?;
         let engine = Engine::open_with_file_system(config, file_system)
-            .map_err(|error| from_engine(error, &raft))?;
+            .map_err(|error| log_engine::sort_error(error, &raft))?;
+        let found = log_engine::read_back(&engine, region, &raft)?;
         let mut log = Self {
             engine,
             dir: raft,
-            // The engine's own records use small regions; ours begin at 1.
-            region: options.group + 1,
-            start: LogStart::default(),
-            last_index: 0,
+            region,
+            start: found.start,
+            last_index: found.start.index + found.entries.len() as u64,
             terms: Vec::new(),
-            hard_state: HardState::default(),
+            hard_state: found.hard_state.clone(),
             space: dir.space_monitor(options.space),
         };
-        let entries = log.read_back()?;
-        log.note_terms(&entries);
-        let recovered = RecoveredLog {
-            start: log.start,
-            hard_state: log.hard_state.clone(),
-            entries,
-            torn,
-        };
+        log.note_terms(&found.entries);
+        let recovered = RecoveredLog { torn, ..found };
         Ok((log, recovered))
     }
 
@@ -200,6 +181,7 @@ impl<F: FileSystem> Log<F> {
         if kept.is_empty() && hard_state.is_none() {
             return Ok(());
         }
+        self.space.wrote(bytes);
         self.refuse_when_full()?;
         let mut batch = LogBatch::default();
         for run in &kept {
@@ -209,7 +191,6 @@ impl<F: FileSystem> Log<F> {
             self.in_batch(batch.put_message(self.region, HARD_STATE.to_vec(), hard_state))?;
         }
         self.commit(&mut batch)?;
-        self.space.wrote(bytes);
         self.last_index = last_index;
         kept.iter().for_each(|run| self.note_terms(run));
         if let Some(hard_state) = hard_state {
@@ -291,7 +272,8 @@ impl<F: FileSystem> Log<F> {
             .terms
             .partition_point(|&(first, _)| first <= through_index);
         let Some(&(_, term)) = self.terms[..after].last() else {
-            return Err(self.lost(format!("entry {through_index} has no term")));
+            let what = format!("entry {through_index} has no term");
+            return Err(log_engine::lost(&self.dir, what));
         };
         let start = LogStart {
             index: through_index,
@@ -331,7 +313,7 @@ impl<F: FileSystem> Log<F> {
         }
         let mut batch = LogBatch::default();
         batch.add_command(self.region, Command::Compact { index: cut });
-        let text = [start.index.to_le_bytes(), start.term.to_le_bytes()].concat();
+        let text = log_engine::encode_start(start);
         self.in_batch(batch.put(self.region, START.to_vec(), text))?;
         self.in_batch(batch.put_message(self.region, HARD_STATE.to_vec(), hard_state))?;
         self.commit(&mut batch)?;
@@ -369,16 +351,7 @@ impl<F: FileSystem> Log<F> {
     /// # Errors
     /// When the directory cannot be read.
     pub fn bytes_on_disk(&self) -> Result<u64, StorageError> {
-        files::names(&self.dir)?
-            .iter()
-            .map(|name| {
-                let path = self.dir.join(name);
-                let meta = path
-                    .metadata()
-                    .map_err(StorageError::io("measure", &path))?;
-                Ok(meta.len())
-            })
-            .sum()
+        files::total_bytes(&self.dir)
     }
 
     /// How much room there is for the log; cached, so it may be asked before every write.
@@ -406,19 +379,10 @@ impl<F: FileSystem> Log<F> {
     }
 
     fn in_batch<T>(&self, result: raft_engine::Result<T>) -> Result<T, StorageError> {
-        result.map_err(|error| from_engine(error, &self.dir))
+        result.map_err(|error| log_engine::sort_error(error, &self.dir))
     }
 
-    fn lost(&self, what: String) -> StorageError {
-        StorageError::LogDamaged {
-            file: self.dir.clone(),
-            offset: 0,
-            what,
-        }
-    }
-
-    /// Remembers the terms of entries that were written. The engine could be asked, but see
-    /// [`Log::fetch`].
+    /// Remembers the terms of entries that were written, so that the engine is not asked for them.
     fn note_terms(&mut self, run: &[Entry]) {
         let Some(first) = run.first() else { return };
         let stays = self.terms.partition_point(|&(at, _)| at < first.index);
@@ -432,115 +396,5 @@ impl<F: FileSystem> Log<F> {
                 self.terms.push((entry.index, entry.term));
             }
         }
-    }
-
-    /// Entries from `first` to before `end`, on a thread of its own: the engine caches what a thread
-    /// read last by its place in the log, not by the log, so a thread that had another log open would
-    /// be given that one's entries.
-    fn fetch(&self, first: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        let read = || {
-            let mut entries = Vec::new();
-            self.engine
-                .fetch_entries_to::<Entries>(self.region, first, end, None, &mut entries)
-                .map(|_| entries)
-        };
-        let read = std::thread::scope(|scope| scope.spawn(read).join());
-        let read = read.map_err(|_| self.lost("the engine gave up reading it".to_owned()))?;
-        self.in_batch(read)
-    }
-
-    /// Reads everything, and checks that nothing is missing.
-    fn read_back(&mut self) -> Result<Vec<Entry>, StorageError> {
-        if let Some(text) = self.engine.get(self.region, START) {
-            self.start = parse_start(&text).ok_or_else(|| self.lost("bad start".to_owned()))?;
-        }
-        let hard_state = self.engine.get_message(self.region, HARD_STATE);
-        let hard_state: Option<HardState> = self.in_batch(hard_state)?;
-        let mut entries = Vec::new();
-        if let (Some(first), Some(last)) = (
-            self.engine.first_index(self.region),
-            self.engine.last_index(self.region),
-        ) {
-            if first != self.start.index + 1 {
-                return Err(self.lost(format!(
-                    "the log begins at entry {first}, not at {}: a file is missing",
-                    self.start.index + 1
-                )));
-            }
-            entries = self.fetch(first, last + 1)?;
-            for (expected, entry) in (first..=last).zip(&entries) {
-                if entry.index != expected {
-                    let got = entry.index;
-                    return Err(self.lost(format!("entry {got} stands where {expected} should")));
-                }
-            }
-            if entries.len() as u64 != last - first + 1 {
-                return Err(self.lost(format!("entries of {first}..={last} are missing")));
-            }
-        }
-        if hard_state.is_none() && (!entries.is_empty() || self.start.index > 0) {
-            return Err(
-                self.lost("there are entries and no hard state: a file is missing".to_owned())
-            );
-        }
-        self.hard_state = hard_state.unwrap_or_default();
-        self.last_index = self.start.index + entries.len() as u64;
-        Ok(entries)
-    }
-}
-
-fn parse_start(text: &[u8]) -> Option<LogStart> {
-    let (index, term) = text.split_first_chunk::<8>()?;
-    Some(LogStart {
-        index: u64::from_le_bytes(*index),
-        term: u64::from_le_bytes(term.try_into().ok()?),
-    })
-}
-
-fn engine_config(dir: &std::path::Path, options: &LogOptions) -> Result<Config, StorageError> {
-    let Some(text) = dir.to_str() else {
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is not UTF-8");
-        return Err(StorageError::io("open", dir)(source));
-    };
-    Ok(Config {
-        dir: text.to_owned(),
-        // Torn tails are cut before the engine looks, so whatever it still finds broken is damage.
-        recovery_mode: RecoveryMode::AbsoluteConsistency,
-        // The writer's thread is on every write's path; entries are small and often incompressible.
-        batch_compression_threshold: ReadableSize(0),
-        format_version: Version::V2,
-        target_file_size: ReadableSize(options.target_file_bytes),
-        purge_threshold: ReadableSize(options.target_file_bytes),
-        // A recycled file holds old records where a new one reads as zeros: torn could no longer be
-        // told from damaged.
-        enable_log_recycle: false,
-        ..Config::default()
-    })
-}
-
-/// Sorts the engine's errors. Those of a write leave the engine as it was.
-fn from_engine(error: raft_engine::Error, dir: &std::path::Path) -> StorageError {
-    use raft_engine::Error as E;
-    match error {
-        E::Io(source) if error::means_full(&source) => StorageError::DiskFull {
-            path: dir.to_owned(),
-            free: 0,
-        },
-        E::Io(source) => StorageError::io("use the log in", dir)(source),
-        // The engine says this only for a write that found no room, twice.
-        E::TryAgain(_) => StorageError::DiskFull {
-            path: dir.to_owned(),
-            free: 0,
-        },
-        E::Full => StorageError::TooLarge {
-            what: "one write to the log",
-            bytes: u64::from(u32::MAX),
-            limit: WRITE_BYTES_MAX,
-        },
-        other => StorageError::LogDamaged {
-            file: dir.to_owned(),
-            offset: 0,
-            what: other.to_string(),
-        },
     }
 }

@@ -12,7 +12,7 @@ use crate::StorageError;
 /// How long an answer counts.
 pub const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How many bytes may be written before the disk is asked again.
-pub const CHECK_BYTES: u64 = 8 << 20;
+pub const CHECK_BYTES: u64 = 4 << 20;
 
 /// When room counts as scarce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -129,6 +129,26 @@ fn compaction_survives_a_restart_and_gives_room_back() {
 }
 
 #[test]
+fn compaction_knows_the_term_that_it_ends_in() {
+    let place = Place::new();
+    let (mut log, _) = place.log();
+    log.write(&entries(1..=9, 1, 10), Some(&hard_state(1, 0, 0)))
+        .unwrap();
+    log.write(&entries(4..=6, 2, 10), None).unwrap();
+    log.write(&entries(7..=9, 5, 10), None).unwrap();
+    for (index, term) in [(2, 1), (3, 1), (4, 2), (6, 2), (8, 5)] {
+        log.compact(index).unwrap();
+        assert_eq!(log.start(), LogStart { index, term });
+        drop(log);
+        log = place.log().0;
+        assert_eq!(log.start(), LogStart { index, term });
+    }
+    log.write(&entries(10..=10, 5, 10), None).unwrap();
+    log.compact(9).unwrap();
+    assert_eq!(log.start(), LogStart { index: 9, term: 5 });
+}
+
+#[test]
 fn a_snapshot_from_the_leader_replaces_the_log_whichever_is_longer() {
     for (index, then) in [(50, 51), (7, 8)] {
         let place = Place::new();
