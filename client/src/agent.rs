@@ -13,180 +13,17 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
 use maitred_protocol::limits::{INVENTORY_MAX, PID_BYTES_MAX, REASON_BYTES_MAX, SHARE_BYTES_MAX};
-use maitred_protocol::{
-    Incarnation, KeepAliveAck, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey, Verdict,
-};
+use maitred_protocol::{Incarnation, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey};
 
 use crate::tombstones::Tombstones;
 
+mod io;
 mod lease;
+mod process;
 
+pub use io::{Effect, Input, SpawnError, Spawned};
 use lease::Lease;
-
-/// Who waits for the same start, or the same stop; older ones have been given up by the host.
-const WAITERS_MAX: usize = 8;
-
-/// A process that has been started.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Spawned {
-    /// What the node calls it; at most 256 bytes.
-    pub pid: String,
-    /// What callers are to know; at most 4 KiB.
-    pub share: Vec<u8>,
-}
-
-/// Why a process was not started.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SpawnError {
-    /// Not now; another node may do.
-    #[error("busy: {0}")]
-    Busy(String),
-    /// The start went wrong; another node is tried.
-    #[error("failed: {0}")]
-    Failed(String),
-}
-
-/// What happens to a node.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input {
-    /// Nothing but the passing of time. Due at [`Agent::next_us`].
-    Tick,
-    /// A host commands something; the answer will carry the same tag.
-    Command(u64, NodeCommand),
-    /// An [`Effect::Spawn`] has come to its end.
-    SpawnEnded(ProcessKey, Incarnation, Result<Spawned, SpawnError>),
-    /// An [`Effect::Stop`] has: the process is gone.
-    StopEnded(ProcessKey, Incarnation),
-    /// A process has ended by itself.
-    Exited(ProcessKey, Incarnation),
-    /// The node has registered a process that it runs itself, under this session.
-    Owned(NodeEpoch, ProcessKey, Incarnation, Spawned),
-    /// A keep-alive is answered.
-    Acknowledged(KeepAliveAck),
-    /// An [`Effect::Enroll`] with this number is answered: session and verdicts, and when it was
-    /// first sent.
-    Enrolled {
-        /// Which.
-        number: u64,
-        /// The session.
-        epoch: NodeEpoch,
-        /// In the order of the inventory that was sent.
-        verdicts: Vec<Verdict>,
-        /// When the request was first sent.
-        sent_us: u64,
-    },
-    /// An [`Effect::Enroll`] has failed; `over` when the registry says that the session has ended.
-    EnrollFailed {
-        /// Which.
-        number: u64,
-        /// Whether the session has ended.
-        over: bool,
-    },
-    /// The connection that commands came through is gone.
-    Disconnected,
-    /// The node is to leave.
-    Shutdown,
-}
-
-/// What a node is to do.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Answer a command.
-    Answer(u64, NodeAnswer),
-    /// Start a process, then give [`Input::SpawnEnded`].
-    Spawn {
-        /// Which.
-        key: ProcessKey,
-        /// Which life of it.
-        incarnation: Incarnation,
-        /// From the callback.
-        payload: Vec<u8>,
-        /// Milliseconds after which nobody waits for it.
-        deadline_ms: u32,
-    },
-    /// Stop a process, then give [`Input::StopEnded`].
-    Stop(ProcessKey, Incarnation),
-    /// Send a keep-alive now.
-    KeepAlive(NodeEpoch, u64),
-    /// Register (no session) or attach (a session), then give [`Input::Enrolled`] or
-    /// [`Input::EnrollFailed`] with the same number.
-    Enroll {
-        /// Pairs the answer with this.
-        number: u64,
-        /// The session to attach to.
-        epoch: Option<NodeEpoch>,
-        /// What runs here.
-        inventory: Vec<(ProcessKey, Incarnation)>,
-    },
-    /// Have the record of this life removed.
-    Delete(ProcessKey, Incarnation),
-    /// Tell the game that the lease is lost. Stops follow.
-    LeaseLost,
-    /// Everything has stopped: end the session, if there is one, and then the node.
-    Leave(Option<NodeEpoch>),
-}
-
-#[derive(Debug)]
-enum Life {
-    Starting,
-    /// Still starting, to be stopped as soon as it has started.
-    Cancelled,
-    /// Still starting as far as its handler says, but has ended.
-    Stillborn,
-    Running(Spawned),
-    Stopping,
-}
-
-/// A start that waits for the life before it to end.
-#[derive(Debug)]
-struct Next {
-    incarnation: Incarnation,
-    payload: Vec<u8>,
-    deadline_ms: u32,
-    waiters: Vec<u64>,
-}
-
-#[derive(Debug)]
-struct Process {
-    incarnation: Incarnation,
-    life: Life,
-    /// Starts up to here are refused; at least the incarnation once it is being stopped.
-    buried: Incarnation,
-    /// Commands that wait for the start.
-    starters: Vec<u64>,
-    /// Commands that wait for the end.
-    stoppers: Vec<u64>,
-    next: Option<Box<Next>>,
-    /// Whether the registry still has it when it has been stopped.
-    delete: bool,
-}
-
-impl Process {
-    fn new(incarnation: Incarnation, life: Life, starters: Vec<u64>) -> Self {
-        Self {
-            incarnation,
-            life,
-            buried: Incarnation(0),
-            starters,
-            stoppers: Vec::new(),
-            next: None,
-            delete: false,
-        }
-    }
-
-    /// Has it stopped, or seen to it that it will be.
-    fn stop(&mut self, key: &ProcessKey, out: &mut Vec<Effect>) {
-        self.buried = self.buried.max(self.incarnation);
-        match self.life {
-            Life::Running(_) => {
-                self.life = Life::Stopping;
-                out.push(Effect::Stop(key.clone(), self.incarnation));
-            }
-            Life::Starting => self.life = Life::Cancelled,
-            Life::Cancelled | Life::Stillborn | Life::Stopping => {}
-        }
-    }
-}
+use process::{Life, Next, Process, supersede, wait};
 
 /// The state machine of one node.
 #[derive(Debug)]
@@ -204,14 +41,6 @@ fn answer_all(tags: Vec<u64>, answer: &NodeAnswer, out: &mut Vec<Effect>) {
         .into_iter()
         .map(|tag| Effect::Answer(tag, answer.clone()));
     out.extend(answers);
-}
-
-fn wait(waiters: &mut Vec<u64>, tag: u64, out: &mut Vec<Effect>) {
-    if waiters.len() == WAITERS_MAX {
-        let busy = NodeAnswer::Busy("asked too often for the same process".to_owned());
-        out.push(Effect::Answer(waiters.remove(0), busy));
-    }
-    waiters.push(tag);
 }
 
 fn cut(mut reason: String) -> String {
@@ -544,25 +373,6 @@ impl Agent {
         }
         if let Some(next) = process.next {
             self.start(key.clone(), *next, out);
-        }
-    }
-}
-
-/// Puts `start` behind the life that is there; of two that wait, the higher incarnation stays.
-fn supersede(process: &mut Process, start: Next, out: &mut Vec<Effect>) {
-    match &mut process.next {
-        Some(next) if next.incarnation == start.incarnation => {
-            for tag in start.waiters {
-                wait(&mut next.waiters, tag, out);
-            }
-        }
-        Some(next) if next.incarnation > start.incarnation => {
-            answer_all(start.waiters, &NodeAnswer::Fenced, out);
-        }
-        waiting => {
-            if let Some(older) = waiting.replace(Box::new(start)) {
-                answer_all(older.waiters, &NodeAnswer::Fenced, out);
-            }
         }
     }
 }

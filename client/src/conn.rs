@@ -13,22 +13,21 @@ use std::time::Duration;
 
 use maitred_protocol::limits::IN_FLIGHT_MAX;
 use maitred_protocol::{
-    FrameError, Hello, KeepAliveAck, Kind, NodeAnswer, NodeCommand, Request, Response, Welcome,
-    codec,
+    FrameError, KeepAliveAck, Kind, NodeAnswer, NodeCommand, Request, Response, Welcome, codec,
 };
 use maitred_transport::{
-    Alpn, CloseCode, Connection, Endpoint, FrameReader, FrameWriter, LinkError, ReadError,
-    SendError, close, read_datagram,
+    CloseCode, Connection, FrameReader, FrameWriter, LinkError, ReadError, SendError, close,
+    read_datagram,
 };
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
-use crate::error::{Error, Fatal};
+use crate::silence::{Look, Silence};
 
-/// Bytes of requests that may wait to be sent on one connection.
-const SEND_BYTES_MAX: usize = 1 << 20;
 /// How late the end of a request's time may be noticed.
 const SWEEP: Duration = Duration::from_millis(20);
+/// The request id of a probe; sequences begin at 1.
+const PROBE_ID: u64 = 0;
 
 /// Why a request on one connection brought no answer.
 #[derive(Debug)]
@@ -104,71 +103,18 @@ impl Drop for SlotGuard<'_> {
     }
 }
 
-/// Calls `endpoint` (`host:port`, every address it resolves to) and exchanges greetings.
-pub(crate) async fn dial(
-    port: &Endpoint,
-    endpoint: &str,
-    build: &str,
-    within: Duration,
-) -> Result<(Conn, FrameReader), Error> {
-    let unresolved = |problem: String| Error::link(LinkError::Broken(problem));
-    let resolved = tokio::net::lookup_host(endpoint).await;
-    let resolved = resolved
-        .map_err(|error| unresolved(format!("cannot find the address of {endpoint}: {error}")))?;
-    let mut failed = unresolved(format!("{endpoint} has no address"));
-    for address in resolved {
-        let greeted = async {
-            let connection = port.connect(address, Alpn::Client, within).await?;
-            timeout(within, greet(connection, build))
-                .await
-                .unwrap_or(Err(ReadError::Link(LinkError::Lost)))
-        };
-        match greeted.await {
-            Ok(done) => return Ok(done),
-            Err(error) => failed = greeting_error(endpoint, error),
+impl Conn {
+    pub(crate) fn new(connection: Connection, welcome: Welcome, writer: FrameWriter) -> Self {
+        let in_flight = (welcome.in_flight_max as usize).clamp(1, IN_FLIGHT_MAX);
+        Self {
+            connection,
+            welcome,
+            writer,
+            pending: Mutex::default(),
+            permits: Semaphore::new(in_flight),
         }
     }
-    Err(failed)
-}
 
-fn greeting_error(endpoint: &str, error: ReadError) -> Error {
-    match error {
-        ReadError::Link(source) if source.is_fatal() => Error::Fatal(Fatal::Link {
-            endpoint: endpoint.to_owned(),
-            source,
-        }),
-        ReadError::Link(source) => Error::link(source),
-        ReadError::Frame(error) => Error::Fatal(Fatal::Frame(error)),
-        ReadError::Truncated(_) | ReadError::Abandoned => Error::link(LinkError::Lost),
-    }
-}
-
-async fn greet(connection: Connection, build: &str) -> Result<(Conn, FrameReader), ReadError> {
-    let (send, receive) = connection.open_bi().await.map_err(LinkError::from)?;
-    let writer = FrameWriter::spawn(send, SEND_BYTES_MAX);
-    let mut reader = FrameReader::new(receive);
-    let hello = Hello {
-        build: build.to_owned(),
-    };
-    match writer.try_send(0, &hello) {
-        Ok(()) | Err(SendError::Full) => {}
-        Err(SendError::Frame(error)) => return Err(ReadError::Frame(error)),
-        Err(SendError::Closed(error)) => return Err(ReadError::Link(error)),
-    }
-    let welcome = reader.message::<Welcome>().await?;
-    let (_, welcome) = welcome.ok_or(ReadError::Abandoned)?;
-    let in_flight = (welcome.in_flight_max as usize).clamp(1, IN_FLIGHT_MAX);
-    let conn = Conn {
-        connection,
-        welcome,
-        writer,
-        pending: Mutex::default(),
-        permits: Semaphore::new(in_flight),
-    };
-    Ok((conn, reader))
-}
-
-impl Conn {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         // Nothing under the lock can leave the table half changed.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
@@ -288,7 +234,7 @@ impl Conn {
                     LinkError::Broken(error.to_string())
                 }
             },
-            () = self.sweep() => LinkError::Local,
+            cause = self.sweep() => cause,
             cause = self.read_acks(node.as_ref()) => cause,
         };
         tracing::debug!(host = %self.connection.remote_address(), %cause, "a connection ended");
@@ -358,15 +304,26 @@ impl Conn {
         }
     }
 
-    async fn sweep(&self) {
+    /// Ends requests whose time is up, and finds out when the host has gone without a word.
+    async fn sweep(&self) -> LinkError {
         let mut ticks = tokio::time::interval(SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silence = Silence::new(Instant::now());
         loop {
             let now = ticks.tick().await;
             self.settle_where(
                 |deadline| deadline <= now,
                 || Failure::TimedOut { sent: true },
             );
+            let stats = self.connection.stats();
+            let sent = stats.frame_tx.stream + stats.frame_tx.datagram + stats.frame_tx.ping;
+            let waiting = !self.lock().slots.is_empty();
+            match silence.look(now, stats.udp_rx.datagrams, sent, waiting) {
+                Look::Fine => {}
+                // Any request will do: what counts is that QUIC has something to acknowledge.
+                Look::Probe => drop(self.writer.try_send(PROBE_ID, &Request::Status)),
+                Look::Gone => return LinkError::Lost,
+            }
         }
     }
 

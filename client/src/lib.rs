@@ -11,11 +11,13 @@ mod call;
 mod clock;
 mod conn;
 mod create;
+mod dial;
 mod error;
 mod modules;
 mod node;
 mod node_thread;
 mod pool;
+mod silence;
 mod tombstones;
 mod verbs;
 

@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::conn::{Conn, NodeEvents, dial};
+use crate::conn::{Conn, NodeEvents};
+use crate::dial::dial;
 use crate::error::{Cause, Error};
 
 /// Wait before a lost host is called again, at first and at most.
@@ -23,7 +24,7 @@ const RECONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest that one call to one address may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that lived this long was good: the next call comes soon.
-const STABLE: Duration = Duration::from_secs(10);
+const STABLE: Duration = Duration::from_secs(1);
 
 /// A random wait between the half and the whole of `wait`, so that many clients do not come at once.
 pub(crate) fn jittered(wait: Duration) -> Duration {

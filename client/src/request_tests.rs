@@ -1,5 +1,8 @@
 //! Requests over a real connection to a host that misbehaves in every allowed way.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use maitred_protocol::{
@@ -8,6 +11,7 @@ use maitred_protocol::{
     Unavailable, UploadStage, Why,
 };
 use maitred_transport::{Authority, IssueKind, LinkError};
+use tokio::net::UdpSocket;
 
 use crate::fake_host::FakeHost;
 use crate::{Cause, Client, Error, Fatal};
@@ -271,6 +275,56 @@ async fn a_host_of_another_group_is_fatal_at_once() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("identity"), "{error}");
+}
+
+/// Carries packets between one client and `host` until it is told to drop them.
+async fn relay(host: SocketAddr, silent: Arc<AtomicBool>) -> SocketAddr {
+    let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let back = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    back.connect(host).await.unwrap();
+    let address = front.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut up, mut down) = ([0; 65_536], [0; 65_536]);
+        let mut client = None;
+        loop {
+            tokio::select! {
+                Ok((count, from)) = front.recv_from(&mut up) => {
+                    client = Some(from);
+                    if !silent.load(Ordering::Relaxed) {
+                        let _ = back.send(&up[..count]).await;
+                    }
+                }
+                Ok(count) = back.recv(&mut down) => {
+                    if let Some(client) = client && !silent.load(Ordering::Relaxed) {
+                        let _ = front.send_to(&down[..count], client).await;
+                    }
+                }
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_host_that_falls_silent_is_given_up_and_another_way_is_tried() {
+    let mut host = FakeHost::start();
+    let silent = Arc::new(AtomicBool::new(false));
+    let relay = relay(host.address, Arc::clone(&silent)).await;
+    let builder = Client::builder().endpoint(relay.to_string());
+    let client = builder
+        .identity(host.identity.clone())
+        .endpoint(host.address.to_string());
+    let client = client.connect().await.unwrap();
+    let first = del(&client, "a");
+    let (peer, id, _) = host.request().await;
+    peer.reply(id, &DONE);
+    first.await.unwrap().unwrap();
+    silent.store(true, Ordering::Relaxed);
+    let second = del(&client, "b");
+    let (peer, id, request) = host.request().await;
+    assert!(matches!(request, Request::DelProcess { .. }), "{request:?}");
+    peer.reply(id, &DONE);
+    second.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! What a node does with commands, leases and their ends, without a clock or a network.
 
+use maitred_protocol::{KeepAliveAck, Verdict};
+
 use super::*;
 
 const TTL: u64 = 10_000_000;

@@ -1,0 +1,97 @@
+//! One process on a node: how far its life is, and who waits for what of it.
+
+use maitred_protocol::{Incarnation, NodeAnswer, ProcessKey};
+
+use super::{Effect, Spawned, answer_all};
+
+/// Who waits for the same start, or the same stop; older ones have been given up by the host.
+const WAITERS_MAX: usize = 8;
+
+#[derive(Debug)]
+pub(super) enum Life {
+    Starting,
+    /// Still starting, to be stopped as soon as it has started.
+    Cancelled,
+    /// Still starting as far as its handler says, but has ended.
+    Stillborn,
+    Running(Spawned),
+    Stopping,
+}
+
+/// A start that waits for the life before it to end.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) incarnation: Incarnation,
+    pub(super) payload: Vec<u8>,
+    pub(super) deadline_ms: u32,
+    pub(super) waiters: Vec<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) incarnation: Incarnation,
+    pub(super) life: Life,
+    /// Starts up to here are refused; at least the incarnation once it is being stopped.
+    pub(super) buried: Incarnation,
+    /// Commands that wait for the start.
+    pub(super) starters: Vec<u64>,
+    /// Commands that wait for the end.
+    pub(super) stoppers: Vec<u64>,
+    pub(super) next: Option<Box<Next>>,
+    /// Whether the registry still has it when it has been stopped.
+    pub(super) delete: bool,
+}
+
+impl Process {
+    pub(super) fn new(incarnation: Incarnation, life: Life, starters: Vec<u64>) -> Self {
+        Self {
+            incarnation,
+            life,
+            buried: Incarnation(0),
+            starters,
+            stoppers: Vec::new(),
+            next: None,
+            delete: false,
+        }
+    }
+
+    /// Has it stopped, or seen to it that it will be.
+    pub(super) fn stop(&mut self, key: &ProcessKey, out: &mut Vec<Effect>) {
+        self.buried = self.buried.max(self.incarnation);
+        match self.life {
+            Life::Running(_) => {
+                self.life = Life::Stopping;
+                out.push(Effect::Stop(key.clone(), self.incarnation));
+            }
+            Life::Starting => self.life = Life::Cancelled,
+            Life::Cancelled | Life::Stillborn | Life::Stopping => {}
+        }
+    }
+}
+
+pub(super) fn wait(waiters: &mut Vec<u64>, tag: u64, out: &mut Vec<Effect>) {
+    if waiters.len() == WAITERS_MAX {
+        let busy = NodeAnswer::Busy("asked too often for the same process".to_owned());
+        out.push(Effect::Answer(waiters.remove(0), busy));
+    }
+    waiters.push(tag);
+}
+
+/// Puts `start` behind the life that is there; of two that wait, the higher incarnation stays.
+pub(super) fn supersede(process: &mut Process, start: Next, out: &mut Vec<Effect>) {
+    match &mut process.next {
+        Some(next) if next.incarnation == start.incarnation => {
+            for tag in start.waiters {
+                wait(&mut next.waiters, tag, out);
+            }
+        }
+        Some(next) if next.incarnation > start.incarnation => {
+            answer_all(start.waiters, &NodeAnswer::Fenced, out);
+        }
+        waiting => {
+            if let Some(older) = waiting.replace(Box::new(start)) {
+                answer_all(older.waiters, &NodeAnswer::Fenced, out);
+            }
+        }
+    }
+}
