@@ -1,0 +1,193 @@
+//! The command line: global flags, verbs, and how durations and pairs are written.
+//!
+//! Every flag has its environment variable and every help text its units and an example. What a
+//! verb does is in the verb's own file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::out::Format;
+use crate::{bench, cert, completions, dev, module, node, process, serve, status, types};
+
+const EXITS: &str = "\
+Exit codes: 0 ok, 1 other, 2 usage, 3 not found, 4 conflict (exists already, fenced),
+5 no placement, 6 unavailable or timed out, 7 certificates or TLS, 8 module rejected.
+
+Where the host is: --endpoint, --ca, --cert and --key; else MAITRED_ENDPOINT and so on; else the
+context named by --context, or `default` in $XDG_CONFIG_HOME/maitred/contexts; else the `maitred dev`
+that runs on this machine.";
+
+/// The registry that keeps the book and seats the guests: which node runs each process of a game
+/// back end, and where the next one goes.
+///
+/// Try `maitred dev`: a whole host with sample nodes and a live table, nothing to configure.
+#[derive(Debug, Parser)]
+#[command(name = "maitred", version, after_help = EXITS, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// What output looks like; errors go to stderr in the same form
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        env = "MAITRED_OUTPUT",
+        hide_env_values = true
+    )]
+    pub(crate) output: Format,
+    /// A host, as HOST:PORT; may be repeated, or separated by commas
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        env = "MAITRED_ENDPOINT",
+        value_delimiter = ',',
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
+    pub(crate) endpoint: Vec<String>,
+    /// The group's CA certificate, PEM
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MAITRED_CA",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate that is shown to the other side, PEM
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MAITRED_CERT",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+    /// The private key of that certificate, PEM
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MAITRED_KEY",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
+    pub(crate) key: Option<PathBuf>,
+    /// A named connection: NAME.toml with endpoints, ca, cert and key
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "MAITRED_CONTEXT",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
+    pub(crate) context: Option<String>,
+    /// For connecting, and for each request but creates, which have --deadline: 500ms, 10s, 2m
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration, default_value = "10s",
+          env = "MAITRED_TIMEOUT", hide_env_values = true, help_heading = "Connection")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Dev(Box<dev::Dev>),
+    Serve(Box<serve::Serve>),
+    Status(status::StatusArgs),
+    #[command(subcommand)]
+    Process(process::Process),
+    #[command(subcommand)]
+    Node(node::Node),
+    #[command(subcommand)]
+    Module(module::Module),
+    #[command(subcommand)]
+    Type(types::Type),
+    Bench(bench::Bench),
+    #[command(subcommand)]
+    Cert(cert::Cert),
+    Completions(completions::Completions),
+}
+
+/// Reads `500ms`, `10s`, `2m` or `1h`; at most a day.
+///
+/// # Errors
+/// A sentence for people.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let unit = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err("a time needs a unit: 500ms, 10s, 2m or 1h".to_owned()),
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "a time is a number and a unit, such as 500ms or 10s".to_owned())?;
+    let seconds = number * unit;
+    if (0.001..=86_400.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("a time must be between 1ms and 24h".to_owned())
+    }
+}
+
+/// Reads `KEY=VALUE`.
+///
+/// # Errors
+/// A sentence for people.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("must be KEY=VALUE".to_owned()),
+    }
+}
+
+/// Milliseconds for the wire, where a span beyond the protocol's limit is refused with its name.
+pub(crate) fn millis(span: Option<Duration>) -> u32 {
+    span.map_or(0, |span| {
+        u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["10", "s", "", "-1s", "1.2.3s", "25h", "0s", "10 s"] {
+            assert!(duration(bad).is_err(), "{bad:?} passed");
+        }
+    }
+
+    #[test]
+    fn pairs_split_at_the_first_equals_sign() {
+        assert_eq!(pair("zone=eu=1"), Ok(("zone".into(), "eu=1".into())));
+        assert!(pair("zone").is_err() && pair("=x").is_err());
+    }
+}

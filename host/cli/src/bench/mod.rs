@@ -1,0 +1,193 @@
+//! `bench`: how fast a host answers, measured in a closed loop.
+//!
+//! Each of the requests in flight is followed by the next one when it is answered. So throughput is
+//! what that many callers get, and waiting in front of a saturated host is not in the times.
+
+mod measure;
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use maitred_client::Client;
+use maitred_protocol::limits::IN_FLIGHT_MAX;
+use serde_json::{Value, json};
+
+use crate::args::duration;
+use crate::connect::Shell;
+use crate::failure::{Exit, Failure};
+use crate::host::Embedded;
+use crate::out::{short, table};
+
+use measure::{Ground, Measured};
+
+const LOOP: &str = "closed loop: each slot sends its next request when the last one is answered, so \
+                    time spent waiting for a slot is not counted";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Op {
+    /// A whole create: decide, record, have a node start it, record that
+    Create,
+    /// Register a process that its node runs already: one change
+    Set,
+    /// Look a process up, linearizably
+    Get,
+    /// All three
+    All,
+}
+
+impl Op {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Set => "set",
+            Self::Get => "get",
+            Self::All => "all",
+        }
+    }
+}
+
+/// Measure a host: creates, registrations and reads, with percentiles
+///
+/// A closed loop: each of the requests in flight is followed by the next when it is answered. Sample
+/// nodes run in this program; what they were given is removed afterwards. The program takes part of
+/// the machine that it measures, unless the host is on another one.
+///
+/// Example: maitred bench --op create --in-flight 1,64,1024 --duration 5s
+///          maitred bench --embedded -o json
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// What is measured
+    #[arg(long, value_enum, default_value = "all")]
+    op: Op,
+    /// Requests under way at a time, up to 4096 a connection; several are measured one after another
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,64,1024",
+          value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    in_flight: Vec<u32>,
+    /// How long each is measured
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    duration: Duration,
+    /// How long each runs before it is measured
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    warm_up: Duration,
+    /// Sample nodes that take the creates, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    nodes: u16,
+    /// Connections that share the requests, 1 to 64
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    connections: u16,
+    /// Start a host in this program, on a temporary folder
+    #[arg(long)]
+    embedded: bool,
+}
+
+impl Bench {
+    pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        let most = self.in_flight.iter().copied().max().unwrap_or(0);
+        if most as usize > IN_FLIGHT_MAX * usize::from(self.connections) {
+            let help = "use fewer in flight, or more --connections";
+            return Err(Failure::usage(
+                format!("{most} in flight are more than {IN_FLIGHT_MAX} a connection"),
+                help,
+            ));
+        }
+        let embedded = if self.embedded {
+            let embedded = Embedded::start(None, Some(0)).await?;
+            embedded.ready().await?;
+            Some(embedded)
+        } else {
+            None
+        };
+        let done = self.measure(shell, embedded.as_ref()).await;
+        if let Some(embedded) = embedded {
+            embedded.stop().await?;
+        }
+        let results = done?;
+        self.report(shell, &results)
+    }
+
+    async fn measure(
+        &self,
+        shell: &Shell,
+        embedded: Option<&Embedded>,
+    ) -> Result<Vec<Measured>, Failure> {
+        let target = match embedded {
+            Some(embedded) => embedded.target.clone(),
+            None => shell.target()?,
+        };
+        let mut clients: Vec<Client> = Vec::new();
+        for _ in 0..self.connections {
+            clients.push(shell.connect(&target).await?);
+        }
+        let ops = match self.op {
+            Op::All => vec![Op::Create, Op::Set, Op::Get],
+            one => vec![one],
+        };
+        let mut results = Vec::new();
+        for op in ops {
+            for &in_flight in &self.in_flight {
+                // Fresh nodes each time, so that no run pays for what the one before left behind.
+                let ground = Ground::prepare(&clients[0], self.nodes, op).await?;
+                let measured = measure::run(
+                    &ground,
+                    &clients,
+                    op,
+                    in_flight,
+                    self.warm_up,
+                    self.duration,
+                )
+                .await;
+                ground.clear(&clients[0]).await?;
+                if !shell.out.is_json() {
+                    eprintln!("{}", measured.line());
+                }
+                results.push(measured);
+            }
+        }
+        for client in clients {
+            client.close().await;
+        }
+        Ok(results)
+    }
+
+    fn report(&self, shell: &Shell, results: &[Measured]) -> Result<(), Failure> {
+        let body = json!({
+            "loop": "closed",
+            "duration_ms": self.duration.as_millis().to_string(),
+            "warm_up_ms": self.warm_up.as_millis().to_string(),
+            "nodes": self.nodes,
+            "connections": self.connections,
+            "embedded": self.embedded,
+            "results": results.iter().map(Measured::to_json).collect::<Vec<Value>>(),
+        });
+        shell.out.show("BenchReport", body, || {
+            let header = [
+                "OP",
+                "IN FLIGHT",
+                "OPS/S",
+                "P50",
+                "P99",
+                "P99.9",
+                "MAX",
+                "OPS",
+                "FAILED",
+            ];
+            format!(
+                "{}\n\n{} each after {} of warm-up, {} connections, {} nodes\n{LOOP}",
+                table(&header, results.iter().map(Measured::row)),
+                short(self.duration),
+                short(self.warm_up),
+                self.connections,
+                self.nodes
+            )
+        })?;
+        match results.iter().find_map(|one| one.last_error.as_ref()) {
+            None => Ok(()),
+            Some(error) => Err(Failure::new(
+                Exit::Other,
+                "bench",
+                format!("some requests failed; the last one: {error}"),
+                "look at the FAILED column; use fewer in flight, or look at the host's log",
+            )),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Finding the host to talk to: flags, then environment, then a context, then a running `dev`.
+//!
+//! Flags and environment are read together by the command line (flags win); each of the four parts
+//! that they leave open is taken from the context.
+
+use std::path::PathBuf;
+
+use maitred_client::{Client, Identity};
+
+use crate::args::Global;
+use crate::context::{self, Context};
+use crate::failure::{Exit, Failure};
+use crate::out::Out;
+
+/// What a verb needs of its surroundings.
+#[derive(Debug)]
+pub(crate) struct Shell {
+    pub(crate) out: Out,
+    pub(crate) global: Global,
+}
+
+/// Which host, and who this program is to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) identity: Identity,
+}
+
+impl Shell {
+    /// Connects to the host that the flags, the environment or a context name.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        self.connect(&self.target()?).await
+    }
+
+    /// Connects to `target`.
+    pub(crate) async fn connect(&self, target: &Target) -> Result<Client, Failure> {
+        let client = Client::builder()
+            .endpoints(target.endpoints.clone())
+            .identity(target.identity.clone())
+            .build_name(concat!("maitred-cli ", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(self.global.timeout)
+            .request_timeout(self.global.timeout)
+            .connect()
+            .await;
+        client.map_err(|error| {
+            let mut failure = Failure::from(error);
+            if failure.code == "no_answer" || failure.code == "no_connection" {
+                failure.message = format!(
+                    "cannot reach a host at {}: {}",
+                    target.endpoints.join(", "),
+                    failure.message
+                );
+            }
+            failure
+        })
+    }
+
+    /// Which host is meant.
+    pub(crate) fn target(&self) -> Result<Target, Failure> {
+        let global = &self.global;
+        let complete = !global.endpoint.is_empty()
+            && global.ca.is_some()
+            && global.cert.is_some()
+            && global.key.is_some();
+        let context = if complete { None } else { self.context()? };
+        let endpoints = match &context {
+            _ if !global.endpoint.is_empty() => global.endpoint.clone(),
+            Some(context) => context.endpoints.clone(),
+            None => return Err(no_host()),
+        };
+        let part = |given: &Option<PathBuf>, pick: fn(&Context) -> &PathBuf, flag: &str| {
+            let found = given
+                .clone()
+                .or_else(|| context.as_ref().map(pick).cloned());
+            found.ok_or_else(|| {
+                let help = "give --ca, --cert and --key (see `maitred cert --help` for how to make them), or --context";
+                let message = format!("there is no {flag} to connect with");
+                Failure::new(Exit::Auth, "no_certificate", message, help)
+            })
+        };
+        let ca = part(&global.ca, |context| &context.ca, "CA certificate (--ca)")?;
+        let cert = part(
+            &global.cert,
+            |context| &context.cert,
+            "certificate (--cert)",
+        )?;
+        let key = part(&global.key, |context| &context.key, "private key (--key)")?;
+        let identity = Identity::from_files(&ca, &cert, &key)?;
+        Ok(Target {
+            endpoints,
+            identity,
+        })
+    }
+
+    fn context(&self) -> Result<Option<Context>, Failure> {
+        if let Some(name) = &self.global.context {
+            return match context::find(name)? {
+                Some(found) => Ok(Some(found)),
+                None => Err(Failure::new(
+                    Exit::Unavailable,
+                    "no_context",
+                    format!("there is no context {name:?}"),
+                    format!(
+                        "write $XDG_CONFIG_HOME/maitred/contexts/{name}.toml with endpoints, ca, cert and key; `dev` is there while `maitred dev` runs"
+                    ),
+                )),
+            };
+        }
+        match context::find("default")? {
+            Some(found) => Ok(Some(found)),
+            None => context::find("dev"),
+        }
+    }
+}
+
+fn no_host() -> Failure {
+    Failure::new(
+        Exit::Unavailable,
+        "no_host",
+        "no host is known: no --endpoint, no context, and no `maitred dev` runs",
+        "start one with `maitred dev`, or name one with --endpoint HOST:PORT --ca FILE --cert FILE --key FILE",
+    )
+}

@@ -1,0 +1,228 @@
+//! The sample nodes of `dev`, and what a person may do to them: kill and drain.
+
+use std::time::{Duration, Instant};
+
+use maitred_client::{Client, Error};
+use maitred_protocol::NodeName;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::Dev;
+use super::rules::TYPES;
+use crate::failure::Failure;
+use crate::sample::{SampleNode, Spec};
+
+/// How long a killed node stays away.
+const AWAY: Duration = Duration::from_secs(10);
+/// Short enough that a person sees what happens to the processes of a killed node.
+const TTL: Duration = Duration::from_secs(5);
+/// Zones, and how much larger than the smallest their nodes are.
+const PLACES: [(&str, f64); 6] = [
+    ("eu", 1.5),
+    ("eu", 1.0),
+    ("us", 1.0),
+    ("us", 1.0),
+    ("ap", 1.0),
+    ("ap", 0.75),
+];
+
+/// A sample node and whether it is there.
+pub(crate) struct Member {
+    pub(crate) spec: Spec,
+    state: State,
+    /// Whether a drain was asked for.
+    pub(crate) drained: bool,
+}
+
+enum State {
+    Up(SampleNode),
+    /// Killed; comes back then.
+    Down(Instant),
+    /// Registering again.
+    Coming(JoinHandle<Result<SampleNode, Error>>),
+}
+
+pub(crate) struct Fleet {
+    client: Client,
+    pub(crate) members: Vec<Member>,
+}
+
+impl Fleet {
+    /// Registers all nodes, with about twice the capacity that the load needs.
+    pub(crate) async fn start(client: &Client, dev: &Dev) -> Result<Self, Failure> {
+        let specs = specs(usize::from(dev.nodes), dev.rate, dev.life);
+        let mut starting = JoinSet::new();
+        for (at, spec) in specs.into_iter().enumerate() {
+            let client = client.clone();
+            starting.spawn(async move { (at, SampleNode::start(&client, &spec).await, spec) });
+        }
+        let mut members = Vec::new();
+        for (at, node, spec) in starting.join_all().await {
+            let state = State::Up(node?);
+            let drained = false;
+            members.push((
+                at,
+                Member {
+                    spec,
+                    state,
+                    drained,
+                },
+            ));
+        }
+        members.sort_by_key(|(at, _)| *at);
+        Ok(Self {
+            client: client.clone(),
+            members: members.into_iter().map(|(_, member)| member).collect(),
+        })
+    }
+
+    /// Kills a node, or lets a killed one come back; says what was done.
+    pub(crate) fn kill(&mut self, at: usize) -> String {
+        let client = self.client.clone();
+        let Some(member) = self.members.get_mut(at) else {
+            return String::new();
+        };
+        let name = member.spec.name.clone();
+        match &member.state {
+            State::Up(node) => {
+                node.crash();
+                member.state = State::Down(Instant::now() + AWAY);
+                member.drained = false;
+                format!(
+                    "{name} killed: its lease of {} s runs out first, then its processes are dealt with",
+                    TTL.as_secs()
+                )
+            }
+            State::Down(_) => {
+                member.come_back(client);
+                format!("{name} comes back")
+            }
+            State::Coming(_) => format!("{name} is coming back"),
+        }
+    }
+
+    /// Drains a node, or ends that; says what was done.
+    pub(crate) async fn drain(&mut self, at: usize) -> String {
+        let Some(member) = self.members.get_mut(at) else {
+            return String::new();
+        };
+        let name = &member.spec.name;
+        let drained = !member.drained;
+        let done = match NodeName::new(name.as_str()) {
+            Ok(node) => self.client.cordon(&node, drained).await,
+            Err(error) => Err(error.into()),
+        };
+        match done {
+            Ok(_) => {
+                member.drained = drained;
+                if drained {
+                    format!("{name} drains: no new processes, those that it has run out")
+                } else {
+                    format!("{name} takes new processes again")
+                }
+            }
+            Err(error) => format!("{name}: {}", Failure::from(error).message),
+        }
+    }
+
+    /// Brings back those whose time has come; what went wrong, if something did.
+    pub(crate) async fn tick(&mut self) -> Option<String> {
+        let mut problem = None;
+        for member in &mut self.members {
+            match &mut member.state {
+                State::Down(until) if *until <= Instant::now() => {
+                    member.come_back(self.client.clone());
+                }
+                State::Coming(task) if task.is_finished() => match task.await {
+                    Ok(Ok(node)) => member.state = State::Up(node),
+                    Ok(Err(error)) => {
+                        let text = Failure::from(error).message;
+                        problem = Some(format!("{} does not come back: {text}", member.spec.name));
+                        member.state = State::Down(Instant::now() + AWAY);
+                    }
+                    Err(_) => member.state = State::Down(Instant::now() + AWAY),
+                },
+                _ => {}
+            }
+        }
+        problem
+    }
+
+    /// Says good-bye for all of them, at once.
+    pub(crate) async fn stop(self) {
+        let mut ending = JoinSet::new();
+        for member in self.members {
+            match member.state {
+                State::Up(node) => {
+                    ending.spawn(async move { node.shutdown().await });
+                }
+                State::Coming(task) => task.abort(),
+                State::Down(_) => {}
+            }
+        }
+        ending.join_all().await;
+    }
+}
+
+impl Member {
+    fn come_back(&mut self, client: Client) {
+        let spec = self.spec.clone();
+        self.state = State::Coming(tokio::spawn(async move {
+            SampleNode::start(&client, &spec).await
+        }));
+    }
+
+    /// Processes that it really runs; none when it is not there.
+    pub(crate) fn running(&self) -> Option<usize> {
+        match &self.state {
+            State::Up(node) => Some(node.running()),
+            State::Down(_) | State::Coming(_) => None,
+        }
+    }
+
+    /// Seconds until it comes back; none when it is there.
+    pub(crate) fn away(&self) -> Option<u64> {
+        match &self.state {
+            State::Up(_) => None,
+            State::Down(until) => {
+                Some(until.saturating_duration_since(Instant::now()).as_secs() + 1)
+            }
+            State::Coming(_) => Some(0),
+        }
+    }
+}
+
+fn specs(nodes: usize, rate: u32, life: Duration) -> Vec<Spec> {
+    let expected = f64::from(rate) * life.as_secs_f64();
+    let places: Vec<(&str, f64)> = PLACES.into_iter().cycle().take(nodes).collect();
+    let weights: f64 = places.iter().map(|(_, weight)| weight).sum();
+    let unit = (expected * 2.2 / weights).max(20.0);
+    let mut numbers = std::collections::BTreeMap::new();
+    let spec = |(zone, weight): (&str, f64)| {
+        let number = numbers.entry(zone.to_owned()).or_insert(0_u32);
+        *number += 1;
+        Spec {
+            name: format!("{zone}-{number}"),
+            zone: zone.to_owned(),
+            capacity: ((unit * weight) as u32).clamp(1, 1_000_000),
+            types: TYPES.map(|(name, ..)| name).to_vec(),
+            ttl: TTL,
+            life: Some(life),
+        }
+    };
+    places.into_iter().map(spec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fleet_has_room_for_the_load() {
+        let three = specs(3, 20, Duration::from_secs(12));
+        let names: Vec<&str> = three.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names, ["eu-1", "eu-2", "us-1"]);
+        let room: u32 = three.iter().map(|spec| spec.capacity).sum();
+        assert!(room > 2 * 240, "{room}");
+        assert_eq!(specs(14, 1, Duration::from_secs(1)).len(), 14);
+    }
+}

@@ -1,0 +1,160 @@
+//! `dev` without a terminal: a few lines or one JSON document, and an exit code for scripts.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::World;
+use crate::failure::{Exit, Failure};
+use crate::host::{self, Signals};
+use crate::out::{envelope, print};
+
+/// How often the selector is swapped.
+const SWAP: Duration = Duration::from_secs(1);
+/// How often there is a line to read.
+const LINE: Duration = Duration::from_secs(5);
+
+/// What a run came to.
+pub(crate) struct Summary {
+    json: serde_json::Value,
+    text: String,
+    creates: u64,
+    failures: u64,
+    last_error: Option<String>,
+}
+
+/// Runs until `end` or a signal, swapping selectors all the while.
+pub(crate) async fn run(
+    world: &mut World,
+    end: Option<Instant>,
+    signals: &mut Signals,
+    quiet: bool,
+) -> Result<(), Failure> {
+    if !quiet {
+        print(&world.banner().join("\n"))?;
+    }
+    let far = Instant::now() + Duration::from_secs(365 * 86_400);
+    let end = tokio::time::sleep_until(end.unwrap_or(far).into());
+    tokio::pin!(end);
+    let (mut swaps, mut lines) = (interval(SWAP), interval(LINE));
+    swaps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick of each comes at once, and is for nothing.
+    swaps.tick().await;
+    lines.tick().await;
+    loop {
+        tokio::select! {
+            () = &mut end => return Ok(()),
+            () = signals.next() => return Ok(()),
+            failed = world.embedded.running.failed() => return Err(host::broken(&failed)),
+            _ = swaps.tick() => {
+                if let Err(error) = world.rules.swap(&world.client).await {
+                    let text = format!("swapping the selector: {}", Failure::from(error).message);
+                    world.stats.failed(text);
+                }
+            }
+            _ = lines.tick(), if !quiet => print(&line(world))?,
+        }
+    }
+}
+
+fn line(world: &World) -> String {
+    let tally = world.stats.lock();
+    format!(
+        "{} creates, {} failed, p50 {} µs, p99 {} µs, {} swaps; {}",
+        tally.creates,
+        tally.failures,
+        tally.creates_us.value_at_quantile(0.5),
+        tally.creates_us.value_at_quantile(0.99),
+        world.rules.swaps,
+        world.rules.text(),
+    )
+}
+
+impl Summary {
+    /// Sums up, while everything but the load still runs.
+    pub(crate) async fn new(world: &World) -> Self {
+        let status = world.client.status().await.ok();
+        let tally = world.stats.lock();
+        let running = status.map(|status| status.running);
+        let first = tally.first.map(|first| first.duration_since(world.started));
+        let nodes: serde_json::Map<_, _> = world
+            .fleet
+            .members
+            .iter()
+            .map(|member| {
+                let name = &member.spec.name;
+                let placed = tally.by_node.get(name).copied().unwrap_or(0);
+                let node = json!({
+                    "placed": placed,
+                    "running": member.running(),
+                    "capacity": member.spec.capacity,
+                });
+                (name.clone(), node)
+            })
+            .collect();
+        let (creates, decisions) = (&tally.creates_us, &tally.decisions_us);
+        let json = json!({
+            "creates": tally.creates,
+            "failures": tally.failures,
+            "nodes": nodes,
+            "p50_us": creates.value_at_quantile(0.5),
+            "p99_us": creates.value_at_quantile(0.99),
+            "decision_p50_us": decisions.value_at_quantile(0.5),
+            "decision_p99_us": decisions.value_at_quantile(0.99),
+            "selectors": tally.by_selector,
+            "fallbacks": tally.fallbacks,
+            "swaps": world.rules.swaps,
+            "running": running,
+            "skipped": tally.skipped,
+            "first_placement_ms": first.map(|span| span.as_millis() as u64),
+            "seconds": world.started.elapsed().as_secs_f64(),
+            "last_error": tally.last_error,
+        });
+        let selectors: Vec<String> = tally
+            .by_selector
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        let text = format!(
+            "{} creates, {} failed, {} by a fallback; p50 {} µs, p99 {} µs; {} swaps\nplaced by  {}",
+            tally.creates,
+            tally.failures,
+            tally.fallbacks,
+            creates.value_at_quantile(0.5),
+            creates.value_at_quantile(0.99),
+            world.rules.swaps,
+            selectors.join(", "),
+        );
+        Self {
+            json,
+            text,
+            creates: tally.creates,
+            failures: tally.failures,
+            last_error: tally.last_error.clone(),
+        }
+    }
+}
+
+/// Says what came of it; a failure unless all went well.
+pub(crate) fn finish(summary: &Summary, json: bool) -> Result<(), Failure> {
+    if json {
+        print(&envelope("DevSummary", summary.json.clone()).to_string())?;
+    } else {
+        print(&summary.text)?;
+    }
+    if summary.creates > 0 && summary.failures == 0 {
+        return Ok(());
+    }
+    let (message, help) = match &summary.last_error {
+        Some(error) => (
+            format!("{} failed; the last one: {error}", summary.failures),
+            "run it with --log debug and look at the last lines",
+        ),
+        None => (
+            "nothing was created".to_owned(),
+            "give it more time with --for",
+        ),
+    };
+    Err(Failure::new(Exit::Other, "dev", message, help))
+}

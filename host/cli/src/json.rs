@@ -1,0 +1,287 @@
+//! The JSON form of everything that is shown: a contract with scripts.
+//!
+//! Holds: 64-bit numbers are strings (readers that use doubles would corrupt them), bytes are
+//! `{"utf8": …}` or `{"hex": …}`, unknown numbers are null, and within `"v": 1` fields are only added.
+
+use maitred_protocol::{
+    Attempt, Candidate, Chooser, Evidence, Explanation, Fallback, ModuleKind, ModuleRecord,
+    NodeRecord, OnNodeLost, Plan, ProcessRecord, ProcessState, Refusal, Status, TypeSpec, Why,
+};
+use serde_json::{Value, json};
+
+pub(crate) fn bytes(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!({ "utf8": text }),
+        Err(_) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            json!({ "hex": hex })
+        }
+    }
+}
+
+pub(crate) fn state(state: ProcessState) -> &'static str {
+    match state {
+        ProcessState::Starting => "starting",
+        ProcessState::Running => "running",
+        ProcessState::Pending => "pending",
+    }
+}
+
+pub(crate) fn fallback(fallback: Fallback) -> &'static str {
+    match fallback {
+        Fallback::LeastLoaded => "least-loaded",
+        Fallback::TwoChoices => "two-choices",
+        Fallback::Rendezvous => "rendezvous",
+    }
+}
+
+pub(crate) fn on_node_lost(what: OnNodeLost) -> &'static str {
+    match what {
+        OnNodeLost::Forget => "forget",
+        OnNodeLost::Recreate => "recreate",
+    }
+}
+
+pub(crate) fn module_kind(kind: ModuleKind) -> &'static str {
+    match kind {
+        ModuleKind::Selector => "selector",
+        ModuleKind::Callback => "callback",
+    }
+}
+
+fn pairs(pairs: &[(String, String)]) -> Value {
+    pairs
+        .iter()
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
+fn chooser(chooser: &Chooser) -> Value {
+    match chooser {
+        Chooser::Node => json!({ "by": "node" }),
+        Chooser::Selector {
+            name,
+            version,
+            digest,
+        } => json!({
+            "by": "selector",
+            "selector": name.as_str(),
+            "version": version,
+            "digest": digest.to_string(),
+        }),
+        Chooser::Fallback {
+            fallback: native,
+            selector,
+            cause,
+        } => json!({
+            "by": "fallback",
+            "fallback": fallback(*native),
+            "selector": selector.as_ref().map(|name| name.as_str()),
+            "cause": cause,
+        }),
+    }
+}
+
+pub(crate) fn why(why: &Why) -> Value {
+    json!({
+        "chooser": chooser(&why.chooser),
+        "seed": why.seed,
+        "micros": why.micros,
+        "candidates": why.candidates,
+    })
+}
+
+pub(crate) fn process(record: &ProcessRecord) -> Value {
+    json!({
+        "key": record.key.to_string(),
+        "type": record.key.type_name.as_str(),
+        "id": record.key.id.as_str(),
+        "state": state(record.state),
+        "node": record.node.as_str(),
+        "node_epoch": record.node_epoch.to_string(),
+        "address": record.address,
+        "incarnation": record.incarnation.to_string(),
+        "pid": record.pid,
+        "share": bytes(&record.share),
+        "revision": record.revision.to_string(),
+        "created_ms": record.created_ms.to_string(),
+        "attempt": record.attempt,
+        "args_bytes": record.args_bytes,
+        "demand": record.demand,
+        "group": record.group,
+        "why": why(&record.why),
+    })
+}
+
+pub(crate) fn node(node: &NodeRecord) -> Value {
+    let load = node.load.as_ref().map(|(load, age_ms)| {
+        json!({
+            "cpu": load.cpu,
+            "memory_free_mib": load.memory_free_mib,
+            "counters": load.counters.iter().map(|(name, value)| (name.clone(), json!(value)))
+                .collect::<serde_json::Map<_, _>>(),
+            "age_ms": age_ms,
+        })
+    });
+    json!({
+        "name": node.name.as_str(),
+        "state": node_state(node),
+        "epoch": node.epoch.to_string(),
+        "types": node.types.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+        "address": node.address,
+        "labels": pairs(&node.labels),
+        "capacity": node.capacity,
+        "used": node.used,
+        "processes": node.processes,
+        "share": bytes(&node.share),
+        "ttl_ms": node.ttl_ms,
+        "lease_left_ms": node.lease_left_ms,
+        "cordoned": node.cordoned,
+        "suspect": node.suspect,
+        "load": load,
+        "revision": node.revision.to_string(),
+    })
+}
+
+/// One word for a node's state: a missing sign of life matters more than a cordon.
+pub(crate) fn node_state(node: &NodeRecord) -> &'static str {
+    match (node.suspect, node.cordoned) {
+        (true, _) => "suspect",
+        (false, true) => "cordoned",
+        (false, false) => "ready",
+    }
+}
+
+pub(crate) fn module(module: &ModuleRecord) -> Value {
+    let version = |version: &maitred_protocol::ModuleVersion| {
+        json!({
+            "version": version.version,
+            "digest": version.digest.to_string(),
+            "bytes": version.bytes.to_string(),
+            "title": version.title,
+            "features": version.features,
+            "pushed_ms": version.pushed_ms.to_string(),
+        })
+    };
+    json!({
+        "name": module.name.as_str(),
+        "module_kind": module_kind(module.kind),
+        "active": module.active,
+        "previous": module.previous,
+        "config": module.config,
+        "activated": module.activated.to_string(),
+        "revision": module.revision.to_string(),
+        "versions": module.versions.iter().map(version).collect::<Vec<_>>(),
+    })
+}
+
+pub(crate) fn type_spec(spec: &TypeSpec) -> Value {
+    json!({
+        "name": spec.name.as_str(),
+        "selector": spec.selector.as_str(),
+        "callback": spec.callback.as_str(),
+        "fallback": fallback(spec.fallback),
+        "on_node_lost": on_node_lost(spec.on_node_lost),
+        "attempts": spec.attempts,
+        "back_off_ms": spec.back_off_ms,
+        "deadline_ms": spec.deadline_ms,
+        "revision": spec.revision.to_string(),
+    })
+}
+
+pub(crate) fn refusal(refusal: &Refusal) -> Value {
+    json!({ "node": refusal.node.as_str(), "reason": refusal.reason.to_string() })
+}
+
+pub(crate) fn attempt(attempt: &Attempt) -> Value {
+    json!({
+        "node": attempt.node.as_str(),
+        "incarnation": attempt.incarnation.to_string(),
+        "cause": attempt.cause,
+    })
+}
+
+fn candidate(candidate: &Candidate) -> Value {
+    json!({
+        "node": candidate.node.as_str(),
+        // serde_json writes NaN, an unknown feature, as null.
+        "values": candidate.values,
+        "chosen": candidate.chosen,
+    })
+}
+
+pub(crate) fn evidence(evidence: &Evidence) -> Value {
+    json!({
+        "why": why(&evidence.why),
+        "features": evidence.features,
+        "candidates": evidence.candidates.iter().map(candidate).collect::<Vec<_>>(),
+        "refusals": evidence.refusals.iter().map(refusal).collect::<Vec<_>>(),
+        "refusals_more": evidence.refusals_more,
+        "decided_ms": evidence.decided_ms.to_string(),
+    })
+}
+
+pub(crate) fn explanation(explanation: &Explanation) -> Value {
+    json!({
+        "process": process(&explanation.record),
+        "evidence": explanation.evidence.as_ref().map(evidence),
+    })
+}
+
+pub(crate) fn plan(plan: &Plan) -> Value {
+    json!({
+        "node": plan.node.as_ref().map(|node| node.as_str()),
+        "evidence": evidence(&plan.evidence),
+        "revision": plan.revision.to_string(),
+    })
+}
+
+pub(crate) fn status(status: &Status) -> Value {
+    let modules = |(name, reason): &(maitred_protocol::ModuleName, String)| json!({ "name": name.as_str(), "reason": reason });
+    json!({
+        "build": status.build,
+        "host": status.host.to_string(),
+        "role": status.role,
+        "leader": status.leader.map(|id| id.to_string()),
+        "voters": status.voters.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "term": status.term.to_string(),
+        "commit": status.commit.to_string(),
+        "applied": status.applied.to_string(),
+        "log_entries": status.log_entries.to_string(),
+        "snapshot": status.snapshot.to_string(),
+        "uptime_ms": status.uptime_ms.to_string(),
+        "nodes": status.nodes,
+        "running": status.running.to_string(),
+        "starting": status.starting.to_string(),
+        "pending": status.pending.to_string(),
+        "clients": status.clients,
+        "unavailable_modules": status.unavailable_modules.iter().map(modules).collect::<Vec<_>>(),
+        "fallbacks": status.fallbacks.to_string(),
+        "shedding": status.shedding,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_stay_readable_when_they_are_text() {
+        assert_eq!(bytes(b"lobby 3"), json!({ "utf8": "lobby 3" }));
+        assert_eq!(bytes(&[0xff, 1]), json!({ "hex": "ff01" }));
+    }
+
+    #[test]
+    fn large_numbers_and_unknown_features_survive() {
+        let one = Candidate {
+            node: maitred_protocol::NodeName::new("eu-1").unwrap(),
+            values: vec![1.5, f32::NAN],
+            chosen: true,
+        };
+        assert_eq!(candidate(&one)["values"], json!([1.5, null]));
+        let mut spec = TypeSpec::new(maitred_protocol::TypeName::new("room").unwrap());
+        spec.revision = maitred_protocol::Revision(u64::MAX);
+        assert_eq!(type_spec(&spec)["revision"], "18446744073709551615");
+    }
+}

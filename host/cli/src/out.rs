@@ -1,0 +1,200 @@
+//! How answers reach a person or a script: aligned tables, or one JSON document a line.
+//!
+//! Holds: results go to stdout, errors to stderr; nothing is coloured when `NO_COLOR` is set or the
+//! stream is no terminal; a reader that goes away ends the program quietly.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use crate::failure::{Exit, Failure};
+
+/// What output looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For scripts: one document a line, `"v": 1`, 64-bit numbers as strings.
+    Json,
+}
+
+/// Where a verb's answer goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Out {
+    pub(crate) format: Format,
+}
+
+impl Out {
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Shows one thing: `body` with `kind` for scripts, `text` for people.
+    pub(crate) fn show(
+        self,
+        kind: &str,
+        body: Value,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        match self.format {
+            Format::Json => print(&envelope(kind, body).to_string()),
+            Format::Table => print(&text()),
+        }
+    }
+
+    /// Shows several things as `items`.
+    pub(crate) fn list(
+        self,
+        kind: &str,
+        items: Vec<Value>,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        self.show(kind, json!({ "items": items }), text)
+    }
+
+    /// Says why a verb failed.
+    pub(crate) fn failure(self, failure: &Failure) {
+        let text = match self.format {
+            Format::Json => failure.to_json().to_string() + "\n",
+            Format::Table => human(failure),
+        };
+        // Nothing is left to be done when stderr is gone.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// Puts the version and the kind before the fields of `body`.
+pub(crate) fn envelope(kind: &str, body: Value) -> Value {
+    let mut document = json!({ "v": 1, "kind": kind });
+    if let (Some(document), Value::Object(fields)) = (document.as_object_mut(), body) {
+        document.extend(fields);
+    }
+    document
+}
+
+/// Whether `stream` wants colours.
+pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && stream.is_terminal()
+}
+
+fn human(failure: &Failure) -> String {
+    let theme = if colours(&std::io::stderr()) {
+        miette::GraphicalTheme::unicode()
+    } else {
+        miette::GraphicalTheme::unicode_nocolor()
+    };
+    let mut text = String::new();
+    let handler = miette::GraphicalReportHandler::new_themed(theme).with_width(100);
+    match handler.render_report(&mut text, failure) {
+        Ok(()) => text,
+        Err(_) => format!("{failure}\n  help: {}\n", failure.help),
+    }
+}
+
+/// Writes a line to stdout.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    let done = writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush());
+    match done {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Exit::Other,
+            "output",
+            format!("cannot write to standard output: {error}"),
+            "check where it is directed to",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Aligned columns without lines, as `kubectl` and `docker` print them.
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines: Vec<String> = table
+        .to_string()
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    lines.join("\n")
+}
+
+/// `key   value` lines.
+pub(crate) fn fields(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter()
+        .map(|(name, value)| format!("{name:width$}  {value}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// `850ms`, `12s`, `3m12s`, `5h02m`, `9d`.
+pub(crate) fn short(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0 => format!("{}ms", span.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// How long ago a time in milliseconds since 1970 was, by this machine's clock.
+pub(crate) fn ago(millis: u64) -> String {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    short(now.saturating_sub(Duration::from_millis(millis)))
+}
+
+/// A bar of `width` characters for a share from 0 to 1.
+pub(crate) fn bar(share: f64, width: usize) -> String {
+    let share = share.clamp(0.0, 1.0);
+    let full = (share * width as f64).round() as usize;
+    "█".repeat(full) + &"░".repeat(width - full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short() {
+        let of = |millis| short(Duration::from_millis(millis));
+        assert_eq!(of(850), "850ms");
+        assert_eq!(of(192_000), "3m12s");
+        assert_eq!(of(18_120_000), "5h02m");
+        assert_eq!(of(800_000_000), "9d");
+    }
+
+    #[test]
+    fn tables_are_aligned_and_have_no_trailing_blanks() {
+        let text = table(
+            &["NODE", "STATE"],
+            vec![
+                vec!["a".into(), "ready".into()],
+                vec!["longer".into(), "x".into()],
+            ],
+        );
+        assert_eq!(text, "NODE    STATE\na       ready\nlonger  x");
+    }
+
+    #[test]
+    fn bars_stay_within_their_width() {
+        assert_eq!(bar(0.5, 4), "██░░");
+        assert_eq!(bar(f64::NAN, 4).chars().count(), 4);
+        assert_eq!(bar(7.0, 4), "████");
+    }
+}

@@ -1,0 +1,238 @@
+//! `process get`, `ls` and `explain`: look things up.
+
+use clap::{Args, ValueEnum};
+use maitred_protocol::limits::PAGE_ITEMS_MAX;
+use maitred_protocol::{
+    Evidence, ListProcesses, NodeName, ProcessKey, ProcessRecord, ProcessState, TypeName,
+};
+use serde_json::{Value, json};
+
+use super::{chooser, placed, text};
+use crate::connect::Shell;
+use crate::failure::Failure;
+use crate::json as shape;
+use crate::out::{ago, table};
+
+/// Look a process up
+///
+/// The answer is linearizable: it contains every change that was acknowledged before. Exit code 3
+/// when there is no such process.
+///
+/// Example: maitred process get player/1001 -o json
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// Which
+    #[arg(value_name = "TYPE/ID")]
+    process: ProcessKey,
+    /// Take the host's own view, which may be old; the answer says its revision
+    #[arg(long)]
+    stale: bool,
+}
+
+impl Get {
+    pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        let client = shell.client().await?;
+        let found = if self.stale {
+            client.get_stale(&self.process).await?
+        } else {
+            client.get(&self.process).await?
+        };
+        let body = json!({
+            "process": shape::process(&found.record),
+            "read_revision": found.revision.to_string(),
+        });
+        shell.out.show("Process", body, || text(&found.record))?;
+        client.close().await;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum State {
+    /// Reserved on a node, being started
+    Starting,
+    /// Started, or registered by its node
+    Running,
+    /// Its node was lost; a new one is being sought
+    Pending,
+}
+
+/// List processes, in the order of type and id
+///
+/// Example: maitred process ls --type room --node eu-1
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// Only of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    type_name: Option<TypeName>,
+    /// Only ids that begin so; needs --type
+    #[arg(long, value_name = "TEXT", requires = "type_name")]
+    prefix: Option<String>,
+    /// Only on this node
+    #[arg(long, value_name = "NODE")]
+    node: Option<NodeName>,
+    /// Only in this state
+    #[arg(long, value_enum)]
+    state: Option<State>,
+    /// Only after this one: where the page before ended
+    #[arg(long, value_name = "TYPE/ID")]
+    after: Option<ProcessKey>,
+    /// Processes to show, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE_ITEMS_MAX)))]
+    limit: u32,
+    /// Show all, page by page
+    #[arg(long, conflicts_with_all = ["limit", "after"])]
+    all: bool,
+}
+
+impl Ls {
+    pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        let list = ListProcesses {
+            type_name: self.type_name.clone(),
+            id_prefix: self.prefix.clone(),
+            node: self.node.clone(),
+            state: self.state.map(|state| match state {
+                State::Starting => ProcessState::Starting,
+                State::Running => ProcessState::Running,
+                State::Pending => ProcessState::Pending,
+            }),
+            after: self.after.clone(),
+            limit: if self.all { 0 } else { self.limit },
+        };
+        let client = shell.client().await?;
+        let (items, next, revision) = if self.all {
+            (client.list_all(list).await?, None, None)
+        } else {
+            let page = client.list(list).await?;
+            (page.items, page.next, Some(page.revision))
+        };
+        let body = json!({
+            "items": items.iter().map(shape::process).collect::<Vec<_>>(),
+            "next": next.as_ref().map(ToString::to_string),
+            "read_revision": revision.map(|at| at.to_string()),
+        });
+        shell.out.show("ProcessList", body, || {
+            let mut text = rows(&items);
+            if let Some(next) = &next {
+                text += &format!("\nmore: --after '{next}', or --all");
+            }
+            text
+        })?;
+        client.close().await;
+        Ok(())
+    }
+}
+
+fn rows(items: &[ProcessRecord]) -> String {
+    let row = |record: &ProcessRecord| {
+        vec![
+            record.key.to_string(),
+            shape::state(record.state).to_owned(),
+            record.node.to_string(),
+            record.pid.clone(),
+            record.incarnation.to_string(),
+            chooser(&record.why.chooser),
+            ago(record.created_ms),
+        ]
+    };
+    let header = [
+        "PROCESS",
+        "STATE",
+        "NODE",
+        "PID",
+        "INCARNATION",
+        "PLACED BY",
+        "AGE",
+    ];
+    table(&header, items.iter().map(row))
+}
+
+/// Show why a process is where it is: every node, what the selector saw of it, or why it was out
+///
+/// Example: maitred process explain player/1001
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Which
+    #[arg(value_name = "TYPE/ID")]
+    process: ProcessKey,
+}
+
+impl Explain {
+    pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        let client = shell.client().await?;
+        let explained = client.explain(&self.process).await?;
+        let body: Value = shape::explanation(&explained);
+        shell.out.show("Explanation", body, || {
+            let record = &explained.record;
+            let head = format!(
+                "{} is on {}\nby {}",
+                record.key,
+                record.node,
+                placed(&record.why)
+            );
+            match &explained.evidence {
+                Some(evidence) => format!(
+                    "{head}, {} ago\n\n{}",
+                    ago(evidence.decided_ms),
+                    decision(evidence)
+                ),
+                None => format!("{head}\n\nthe host no longer has what the decision was made from"),
+            }
+        })?;
+        client.close().await;
+        Ok(())
+    }
+}
+
+/// What a decision was made from, node by node.
+pub(crate) fn decision(evidence: &Evidence) -> String {
+    let mut header = vec!["NODE", "RESULT"];
+    header.extend(evidence.features.iter().map(String::as_str));
+    header.push("REASON");
+    let offered = evidence.candidates.iter().map(|candidate| {
+        let result = if candidate.chosen {
+            "chosen"
+        } else {
+            "offered"
+        };
+        let mut row = vec![candidate.node.to_string(), result.to_owned()];
+        row.extend(candidate.values.iter().map(|value| figure(*value)));
+        row.resize(header.len(), String::new());
+        row
+    });
+    let refused = evidence.refusals.iter().map(|refusal| {
+        let mut row = vec![refusal.node.to_string(), "out".to_owned()];
+        row.resize(header.len() - 1, String::new());
+        row.push(refusal.reason.to_string());
+        row
+    });
+    let mut text = table(&header, offered.chain(refused));
+    if evidence.refusals_more > 0 {
+        text += &format!("\nand {} more nodes that were out", evidence.refusals_more);
+    }
+    text
+}
+
+/// A feature's value: whole numbers without decimals, `?` for an unknown one.
+pub(crate) fn figure(value: f32) -> String {
+    if value.is_nan() {
+        "?".to_owned()
+    } else if value.fract() == 0.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.3}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!(figure(12.0), "12");
+        assert_eq!(figure(0.25), "0.250");
+        assert_eq!(figure(f32::NAN), "?");
+    }
+}

@@ -1,0 +1,207 @@
+//! `serve`: one host, in the foreground, until a signal ends it.
+//!
+//! Settings come from a TOML file, then the environment, then flags; later ones win.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use maitred_server::{Running, Server, ServerConfig};
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use crate::connect::Shell;
+use crate::failure::{Exit, Failure};
+use crate::host::{self, Signals};
+
+const AFTER: &str = "\
+Settings that only the configuration file has, with their defaults:
+  standard_modules = true         give a new group the standard selectors and the callback `start`
+  allow_large_modules = false     modules of up to 24 MiB instead of 4 MiB
+  connections_max = 20000         connections at a time
+  shutdown_ms = 5000              how long answers under way may take at shutdown
+  decisions_bytes = 67108864      decisions kept for `explain`
+  snapshot = { entries = 200000, bytes = 134217728 }   a snapshot after this much of log
+  disk = { low_bytes, low_percent, full_bytes }        when creates are shed, and when nothing is written
+  guests = { memory_bytes, select_ms, describe_ms, spawn_ms, … }   what modules may use
+The fields of the flags are data_dir, listen, http, host and tls = { ca, cert, key }.
+
+Example: maitred cert init --dir certs
+         maitred serve --data-dir data --ca certs/ca.pem --cert certs/host.pem --key certs/host.key";
+
+/// Run a host until SIGTERM or SIGINT; a second signal ends it at once
+///
+/// The host's certificate is given with --ca, --cert and --key. The file is read first, then the
+/// environment, then the flags; later ones win.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Serve {
+    /// A TOML file with settings
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "MAITRED_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    /// The folder for everything durable; made when it is not there
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "MAITRED_DATA_DIR",
+        hide_env_values = true
+    )]
+    data_dir: Option<PathBuf>,
+    /// The UDP address for clients and nodes; port 0 for any free one [default: 127.0.0.1:4600]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "MAITRED_LISTEN",
+        hide_env_values = true
+    )]
+    listen: Option<SocketAddr>,
+    /// The TCP address of /metrics, /livez and /readyz, which ask nobody who they are [default: none]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "MAITRED_HTTP",
+        hide_env_values = true
+    )]
+    http: Option<SocketAddr>,
+    /// This host's number in its group, from 1 [default: 1]
+    #[arg(long, value_name = "N", env = "MAITRED_HOST", hide_env_values = true)]
+    host: Option<u64>,
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as maitred_server=debug
+    #[arg(
+        long,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "MAITRED_LOG",
+        hide_env_values = true
+    )]
+    log: String,
+    /// What log lines look like
+    #[arg(
+        long,
+        value_enum,
+        default_value = "text",
+        env = "MAITRED_LOG_FORMAT",
+        hide_env_values = true
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line for people
+    Text,
+    /// An object a line
+    Json,
+}
+
+impl Serve {
+    pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        start_log(&self.log, self.log_format)?;
+        let config = self.settings(shell)?;
+        let data = config.data_dir.clone();
+        let mut signals = Signals::new()?;
+        let running = tokio::select! {
+            started = Server::start(config) => started.map_err(host::not_started)?,
+            () = signals.next() => return Ok(()),
+        };
+        tokio::select! {
+            ready = running.ready() => ready.map_err(|failed| host::broken(&failed))?,
+            () = signals.next() => return stop(running, &mut signals).await,
+        }
+        self.banner(shell, &running, &data)?;
+        tokio::select! {
+            () = signals.next() => stop(running, &mut signals).await,
+            failed = running.failed() => Err(host::broken(&failed)),
+        }
+    }
+
+    /// The file, then the environment and the flags, which the command line reads together.
+    fn settings(&self, shell: &Shell) -> Result<ServerConfig, Failure> {
+        let mut config = match &self.config {
+            Some(path) => ServerConfig::from_file(path).map_err(host::unusable)?,
+            None => ServerConfig::default(),
+        };
+        let global = &shell.global;
+        if let Some(path) = &self.data_dir {
+            config.data_dir = path.clone();
+        }
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.http = self.http.or(config.http);
+        config.host = self.host.unwrap_or(config.host);
+        for (given, field) in [
+            (&global.ca, &mut config.tls.ca),
+            (&global.cert, &mut config.tls.cert),
+            (&global.key, &mut config.tls.key),
+        ] {
+            if let Some(path) = given {
+                *field = path.clone();
+            }
+        }
+        config.build = concat!("maitred ", env!("CARGO_PKG_VERSION")).to_owned();
+        config.validate().map_err(host::unusable)?;
+        Ok(config)
+    }
+
+    fn banner(
+        &self,
+        shell: &Shell,
+        running: &Running,
+        data: &std::path::Path,
+    ) -> Result<(), Failure> {
+        let (address, http) = (running.local_addr(), running.http_addr());
+        let body = json!({
+            "address": address.to_string(),
+            "http": http.map(|address| address.to_string()),
+            "data_dir": data.display().to_string(),
+            "pid": std::process::id(),
+        });
+        shell.out.show("Ready", body, || {
+            let metrics = http.map_or("off (--http IP:PORT)".to_owned(), |address| {
+                format!("http://{address}/metrics")
+            });
+            format!(
+                "maitred {} is ready\n  address  {address} (QUIC, UDP)\n  data     {}\n  metrics  {metrics}\n  connect  maitred status --endpoint {address} --ca … --cert … --key …   (`maitred cert issue --help`)",
+                env!("CARGO_PKG_VERSION"),
+                data.display(),
+            )
+        })
+    }
+}
+
+/// Shuts down in order, or at once when a second signal comes.
+async fn stop(running: Running, signals: &mut Signals) -> Result<(), Failure> {
+    tracing::info!("shutting down; a second signal ends at once");
+    tokio::select! {
+        stopped = running.shutdown() => stopped.map_err(|failed| host::broken(&failed)),
+        () = signals.next() => Err(Failure::new(
+            Exit::Other,
+            "interrupted",
+            "ended by a second signal before everything was closed",
+            "nothing acknowledged is lost; the next start recovers as after a crash",
+        )),
+    }
+}
+
+/// Sends logs to stderr.
+pub(crate) fn start_log(filter: &str, format: LogFormat) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        let help = "a filter is a level (info), or target=level pairs: warn,maitred_server=debug";
+        Failure::usage(format!("the log filter is not valid: {error}"), help)
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(crate::out::colours(&std::io::stderr()));
+    let started = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    // Only a second call in one process can fail, and the first log then goes on.
+    let _ = started;
+    Ok(())
+}
