@@ -7,7 +7,7 @@
 //! - the hard state and the start are in the newest files, so old files hold dead entries only and
 //!   are removed without being rewritten;
 //! - opening reads everything back: what is given to the replica is what was acknowledged, or there
-//!   is an error ([`crate::log_scan`] says what a broken record means).
+//!   is an error (`log_scan` says what a broken record means).
 //!
 //! **A failed fsync panics**, in the engine: the kernel may have dropped the pages, so nothing can be
 //! retried. The thread that owns the log must take its process with it.
