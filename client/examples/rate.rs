@@ -91,7 +91,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = endpoint.local_addr()?;
     let handler = |connection: Connection| async move {
         if let Err(error) = host(connection).await {
-            eprintln!("host: {error}");
+            // The client's farewell is one of them.
+            eprintln!("the host's side ended: {error}");
         }
     };
     let handlers: Vec<(Alpn, Arc<dyn Handler>)> = vec![(Alpn::Client, Arc::new(handler))];

@@ -3,7 +3,7 @@
 //! It takes inputs with the time and returns effects; it owns no clock, socket or task, so that a
 //! simulator can drive it. What holds:
 //! - of a key at most one life runs here, and incarnations only grow; a repeated start of the same
-//!   one is answered the same; a life that is over never begins again ([`crate::tombstones`]);
+//!   one is answered the same; a life that is over never begins again (`tombstones.rs`);
 //! - a command of a Raft term lower than one seen is refused;
 //! - the lease ends at `send time of the last acknowledged keep-alive + ttl·(1−ρ) − margin`, and
 //!   then everything is stopped before anything new is started;

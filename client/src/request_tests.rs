@@ -8,9 +8,11 @@ use std::time::Duration;
 use maitred_protocol::{
     Chooser, ClientId, Incarnation, ListProcesses, ModuleKind, ModuleName, NodeEpoch, NodeName,
     ProcessKey, ProcessRecord, ProcessState, Rejection, Request, RequestId, Response, Revision,
-    Unavailable, UploadStage, Why,
+    Unavailable, UploadStage, Why, codec,
 };
-use maitred_transport::{Authority, IssueKind, LinkError};
+use maitred_transport::{
+    Alpn, Authority, Connection, Endpoint, Handler, IssueKind, Limits, LinkError, serve,
+};
 use tokio::net::UdpSocket;
 
 use crate::fake_host::FakeHost;
@@ -325,6 +327,37 @@ async fn a_host_that_falls_silent_is_given_up_and_another_way_is_tried() {
     assert!(matches!(request, Request::DelProcess { .. }), "{request:?}");
     peer.reply(id, &DONE);
     second.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_host_of_another_version_is_fatal_and_names_both() {
+    let authority = Authority::generate("test").unwrap();
+    let identity = authority.identity("host", IssueKind::Host, 1).unwrap();
+    let any = (Ipv4Addr::LOCALHOST, 0).into();
+    let port = Endpoint::server(any, &identity, &[Alpn::Client], Limits::default()).unwrap();
+    let address = port.local_addr().unwrap();
+    let handler = |connection: Connection| async move {
+        let (mut send, _receive) = connection.accept_bi().await.unwrap();
+        let mut frame = Vec::new();
+        codec::encode(0, &DONE, &mut frame).unwrap();
+        frame[4] = codec::VERSION + 1;
+        send.write_all(&frame).await.unwrap();
+        connection.closed().await;
+    };
+    let handlers: Vec<(Alpn, Arc<dyn Handler>)> = vec![(Alpn::Client, Arc::new(handler))];
+    let served = tokio::spawn(async move {
+        serve(&port, handlers, std::future::pending(), Duration::ZERO).await;
+    });
+    let identity = authority.identity("node", IssueKind::Client, 1).unwrap();
+    let client = Client::builder().endpoint(address.to_string());
+    let error = client.identity(identity).connect().await.unwrap_err();
+    assert!(!error.is_tls(), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("version 2") && text.contains("version 1"),
+        "{text}"
+    );
+    served.abort();
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ pub enum SpawnError {
 /// What happens to a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// Nothing but the passing of time. Due at [`Agent::next_us`].
+    /// Nothing but the passing of time. Due at [`super::Agent::next_us`].
     Tick,
     /// A host commands something; the answer will carry the same tag.
     Command(u64, NodeCommand),

@@ -24,8 +24,12 @@ struct Host {
 
 impl Host {
     fn start(identity: &Identity, handler: impl Handler) -> Self {
+        Self::limited(identity, handler, Limits::default())
+    }
+
+    fn limited(identity: &Identity, handler: impl Handler, limits: Limits) -> Self {
         let any = (Ipv4Addr::LOCALHOST, 0).into();
-        let endpoint = Endpoint::server(any, identity, &[Alpn::Client], Limits::default()).unwrap();
+        let endpoint = Endpoint::server(any, identity, &[Alpn::Client], limits).unwrap();
         let address = endpoint.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let handlers: Vec<(Alpn, Arc<dyn Handler>)> = vec![(Alpn::Client, Arc::new(handler))];
@@ -354,4 +358,30 @@ async fn a_port_in_use_is_named() {
         text.contains(&address.to_string()) && text.contains("choose another"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn under_load_callers_prove_their_address_and_past_the_limit_they_are_refused() {
+    let (_, host, client) = group();
+    let busy = Limits {
+        handshakes_soft: 0,
+        ..Limits::default()
+    };
+    let loaded = Host::limited(&host, echo, busy);
+    // The Retry and the second try happen inside of this call.
+    let (_endpoint, connection) = call(&loaded, &client).await;
+    close(&connection, CloseCode::Done, "");
+    loaded.stop().await;
+
+    let full = Limits {
+        connections_max: 0,
+        ..Limits::default()
+    };
+    let full = Host::limited(&host, echo, full);
+    let endpoint = Endpoint::client(&client).unwrap();
+    let called = endpoint.connect(full.address, Alpn::Client, PATIENCE).await;
+    let error = called.unwrap_err();
+    assert_eq!(error, LinkError::Refused);
+    assert!(!error.is_fatal());
+    full.stop().await;
 }
