@@ -84,6 +84,8 @@ impl Compiler {
     fn run(&self, component: &[u8]) -> io::Result<Outcome> {
         let mut child = Command::new(&self.command.program)
             .args(&self.command.args)
+            // What a mistake in the compiler could give away is not there.
+            .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -170,6 +172,12 @@ impl Compiler {
         }
         if outcome.complaint.is_empty() {
             return format!("the compiler ended with {status}");
+        }
+        if outcome.complaint.contains("component model async") {
+            return format!(
+                "{}; guests are synchronous: build it without async (componentize-qjs: --sync)",
+                outcome.complaint
+            );
         }
         outcome.complaint.clone()
     }

@@ -7,7 +7,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use wasmtime::{
@@ -110,7 +110,7 @@ pub(crate) fn fingerprint(engine: &Engine) -> [u8; 32] {
 
 /// Starts the clock of the deadlines: a plain thread, because a busy runtime must not stop it. It
 /// ends when the engine is gone.
-pub(crate) fn tick(engine: EngineWeak) -> Result<(), SandboxError> {
+pub(crate) fn tick(engine: EngineWeak) -> Result<JoinHandle<()>, SandboxError> {
     let tick = Duration::from_millis(limits::TICK_MS);
     let run = move || {
         let mut next = Instant::now() + tick;
@@ -131,7 +131,6 @@ pub(crate) fn tick(engine: EngineWeak) -> Result<(), SandboxError> {
     thread::Builder::new()
         .name("guest-clock".to_owned())
         .spawn(run)
-        .map(drop)
         .map_err(SandboxError::Thread)
 }
 
@@ -143,6 +142,15 @@ mod tests {
     fn the_pool_does_not_change_the_code() {
         let running = running(&Limits::default()).unwrap();
         assert_eq!(fingerprint(&running), fingerprint(&compiling().unwrap()));
+    }
+
+    #[test]
+    fn the_clock_ends_with_the_engine() {
+        let engine = compiling().unwrap();
+        let clock = tick(engine.weak()).unwrap();
+        assert!(!clock.is_finished());
+        drop(engine);
+        clock.join().unwrap();
     }
 
     #[test]

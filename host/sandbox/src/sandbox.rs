@@ -73,7 +73,8 @@ impl Sandbox {
         let mut callbacks = Linker::new(&engine);
         CallbackModule::add_to_linker::<_, HasSelf<_>>(&mut callbacks, |guest| guest)
             .map_err(linked)?;
-        engine::tick(engine.weak())?;
+        // Not waited for: it ends with the engine.
+        drop(engine::tick(engine.weak())?);
         let compiler = Compiler::new(compiler, limits.compile.clone());
         Ok(Arc::new(Self {
             limits: Arc::new(limits),

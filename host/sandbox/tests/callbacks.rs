@@ -215,13 +215,17 @@ async fn a_node_that_never_answers_costs_the_deadline_and_no_more() {
 
 #[tokio::test]
 async fn computing_is_cut_and_waiting_is_not_counted() {
-    let reason = bad_luck("(loop $ever (br $ever))", Limits::default()).await;
+    let limits = || Limits {
+        spawn_ms: 100,
+        ..patient()
+    };
+    let reason = bad_luck("(loop $ever (br $ever))", limits()).await;
     assert_eq!(
         reason,
-        "callback starter@3 spawn computed for more than 50 ms (limit spawn_ms)"
+        "callback starter@3 spawn computed for more than 100 ms (limit spawn_ms)"
     );
-    // Waits for six times what it may compute, between two short computations.
-    let bench = bench(Limits::default());
+    // Waits for three times what it may compute, between two short computations.
+    let bench = bench(limits());
     let guest = Parts {
         imports: START,
         body: format!(
@@ -246,9 +250,9 @@ async fn computing_is_cut_and_waiting_is_not_counted() {
 
 #[tokio::test]
 async fn a_callback_that_computes_does_not_hold_the_runtime() {
-    // One thread: a spawn that computes for its 200 ms must let another one pass.
+    // One thread: a spawn that computes for its 500 ms must let another one pass.
     let bench = bench(Limits {
-        spawn_ms: 200,
+        spawn_ms: 500,
         ..patient()
     });
     let (callbacks, module) = callbacks(&bench, &unlucky("(loop $ever (br $ever))"));
@@ -303,6 +307,49 @@ async fn a_callback_that_fails_is_named_and_replaced() {
             "the payload has 65537 bytes, of at most 65536".to_owned()
         ))
     );
+}
+
+#[tokio::test]
+async fn a_fiber_ends_at_its_stack_and_an_instance_at_its_memory() {
+    let deeper = |parts: Parts| {
+        let body = format!(
+            "(if (i32.eq (i32.load offset=60 (local.get $args)) (i32.const 13)) (then (call $worse))) {}",
+            start(1_000)
+        );
+        Parts {
+            imports: START,
+            body,
+            ..parts
+        }
+        .callback()
+    };
+    let recursion = Parts {
+        items: "(func $worse (call $worse))".to_owned(),
+        ..Parts::default()
+    };
+    let allocation = Parts {
+        items: "(func $worse (loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable)".to_owned(),
+        ..Parts::default()
+    };
+    for (parts, limit) in [
+        (recursion, "(limit stack_bytes)"),
+        (allocation, "(limit memory_bytes)"),
+    ] {
+        let bench = bench(patient());
+        let (callbacks, module) = callbacks(&bench, &deeper(parts));
+        let node = node(Answer::Now(Ok(started())));
+        for _ in 0..3 {
+            let answer = callbacks.spawn(job(&module, 13, LONG), node.clone()).await;
+            assert!(
+                matches!(&answer, Err(SpawnFailure::Elsewhere(reason)) if reason.contains(limit)),
+                "{answer:?}"
+            );
+            assert_eq!(
+                callbacks.spawn(job(&module, 1, LONG), node.clone()).await,
+                Ok(started())
+            );
+        }
+    }
 }
 
 #[tokio::test]

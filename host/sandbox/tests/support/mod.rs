@@ -44,6 +44,7 @@ pub fn patient() -> Limits {
     Limits {
         select_ms: 50,
         describe_ms: 1_000,
+        spawn_ms: 500,
         ..Limits::default()
     }
 }
