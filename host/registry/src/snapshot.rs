@@ -37,7 +37,7 @@ pub struct Snapshot {
     index: u64,
     time_ms: u64,
     shards: Vec<Arc<Shard>>,
-    nodes: BTreeMap<NodeName, Node>,
+    nodes: Vec<NodeMirror>,
     cordoned: BTreeSet<NodeName>,
     modules: BTreeMap<ModuleName, Module>,
     types: BTreeMap<TypeName, Arc<TypeSpec>>,
@@ -79,7 +79,7 @@ enum Chunk {
     },
 }
 
-#[derive(Archive, Serialize, Deserialize)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
 struct NodeMirror {
     name: NodeName,
     epoch: NodeEpoch,
@@ -182,7 +182,8 @@ impl Registry {
             index: self.applied,
             time_ms: self.time_ms,
             shards: self.processes.shards(),
-            nodes: self.nodes.clone(),
+            // Not the nodes themselves: their indices are as large as the process table.
+            nodes: self.nodes.values().map(NodeMirror::from).collect(),
             cordoned: self.cordoned.clone(),
             modules: self.modules.clone(),
             types: self.types.clone(),
@@ -210,9 +211,7 @@ impl Snapshot {
             time_ms: self.time_ms,
             fleet_revision: self.index,
         })?;
-        put(&Chunk::Nodes(
-            self.nodes.values().map(NodeMirror::from).collect(),
-        ))?;
+        put(&Chunk::Nodes(self.nodes.clone()))?;
         put(&Chunk::Cordoned(self.cordoned.iter().cloned().collect()))?;
         put(&Chunk::Modules(
             self.modules.iter().map(ModuleMirror::from).collect(),
