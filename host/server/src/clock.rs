@@ -1,0 +1,27 @@
+//! The host's clocks: the only place of this crate that reads the time for the replica.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use maitred_replica::Now;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Microseconds of the boot-time clock: it never goes back, and counts while the machine sleeps, so
+/// that a lease does not outlive a suspended laptop or a paused virtual machine.
+pub(crate) fn mono_us() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// Milliseconds since 1970; 0 on a machine that believes to be before that.
+pub(crate) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Both at once.
+pub(crate) fn now() -> Now {
+    Now {
+        mono_us: mono_us(),
+        wall_ms: wall_ms(),
+    }
+}

@@ -1,0 +1,87 @@
+//! What the parts of one running host share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use maitred_protocol::{Response, Status};
+use maitred_replica::Answer;
+use maitred_sandbox::{Lanes, Sandbox};
+use maitred_storage::Blobs;
+use tokio::sync::{Semaphore, watch};
+
+use crate::callback_runner::Runner;
+use crate::critical::Alarm;
+use crate::inbox::Inbox;
+use crate::metrics::Metrics;
+use crate::module_service::Modules;
+use crate::nodes::Nodes;
+use crate::router::Router;
+
+/// Uploads that are being received at a time, on all connections: each holds its bytes.
+pub(crate) const UPLOADS_MAX: usize = 8;
+/// Uploads that are being looked at by the sandbox at a time.
+pub(crate) const INSPECTIONS_MAX: usize = 2;
+
+/// One host's parts. None of them knows how it was started.
+pub(crate) struct Host {
+    pub(crate) build: String,
+    pub(crate) number: u64,
+    pub(crate) upload_bytes: u64,
+    /// How long answers under way may take when the host shuts down.
+    pub(crate) patience: Duration,
+    pub(crate) started: Instant,
+    pub(crate) alarm: Alarm,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) modules: Arc<Modules>,
+    pub(crate) runner: Runner,
+    pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) lanes: Lanes,
+    pub(crate) blobs: Blobs,
+    /// Permits for [`UPLOADS_MAX`].
+    pub(crate) uploads: Semaphore,
+    /// Permits for [`INSPECTIONS_MAX`].
+    pub(crate) inspections: Semaphore,
+    /// True once the host leads and its standard modules are active.
+    pub(crate) ready: watch::Sender<bool>,
+    /// True once the host is shutting down.
+    pub(crate) stopping: watch::Sender<bool>,
+    /// Whether the log cannot be written for want of room.
+    pub(crate) disk_full: Arc<AtomicBool>,
+}
+
+impl Host {
+    /// As the client will see it, with what only the server knows.
+    pub(crate) fn spell_out(&self, answer: Answer) -> Response {
+        let mut response = answer.into_response();
+        if let Response::Status(status) = &mut response {
+            self.complete(status);
+        }
+        response
+    }
+
+    fn complete(&self, status: &mut Status) {
+        status.uptime_ms = self.started.elapsed().as_millis() as u64;
+        status.unavailable_modules = self.modules.unavailable();
+        let lanes = self.lanes.counters();
+        status.fallbacks = lanes.iter().map(|lane| lane.fallbacks.total()).sum();
+        if self.disk_is_full() {
+            let full = "the disk is full: nothing can be written until there is room";
+            status.shedding = Some(full.to_owned());
+        }
+    }
+
+    pub(crate) fn disk_is_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the host shuts down.
+    pub(crate) async fn stopping(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender lives in `self`.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+}

@@ -1,0 +1,280 @@
+//! What a host counts: a documented field is a metric, and its documentation is the help text.
+//!
+//! Counters are added to without order and without locks. The text is Prometheus' format 0.0.4; what
+//! others count (lanes, callbacks, the replica) is asked for when the text is made.
+
+use std::fmt::{Display, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use maitred_protocol::Status;
+
+use crate::host::Host;
+
+macro_rules! counters {
+    ($(#[$struct_doc:meta])* $name:ident { $(#[doc = $doc:literal] $field:ident,)* }) => {
+        $(#[$struct_doc])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $name {
+            $(#[doc = $doc] pub(crate) $field: AtomicU64,)*
+        }
+
+        impl $name {
+            fn write(&self, text: &mut Text) {
+                $(text.one(
+                    concat!("maitred_", stringify!($field), "_total"),
+                    "counter",
+                    $doc,
+                    self.$field.load(Ordering::Relaxed),
+                );)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Counted since the host started.
+    Metrics {
+        #[doc = "Connections of clients that were greeted."]
+        connections,
+        #[doc = "Connections closed because what came was not the protocol."]
+        connections_malformed,
+        #[doc = "Requests read from clients."]
+        requests,
+        #[doc = "Requests refused because too much was under way."]
+        requests_overloaded,
+        #[doc = "Requests refused because a field was out of bounds."]
+        requests_invalid,
+        #[doc = "Keep-alives of nodes handed to the replica."]
+        keep_alives,
+        #[doc = "Keep-alives ignored: another connection's session, too many, or malformed."]
+        keep_alives_ignored,
+        #[doc = "Acknowledgements of keep-alives that could not be sent."]
+        keep_alive_acks_lost,
+        #[doc = "Commands for nodes, tombstones included."]
+        node_commands,
+        #[doc = "Answers of nodes that nobody waited for."]
+        node_answers_unknown,
+        #[doc = "Spawns begun."]
+        spawns,
+        #[doc = "Spawns whose node started the process."]
+        spawns_started,
+        #[doc = "Modules that were uploaded and accepted."]
+        uploads,
+        #[doc = "Uploads that were rejected or broken off."]
+        uploads_rejected,
+        #[doc = "Turns of the replica."]
+        replica_turns,
+        #[doc = "Inputs that the replica took."]
+        replica_inputs,
+        #[doc = "Durable writes of the log."]
+        log_writes,
+        #[doc = "Entries written to the log."]
+        log_entries,
+        #[doc = "Microseconds spent in durable writes of the log."]
+        log_write_micros,
+        #[doc = "Times that the log could not be written because the disk was full."]
+        log_writes_disk_full,
+        #[doc = "Snapshots written."]
+        snapshots,
+        #[doc = "Snapshots that could not be written."]
+        snapshots_failed,
+        #[doc = "Decisions whose evidence was not kept because too many came at once or the disk refused."]
+        decisions_dropped,
+    }
+}
+
+impl Metrics {
+    /// Adds one.
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A text in the making.
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let help = help.trim();
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.head(name, kind, help);
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+
+    fn labelled(&mut self, name: &str, labels: impl Display, value: impl Display) {
+        let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
+    }
+}
+
+/// Everything that a host counts, as Prometheus reads it. `status` is the replica's own view, when
+/// it answered.
+pub(crate) fn text(host: &Host, status: Option<&Status>) -> String {
+    let mut text = Text(String::with_capacity(8 << 10));
+    let gauge = "gauge";
+    text.one(
+        "maitred_uptime_seconds",
+        gauge,
+        "Seconds since the host started.",
+        host.started.elapsed().as_secs(),
+    );
+    text.one(
+        "maitred_connections_open",
+        gauge,
+        "Connections that have been greeted and are open.",
+        host.router.open_links(),
+    );
+    text.one(
+        "maitred_requests_waiting",
+        gauge,
+        "Requests that wait for the replica.",
+        host.inbox.waiting(),
+    );
+    text.one(
+        "maitred_node_commands_waiting",
+        gauge,
+        "Commands that their nodes have not answered.",
+        host.nodes.waiting(),
+    );
+    text.one(
+        "maitred_disk_full",
+        gauge,
+        "1 while the log cannot be written because the disk is full.",
+        u8::from(host.disk_is_full()),
+    );
+    host.metrics.write(&mut text);
+    lanes(host, &mut text);
+    if let Some(status) = status {
+        replica(status, &mut text);
+    }
+    text.0
+}
+
+fn lanes(host: &Host, text: &mut Text) {
+    let lanes = host.lanes.counters();
+    text.head(
+        "maitred_selector_decisions_total",
+        "counter",
+        "Placement decisions, by selector.",
+    );
+    for lane in &lanes {
+        text.labelled(
+            "maitred_selector_decisions_total",
+            format_args!("module=\"{}\"", lane.module),
+            lane.decisions,
+        );
+    }
+    text.head(
+        "maitred_selector_micros_total",
+        "counter",
+        "Microseconds spent deciding, by selector.",
+    );
+    for lane in &lanes {
+        text.labelled(
+            "maitred_selector_micros_total",
+            format_args!("module=\"{}\"", lane.module),
+            lane.micros_sum,
+        );
+    }
+    text.head(
+        "maitred_selector_breaker_open",
+        "gauge",
+        "1 while a selector is bypassed because it kept failing.",
+    );
+    for lane in &lanes {
+        text.labelled(
+            "maitred_selector_breaker_open",
+            format_args!("module=\"{}\"", lane.module),
+            u8::from(lane.breaker_open),
+        );
+    }
+    text.head(
+        "maitred_selector_fallbacks_total",
+        "counter",
+        "Decisions that the native fallback made, by selector and cause.",
+    );
+    for lane in &lanes {
+        let fell = &lane.fallbacks;
+        for (cause, count) in [
+            ("not_loaded", fell.not_loaded),
+            ("breaker_open", fell.breaker_open),
+            ("queue_full", fell.queue_full),
+            ("trap", fell.trap),
+            ("timeout", fell.timeout),
+            ("bad_answer", fell.bad_answer),
+            ("guest_error", fell.guest_error),
+            ("start_failed", fell.start_failed),
+        ] {
+            let labels = format_args!("module=\"{}\",cause=\"{cause}\"", lane.module).to_string();
+            text.labelled("maitred_selector_fallbacks_total", labels, count);
+        }
+    }
+}
+
+fn replica(status: &Status, text: &mut Text) {
+    let gauge = "gauge";
+    text.one(
+        "maitred_is_leader",
+        gauge,
+        "1 while this host leads its group.",
+        u8::from(status.role == "leader"),
+    );
+    text.one("maitred_raft_term", gauge, "The Raft term.", status.term);
+    text.one(
+        "maitred_raft_commit",
+        gauge,
+        "Highest index known to be committed.",
+        status.commit,
+    );
+    text.one(
+        "maitred_raft_applied",
+        gauge,
+        "Highest index applied.",
+        status.applied,
+    );
+    text.one(
+        "maitred_raft_log_entries",
+        gauge,
+        "Entries in the log.",
+        status.log_entries,
+    );
+    text.one(
+        "maitred_nodes",
+        gauge,
+        "Nodes with a live lease.",
+        status.nodes,
+    );
+    text.one(
+        "maitred_client_sessions",
+        gauge,
+        "Client sessions that are remembered.",
+        status.clients,
+    );
+    text.one(
+        "maitred_modules_unavailable",
+        gauge,
+        "Active modules that this host cannot run.",
+        status.unavailable_modules.len(),
+    );
+    text.one(
+        "maitred_shedding",
+        gauge,
+        "1 while creates are refused.",
+        u8::from(status.shedding.is_some()),
+    );
+    text.head("maitred_processes", gauge, "Processes, by state.");
+    for (state, count) in [
+        ("running", status.running),
+        ("starting", status.starting),
+        ("pending", status.pending),
+    ] {
+        text.labelled(
+            "maitred_processes",
+            format_args!("state=\"{state}\""),
+            count,
+        );
+    }
+}

@@ -1,0 +1,261 @@
+//! The sessions of nodes: which connection each is commanded through, and commands that no node has
+//! answered yet.
+//!
+//! Holds: only the connection that a session was last bound to may renew its lease or answer its
+//! commands. A command outlives its connection: it is sent again when the session is bound to
+//! another one, until its time is over or the session has ended. A node answers the same command
+//! twice alike, so sending one again is harmless; an answer that nobody waits for is counted.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use maitred_protocol::{NodeAnswer, NodeCommand, NodeEpoch, NodeName};
+use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::link::{Link, Out};
+use crate::metrics::Metrics;
+
+/// Unanswered commands of one node.
+const COMMANDS_MAX: usize = 16_384;
+/// How long a tombstone is sent again after reconnects; the inventory of a node that comes back
+/// later is compared anyway.
+const STOP_KEPT: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct Session {
+    name: NodeName,
+    link: Option<Arc<Link>>,
+    /// Numbers of the unanswered commands, oldest first.
+    commands: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    epoch: NodeEpoch,
+    command: Arc<NodeCommand>,
+    /// Who waits; nobody for a tombstone.
+    waiter: Option<oneshot::Sender<NodeAnswer>>,
+    until: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<NodeEpoch, Session>,
+    pending: HashMap<u64, Pending>,
+    last_number: u64,
+}
+
+impl State {
+    fn session(&mut self, name: &NodeName, epoch: NodeEpoch) -> &mut Session {
+        self.sessions.entry(epoch).or_insert_with(|| Session {
+            name: name.clone(),
+            link: None,
+            commands: BTreeSet::new(),
+        })
+    }
+
+    fn forget(&mut self, number: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&number)?;
+        if let Some(session) = self.sessions.get_mut(&pending.epoch) {
+            session.commands.remove(&number);
+        }
+        Some(pending)
+    }
+}
+
+/// All sessions that this host has heard of.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    state: Mutex<State>,
+    metrics: Arc<Metrics>,
+}
+
+/// A command under way; dropping it forgets the command.
+#[derive(Debug)]
+pub(crate) struct Command<'a> {
+    nodes: &'a Nodes,
+    number: u64,
+    /// Ends without an answer when the session does.
+    pub(crate) answer: oneshot::Receiver<NodeAnswer>,
+}
+
+impl Drop for Command<'_> {
+    fn drop(&mut self) {
+        self.nodes.lock().forget(self.number);
+    }
+}
+
+impl Nodes {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        // Numbers of an earlier run of the host must not come again: a node may still answer them.
+        let state = State {
+            last_number: clock::wall_ms() << 20,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            metrics,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the session is commanded through `link`; what it has not answered is sent again.
+    pub(crate) fn bind(&self, name: NodeName, epoch: NodeEpoch, link: &Arc<Link>) {
+        let again = {
+            let mut state = self.lock();
+            let session = state.session(&name, epoch);
+            session.link = Some(Arc::clone(link));
+            let numbers: Vec<u64> = session.commands.iter().copied().collect();
+            let commands = numbers.into_iter().filter_map(|number| {
+                let command = &state.pending.get(&number)?.command;
+                Some(Out::Command(number, Arc::clone(command)))
+            });
+            commands.collect::<Vec<_>>()
+        };
+        let mut bound = link.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        bound.push(epoch);
+        drop(bound);
+        if !again.is_empty() {
+            link.put(again);
+        }
+    }
+
+    /// The connection is gone: its sessions wait for another one.
+    pub(crate) fn unbind(&self, link: &Link) {
+        let bound = std::mem::take(&mut *link.nodes.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut state = self.lock();
+        for epoch in bound {
+            let session = state.sessions.get_mut(&epoch);
+            let session = session.filter(|session| is_bound(session, link));
+            if let Some(session) = session {
+                session.link = None;
+            }
+        }
+    }
+
+    /// The session has ended: nobody answers its commands any more.
+    pub(crate) fn end(&self, epoch: NodeEpoch) {
+        let mut state = self.lock();
+        let Some(session) = state.sessions.remove(&epoch) else {
+            return;
+        };
+        tracing::debug!(node = %session.name, %epoch, "a node's session has ended");
+        for number in session.commands {
+            state.pending.remove(&number);
+        }
+    }
+
+    /// Whether a keep-alive that came over `link` counts for the session.
+    pub(crate) fn may_renew(&self, link: &Link, epoch: NodeEpoch) -> bool {
+        let state = self.lock();
+        let session = state.sessions.get(&epoch);
+        session.is_some_and(|session| is_bound(session, link))
+    }
+
+    /// Commands a node to start something. None when too many of its commands are unanswered.
+    pub(crate) fn start(
+        &self,
+        (name, epoch): (&NodeName, NodeEpoch),
+        command: NodeCommand,
+        within: Duration,
+    ) -> Option<Command<'_>> {
+        let (waiter, answer) = oneshot::channel();
+        let until = Instant::now() + within;
+        let number = self.send((name, epoch), command, until, Some(waiter))?;
+        Some(Command {
+            nodes: self,
+            number,
+            answer,
+        })
+    }
+
+    /// Tells a session that an incarnation must not run.
+    pub(crate) fn stop(&self, node: (&NodeName, NodeEpoch), command: NodeCommand) {
+        // What does not fit is made up for by the comparison of inventories.
+        let _ = self.send(node, command, Instant::now() + STOP_KEPT, None);
+    }
+
+    fn send(
+        &self,
+        (name, epoch): (&NodeName, NodeEpoch),
+        command: NodeCommand,
+        until: Instant,
+        waiter: Option<oneshot::Sender<NodeAnswer>>,
+    ) -> Option<u64> {
+        let mut state = self.lock();
+        state.last_number += 1;
+        let number = state.last_number;
+        let session = state.session(name, epoch);
+        if session.commands.len() >= COMMANDS_MAX {
+            return None;
+        }
+        session.commands.insert(number);
+        let link = session.link.clone();
+        let command = Arc::new(command);
+        let pending = Pending {
+            epoch,
+            command: Arc::clone(&command),
+            waiter,
+            until,
+        };
+        state.pending.insert(number, pending);
+        drop(state);
+        self.metrics.node_commands.fetch_add(1, Ordering::Relaxed);
+        if let Some(link) = link {
+            link.put(vec![Out::Command(number, command)]);
+        }
+        Some(number)
+    }
+
+    /// A node has answered.
+    pub(crate) fn answer(&self, link: &Link, number: u64, answer: NodeAnswer) {
+        let mut state = self.lock();
+        let epoch = state.pending.get(&number).map(|pending| pending.epoch);
+        let session = epoch.and_then(|epoch| state.sessions.get(&epoch));
+        if !session.is_some_and(|session| is_bound(session, link)) {
+            drop(state);
+            self.metrics
+                .node_answers_unknown
+                .fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let waiter = state.forget(number).and_then(|pending| pending.waiter);
+        drop(state);
+        if let Some(waiter) = waiter {
+            // Whoever waited may have given up just now.
+            let _ = waiter.send(answer);
+        }
+    }
+
+    /// Forgets commands whose time is over, and sessions of which nothing is left.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let late = |(number, pending): (&u64, &Pending)| (pending.until <= now).then_some(*number);
+        let late: Vec<u64> = state.pending.iter().filter_map(late).collect();
+        for number in late {
+            state.forget(number);
+        }
+        let left = |session: &mut Session| session.link.is_some() || !session.commands.is_empty();
+        state.sessions.retain(|_, session| left(session));
+    }
+
+    /// Commands that wait for their nodes.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().pending.len()
+    }
+}
+
+fn is_bound(session: &Session, link: &Link) -> bool {
+    session
+        .link
+        .as_ref()
+        .is_some_and(|bound| bound.id == link.id)
+}

@@ -1,0 +1,172 @@
+//! The replica's thread: takes inputs, steps, and sends the effects to where they are carried out.
+//!
+//! Nothing here waits for anybody but for inputs. Answers of a turn go out together at its end, after
+//! everything that they may have caused has been handed on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use hashbrown::HashSet;
+use maitred_protocol::NodeCommand;
+use maitred_registry::Event;
+use maitred_replica::{Effect, Input, Replica, TakeSnapshot};
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::decision_store::DecisionStore;
+use crate::host::Host;
+use crate::metrics::Metrics;
+use crate::node_service::Acks;
+use crate::router::Answers;
+use crate::storage_thread::LogJob;
+
+/// Ticks that are made up for when the thread was held up; beyond that time is let go, or an
+/// election would be called for a pause of our own.
+const TICKS_LATE_MAX: u64 = 2;
+
+/// The thread's belongings. Dropping it ends the threads behind its channels.
+pub(crate) struct ReplicaLoop {
+    pub(crate) host: Arc<Host>,
+    pub(crate) replica: Replica,
+    pub(crate) tick_us: u64,
+    pub(crate) log: Sender<LogJob>,
+    pub(crate) snapshots: Sender<Box<TakeSnapshot>>,
+    pub(crate) decisions: DecisionStore,
+    pub(crate) acks: mpsc::Sender<Acks>,
+    /// Spawns begun so far.
+    pub(crate) runs: u64,
+}
+
+/// What is collected in a turn.
+#[derive(Default)]
+struct Turn {
+    answers: Answers,
+    acks: Acks,
+}
+
+impl ReplicaLoop {
+    /// The thread: ends when the inbox is closed, or when the log's thread is gone.
+    ///
+    /// # Errors
+    /// Why the host must stop.
+    pub(crate) fn run(mut self) -> Result<(), String> {
+        let (mut inputs, mut effects) = (Vec::new(), Vec::new());
+        let mut turn = Turn::default();
+        let mut next_tick = clock::mono_us();
+        loop {
+            let wake = self
+                .replica
+                .next_wake_us()
+                .unwrap_or(u64::MAX)
+                .min(next_tick);
+            let patience = Duration::from_micros(wake.saturating_sub(clock::mono_us()));
+            let open = self.host.inbox.take(&mut inputs, patience);
+            if self.host.alarm.raised().is_some() {
+                return Ok(());
+            }
+            let now = clock::now();
+            while next_tick <= now.mono_us {
+                self.replica.step(now, Input::Tick);
+                let oldest = now.mono_us.saturating_sub(TICKS_LATE_MAX * self.tick_us);
+                next_tick = (next_tick + self.tick_us).max(oldest);
+            }
+            let metrics = &self.host.metrics;
+            Metrics::count(&metrics.replica_turns);
+            metrics
+                .replica_inputs
+                .fetch_add(inputs.len() as u64, Ordering::Relaxed);
+            for input in inputs.drain(..) {
+                self.replica.step(now, input);
+            }
+            self.replica.effects(now, &mut effects);
+            for effect in effects.drain(..) {
+                self.dispatch(effect, &mut turn)?;
+            }
+            self.host.router.deliver(&mut turn.answers);
+            if !turn.acks.is_empty() && self.acks.try_send(std::mem::take(&mut turn.acks)).is_err()
+            {
+                Metrics::count(&self.host.metrics.keep_alive_acks_lost);
+            }
+            if !open {
+                return Ok(());
+            }
+        }
+    }
+
+    fn dispatch(&mut self, effect: Effect, turn: &mut Turn) -> Result<(), String> {
+        let host = &self.host;
+        match effect {
+            Effect::Reply(ticket, answer) => turn.answers.add(ticket, answer),
+            Effect::Persist(persist) => self.log(LogJob::Persist(persist))?,
+            Effect::Compact(through) => self.log(LogJob::Compact(through))?,
+            Effect::Select { lane, batch } => {
+                let inbox = Arc::clone(&host.inbox);
+                host.lanes.submit(batch, move |decisions| {
+                    inbox.push(Input::Selected { lane, decisions });
+                });
+            }
+            Effect::Spawn(job) => {
+                self.runs += 1;
+                host.runner.spawn(self.runs, *job);
+            }
+            Effect::Stop {
+                node,
+                epoch,
+                term,
+                key,
+                incarnation,
+            } => {
+                host.runner.stop(incarnation);
+                let stop = NodeCommand::Stop {
+                    term,
+                    key,
+                    incarnation,
+                };
+                host.nodes.stop((&node, epoch), stop);
+            }
+            Effect::Modules(active) => host.modules.want(active),
+            Effect::KeepAliveAck { link, ack } => turn.acks.push((link, ack)),
+            Effect::Record(incarnation, trace) => self.decisions.record(incarnation, trace),
+            Effect::Explain(ticket, record) => {
+                self.decisions.explain(ticket, record, &mut turn.answers);
+            }
+            Effect::Snapshot(job) => {
+                // Its thread ends only after this one.
+                let _ = self.snapshots.send(job);
+            }
+            Effect::Events(_, events) => self.follow(&events),
+        }
+        Ok(())
+    }
+
+    fn log(&self, job: LogJob) -> Result<(), String> {
+        self.log
+            .send(job)
+            .map_err(|_| "the log's thread has ended".to_owned())
+    }
+
+    fn follow(&self, events: &[Event]) {
+        let mut modules = false;
+        for event in events {
+            match event {
+                Event::NodeDown(_, epoch)
+                | Event::NodeUp {
+                    superseded: Some(epoch),
+                    ..
+                } => {
+                    self.host.nodes.end(*epoch);
+                }
+                Event::Module(_) => modules = true,
+                _ => {}
+            }
+        }
+        if modules {
+            let all = self.replica.registry().modules();
+            let versions = all.flat_map(|(_, module)| &module.versions);
+            let digests: HashSet<_> = versions.map(|version| version.digest).collect();
+            self.host.modules.recorded(digests);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A group of one host in a temporary directory, clients, and a node that starts what it is told to.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use maitred_client::protocol::{Incarnation, ProcessKey};
+use maitred_client::{Client, NodeHandle, NodeHandler, SpawnError, SpawnRequest, Spawned};
+use maitred_server::{CompilerCommand, Running, Server, ServerConfig, StartError};
+use maitred_transport::{Alpn, Authority, Connection, Endpoint, Identity, IssueKind};
+use tempfile::TempDir;
+
+/// Longest that anything in a test may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Group {
+    authority: Authority,
+    dir: TempDir,
+}
+
+impl Group {
+    pub(crate) fn new() -> Self {
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+        Self {
+            authority: Authority::generate("test group").unwrap(),
+            dir: TempDir::new().unwrap(),
+        }
+    }
+
+    pub(crate) fn config(&self) -> ServerConfig {
+        let identity = self.authority.identity("host", IssueKind::Host, 1).unwrap();
+        ServerConfig {
+            data_dir: self.data_dir(),
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            identity: Some(identity),
+            compiler: Some(CompilerCommand {
+                program: env!("CARGO_BIN_EXE_maitred-server-compile").into(),
+                args: Vec::new(),
+            }),
+            ..ServerConfig::default()
+        }
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A host that leads and has its standard modules.
+    pub(crate) async fn start(&self) -> Running {
+        let running = self.try_start().await.unwrap();
+        within(running.ready()).await.unwrap();
+        running
+    }
+
+    /// A host without modules: quicker.
+    pub(crate) async fn start_bare(&self) -> Running {
+        let config = ServerConfig {
+            standard_modules: false,
+            ..self.config()
+        };
+        let running = Server::start(config).await.unwrap();
+        within(running.ready()).await.unwrap();
+        running
+    }
+
+    pub(crate) async fn try_start(&self) -> Result<Running, StartError> {
+        Server::start(self.config()).await
+    }
+
+    pub(crate) fn client_identity(&self) -> Identity {
+        self.authority
+            .identity("client", IssueKind::Client, 1)
+            .unwrap()
+    }
+
+    pub(crate) async fn client(&self, running: &Running) -> Client {
+        let builder = Client::builder()
+            .endpoint(running.local_addr().to_string())
+            .identity(self.client_identity());
+        builder.connect().await.unwrap()
+    }
+
+    /// A bare connection, for what a client would not send.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> (Endpoint, Connection) {
+        let endpoint = Endpoint::client(&self.client_identity()).unwrap();
+        let connection = endpoint
+            .connect(address, Alpn::Client, PATIENCE)
+            .await
+            .unwrap();
+        (endpoint, connection)
+    }
+}
+
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .expect("it took too long")
+}
+
+pub(crate) fn key(text: &str) -> ProcessKey {
+    text.parse().unwrap()
+}
+
+/// Starts everything; remembers what it was told.
+#[derive(Clone, Default)]
+pub(crate) struct Starter {
+    pub(crate) started: Arc<Mutex<Vec<(ProcessKey, Vec<u8>)>>>,
+    pub(crate) stopped: Arc<Mutex<Vec<ProcessKey>>>,
+    /// What it answers instead of starting.
+    pub(crate) refuses: Option<SpawnError>,
+}
+
+impl NodeHandler for Starter {
+    async fn spawn(&self, request: SpawnRequest) -> Result<Spawned, SpawnError> {
+        if let Some(refusal) = &self.refuses {
+            return Err(refusal.clone());
+        }
+        let pid = format!("pid of {}", request.key.id);
+        self.started
+            .lock()
+            .unwrap()
+            .push((request.key, request.payload.clone()));
+        Ok(Spawned {
+            pid,
+            share: request.payload,
+        })
+    }
+
+    async fn stop(&self, key: ProcessKey, _: Incarnation) {
+        self.stopped.lock().unwrap().push(key);
+    }
+}
+
+pub(crate) async fn node(client: &Client, name: &str, handler: Starter) -> NodeHandle {
+    let builder = client.node(name).address("10.0.0.1:7777").capacity(1_000);
+    within(builder.start(handler)).await.unwrap()
+}
