@@ -220,7 +220,7 @@ impl Callback {
         name: Arc<str>,
         config: Arc<str>,
     ) -> Result<Self, ModuleError> {
-        let meter = Meter::new();
+        let meter = Arc::<Meter>::default();
         let mut store = guest::store(module.engine(), limits, name, config);
         let ticking = Arc::clone(&meter);
         store.epoch_deadline_callback(move |_| Ok(ticking.tick()));

@@ -9,11 +9,14 @@ use wasmtime::{Engine, ResourceLimiter, Store, Trap};
 use crate::bindings::selector::maitred::policy::host::{Host, Level};
 use crate::bindings::selector::maitred::policy::types;
 use crate::limits::{self, Limits};
+use crate::meter::Deadline;
 use crate::node::NodeCall;
 
 /// The data of a store.
 pub(crate) struct Guest {
     pub(crate) room: Room,
+    /// What a selector's call may compute.
+    pub(crate) deadline: Deadline,
     /// What a callback may ask, within `spawn`.
     pub(crate) node: Option<NodeCall>,
     /// Lines that were not logged and not counted yet.
@@ -93,6 +96,7 @@ pub(crate) fn store(
     };
     let guest = Guest {
         room,
+        deadline: Deadline::default(),
         node: None,
         lines_dropped: 0,
         lines_left: limits::LOG_LINES_MAX,

@@ -1,48 +1,77 @@
-//! How much a callback has computed. Only the time within a poll of its future counts, so waiting
-//! for a node, or for a turn on the runtime, does not.
+//! How much a guest has computed, by the processor time of the thread that it runs on: a machine
+//! that is busy with other things costs no guest its decision.
 //!
-//! The epoch ticks every millisecond; at each tick that a guest meets, [`Meter::tick`] says whether
-//! it goes on. The clock is read twice a poll and once a tick.
+//! The epoch ticks every millisecond, and a guest that meets a tick is asked after here. Selectors
+//! have a [`Deadline`], which costs nothing until the first tick; callbacks a [`Meter`], which adds
+//! up the polls of their future, so that waiting for a node, or for a turn, does not count.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
-/// A guest gives way to others when it has computed so long without a pause.
+/// A callback gives way to others when it has computed so long without a pause.
 const SLICE_NANOS: u64 = 1_000_000;
 
-/// See the head of this file. All in nanoseconds since `base`, or of computing.
-#[derive(Debug)]
+/// Nanoseconds that this thread has computed.
+fn thread_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// What a call on one thread may compute, to within a tick.
+#[derive(Debug, Default)]
+pub(crate) struct Deadline {
+    budget_nanos: u64,
+    /// When the first tick was met.
+    since: Option<u64>,
+}
+
+impl Deadline {
+    pub(crate) fn of_ms(budget_ms: u64) -> Self {
+        Self {
+            budget_nanos: budget_ms * 1_000_000,
+            since: None,
+        }
+    }
+
+    /// What becomes of a guest that met a tick.
+    pub(crate) fn tick(&mut self) -> UpdateDeadline {
+        let now = thread_nanos();
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_sub(since) >= self.budget_nanos {
+            UpdateDeadline::Interrupt
+        } else {
+            UpdateDeadline::Continue(1)
+        }
+    }
+}
+
+/// What a call on a fiber may compute. All in nanoseconds.
+#[derive(Debug, Default)]
 pub(crate) struct Meter {
-    base: Instant,
     budget: AtomicU64,
+    /// In the polls before this one.
     spent: AtomicU64,
+    /// What the thread had computed when this poll began.
     poll_begun: AtomicU64,
 }
 
 impl Meter {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            base: Instant::now(),
-            budget: AtomicU64::new(0),
-            spent: AtomicU64::new(0),
-            poll_begun: AtomicU64::new(0),
-        })
-    }
-
     /// Runs a call that may compute for `budget`.
     pub(crate) async fn run<T>(&self, budget: Duration, call: impl Future<Output = T>) -> T {
         self.budget.store(budget.as_nanos() as u64, Relaxed);
         self.spent.store(0, Relaxed);
         let mut call = pin!(call);
         poll_fn(|context| {
-            self.poll_begun.store(self.now(), Relaxed);
+            self.poll_begun.store(thread_nanos(), Relaxed);
             let polled = call.as_mut().poll(context);
-            self.spent.fetch_add(self.in_poll(), Relaxed);
+            if polled.is_pending() {
+                self.spent.fetch_add(self.in_poll(), Relaxed);
+            }
             polled
         })
         .await
@@ -60,11 +89,8 @@ impl Meter {
         }
     }
 
-    fn now(&self) -> u64 {
-        self.base.elapsed().as_nanos() as u64
-    }
-
+    /// A poll begins and ends on one thread.
     fn in_poll(&self) -> u64 {
-        self.now().saturating_sub(self.poll_begun.load(Relaxed))
+        thread_nanos().saturating_sub(self.poll_begun.load(Relaxed))
     }
 }

@@ -15,6 +15,7 @@ use crate::convert;
 use crate::error::{ModuleError, Stage};
 use crate::guest::{self, Budget, Failure, Guest};
 use crate::limits::{CALLS_MAX, Limits};
+use crate::meter::Deadline;
 
 /// How a selector failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,15 +56,16 @@ impl Selector {
             let Failure { reason, .. } = store.data().failure(&error, limits, budget(what));
             ModuleError::new(stage, reason)
         };
-        // Set before instantiation: start functions run in it.
-        store.set_epoch_deadline(limits.describe_ms + 1);
+        store.epoch_deadline_callback(|mut guest| Ok(guest.data_mut().deadline.tick()));
+        // Begun before instantiation: start functions run in it.
+        begin(&mut store, limits.describe_ms);
         let instance = module
             .instance_pre()
             .instantiate(&mut store)
             .map_err(|error| fail(&store, Stage::Instantiating, "a start function", error))?;
         // Linking compares names and imports; the shapes of exports are compared only here.
         let exports = SelectorModule::new(&mut store, &instance).map_err(ModuleError::of_world)?;
-        store.set_epoch_deadline(limits.describe_ms + 1);
+        begin(&mut store, limits.describe_ms);
         let manifest = exports
             .maitred_policy_selector()
             .call_describe(&mut store)
@@ -103,6 +105,14 @@ impl Selector {
     }
 }
 
+/// Begins a call that may compute for so many milliseconds.
+fn begin(store: &mut Store<Guest>, budget_ms: u64) {
+    let guest = store.data_mut();
+    guest.begin();
+    guest.deadline = Deadline::of_ms(budget_ms);
+    store.set_epoch_deadline(1);
+}
+
 /// The memory at which an instance is replaced: half the limit; for one that began near it
 /// (interpreters), half of what was left.
 pub(crate) fn worn_at(born_bytes: usize, limits: &Limits) -> usize {
@@ -118,9 +128,7 @@ impl Choose for Selector {
     fn choose(&mut self, offer: Offer<'_>) -> Result<Option<Slot>, String> {
         self.calls += 1;
         self.failed = None;
-        self.store.data_mut().begin();
-        // Within the first tick no time has passed yet, hence one more.
-        self.store.set_epoch_deadline(self.limits.select_ms + 1);
+        begin(&mut self.store, self.limits.select_ms);
         let candidates = Candidates {
             slots: offer.slots,
             features: offer.features,

@@ -175,7 +175,8 @@ impl Worker {
             tally.recycled.fetch_add(1, Relaxed);
             self.current = None;
         }
-        if self.state.breaker_open.load(Relaxed) {
+        // Where there was nothing to choose from it was not asked.
+        if self.state.breaker_open.load(Relaxed) && decision.trace.why.candidates > 0 {
             self.breaker().succeeded();
             self.state.breaker_open.store(false, Relaxed);
             tracing::info!(module = module.name.as_str(), "a selector answers again");

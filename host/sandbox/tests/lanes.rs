@@ -6,6 +6,7 @@
 mod support;
 
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use maitred_protocol::{Chooser, ModuleKind, ModuleName};
 use maitred_registry::decide::SelectBatch;
@@ -211,6 +212,35 @@ fn three_failures_open_the_breaker() {
     // A new version begins with a closed breaker.
     let good = bench.load("tester", ModuleKind::Selector, &first(), "{}");
     assert_eq!(cause(&decide_one(&lanes, &good)), None);
+}
+
+#[test]
+fn one_good_trial_closes_the_breaker() {
+    let bench = bench(patient());
+    let module = bench.load(
+        "tester",
+        ModuleKind::Selector,
+        &unlucky("unreachable"),
+        "{}",
+    );
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    let with_seed = |seed| decided(&lanes, batch(&module, fleet(8, 1), jobs(1, seed))).remove(0);
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert!(cause(&with_seed(13)).unwrap().starts_with("trapped"));
+    }
+    // Within the pause of a second nobody is asked; a decision without candidates is no trial.
+    while cause(&with_seed(1)).is_some() {
+        let nowhere = decided(&lanes, batch(&module, fleet(0, 1), jobs(1, 1))).remove(0);
+        assert_eq!(nowhere.node, None);
+        std::thread::yield_now();
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    let counters = lanes.counters().remove(0);
+    assert!(
+        !counters.breaker_open && counters.fallbacks.trap == 3,
+        "{counters:?}"
+    );
 }
 
 #[test]
