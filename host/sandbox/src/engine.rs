@@ -118,8 +118,7 @@ pub(crate) fn tick(engine: EngineWeak) -> Result<JoinHandle<()>, SandboxError> {
             engine.increment_epoch();
             drop(engine);
             let now = Instant::now();
-            // After a pause of the machine, go on from now: a burst of ticks would end guests that
-            // had no time to run.
+            // After a pause of the machine, go on from now: a burst of ticks tells nobody anything.
             next = if now > next + 8 * tick {
                 now + tick
             } else {

@@ -56,9 +56,9 @@ pub struct Limits {
     pub stack_bytes: usize,
     /// Bytes that a guest may hand to the host in one call.
     pub border_bytes: usize,
-    /// Milliseconds for one `selector.select`.
+    /// Milliseconds of computing in one `selector.select`, to within two ticks.
     pub select_ms: u64,
-    /// Milliseconds for making an instance, and for `describe`.
+    /// Milliseconds of computing for making an instance, and for `describe`.
     pub describe_ms: u64,
     /// Milliseconds of computing in one `callback.spawn`; waiting for the node does not count.
     pub spawn_ms: u64,
