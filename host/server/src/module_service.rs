@@ -121,7 +121,7 @@ impl Modules {
             }
             {
                 let state = self.lock();
-                if !state.loading.contains(&digest) {
+                if state.closed || !state.loading.contains(&digest) {
                     let why = state.failed.values().find(|(failed, _)| *failed == digest);
                     return Err(
                         why.map_or_else(|| "it is not loaded".to_owned(), |(_, why)| why.clone())
@@ -132,10 +132,27 @@ impl Modules {
         }
     }
 
+    /// Waits until every active module has been tried.
+    pub(crate) async fn settled(&self) {
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.closed || state.loading.is_empty() {
+                    return;
+                }
+            }
+            settled.await;
+        }
+    }
+
     /// Ends the thread.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.wished.notify_one();
+        self.settled.notify_waiters();
     }
 
     /// The thread: follows wishes until [`Modules::close`].

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use maitred_replica::{Input, Recovered, Replica};
 use maitred_sandbox::{Callbacks, CompilerCommand, Lanes, Sandbox, SandboxConfig};
-use maitred_storage::{DataDir, SpaceMonitor};
+use maitred_storage::SpaceMonitor;
 use maitred_transport::{Alpn, BindError, CloseCode, Endpoint, Handler, Identity, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -59,7 +59,6 @@ pub struct Running {
     log_stopping: Arc<AtomicBool>,
     /// In the order in which they end.
     threads: Vec<JoinHandle<()>>,
-    dir: Option<DataDir>,
 }
 
 impl Server {
@@ -205,7 +204,6 @@ fn launch(
         served: None,
         log_stopping: Arc::new(AtomicBool::new(false)),
         threads: Vec::new(),
-        dir: None,
     };
     let space = opened.dir.space_monitor(config.space_limits());
     running.start_threads(
@@ -265,12 +263,30 @@ impl Running {
             metrics: Arc::clone(metrics),
         };
         let modules = Arc::clone(&host.modules);
-        self.dir = Some(opened.dir);
+        // Whoever writes holds the lock, so that it is free only when the last one has ended.
+        let dir = Arc::new(opened.dir);
+        let (log_dir, snapshot_dir, decision_dir) = (Arc::clone(&dir), Arc::clone(&dir), dir);
         let threads = [
             alarm.thread("replica", move || replica_loop.run()),
-            alarm.thread("log", move || log_writer.run()),
-            alarm.thread("snapshots", ends(move || snapshot_writer.run())),
-            alarm.thread("decisions", ends(move || keeper.run())),
+            alarm.thread("log", move || {
+                let ended = log_writer.run();
+                drop(log_dir);
+                ended
+            }),
+            alarm.thread(
+                "snapshots",
+                ends(move || {
+                    snapshot_writer.run();
+                    drop(snapshot_dir);
+                }),
+            ),
+            alarm.thread(
+                "decisions",
+                ends(move || {
+                    keeper.run();
+                    drop(decision_dir);
+                }),
+            ),
             alarm.thread("modules", ends(move || modules.run())),
         ];
         for thread in threads {
@@ -350,13 +366,11 @@ impl Running {
         }
         self.end_threads();
         let threads = std::mem::take(&mut self.threads);
-        let dir = self.dir.take();
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // Its panic has raised the alarm.
                 let _ = thread.join();
             }
-            drop(dir);
         });
         let _ = joined.await;
         match self.host.alarm.raised() {

@@ -43,6 +43,8 @@ pub(crate) async fn make_ready(host: Arc<Host>, install: bool) {
         // Everything else works: types that name a missing selector use their fallback.
         tracing::error!(%why, "the standard modules could not be installed");
     }
+    // What was active before a restart is being loaded; without it, decisions would fall back.
+    host.modules.settled().await;
     host.ready.send_replace(true);
 }
 

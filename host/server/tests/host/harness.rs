@@ -102,11 +102,14 @@ pub(crate) fn key(text: &str) -> ProcessKey {
     text.parse().unwrap()
 }
 
+/// What was said, in order; shared by clones.
+type Heard<T> = Arc<Mutex<Vec<T>>>;
+
 /// Starts everything; remembers what it was told.
 #[derive(Clone, Default)]
 pub(crate) struct Starter {
-    pub(crate) started: Arc<Mutex<Vec<(ProcessKey, Vec<u8>)>>>,
-    pub(crate) stopped: Arc<Mutex<Vec<ProcessKey>>>,
+    pub(crate) started: Heard<(ProcessKey, Vec<u8>)>,
+    pub(crate) stopped: Heard<ProcessKey>,
     /// What it answers instead of starting.
     pub(crate) refuses: Option<SpawnError>,
 }

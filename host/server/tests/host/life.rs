@@ -1,8 +1,10 @@
 //! What a host is for: nodes, processes, and that all of it is still there after a restart.
 
+use std::time::Duration;
+
 use maitred_client::protocol::{Chooser, ProcessState, Rejection, TypeSpec};
 use maitred_client::{Error, SpawnError};
-use maitred_server::StartError;
+use maitred_server::{Server, ServerConfig, StartError};
 
 use crate::harness::{Group, Starter, key, node, within};
 
@@ -61,6 +63,16 @@ async fn a_process_is_placed_by_a_module_started_by_another_explained_and_found_
     assert_eq!(within(client.modules()).await.unwrap(), modules);
     let explained = within(client.explain(&key("player/ada"))).await.unwrap();
     assert_eq!(explained.evidence, Some(evidence));
+    // And the modules decide again, without having been compiled again.
+    let handle = node(&client, "n2", Starter::default()).await;
+    let created = within(client.create(key("player/bob")).send())
+        .await
+        .unwrap();
+    assert!(
+        matches!(created.record.why.chooser, Chooser::Selector { .. }),
+        "{created:?}"
+    );
+    handle.shutdown().await;
     within(running.shutdown()).await.unwrap();
 }
 
@@ -75,12 +87,12 @@ async fn a_node_that_stays_is_commanded_again_after_its_host_restarted() {
     let epoch = handle.epoch();
     within(running.shutdown()).await.unwrap();
 
-    let config = maitred_server::ServerConfig {
+    let config = ServerConfig {
         listen: address,
         standard_modules: false,
         ..group.config()
     };
-    let running = maitred_server::Server::start(config).await.unwrap();
+    let running = Server::start(config).await.unwrap();
     let created = within(client.create(key("room/1")).send()).await.unwrap();
     assert_eq!(Some(created.record.node_epoch), epoch);
     assert_eq!(starter.started.lock().unwrap().len(), 1);
@@ -149,6 +161,44 @@ async fn a_callback_that_is_not_there_ends_the_create_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nearly_full_sheds_creates_and_nothing_else() {
+    let group = Group::new();
+    let mut config = ServerConfig {
+        standard_modules: false,
+        ..group.config()
+    };
+    config.disk.low_bytes = u64::MAX;
+    let running = Server::start(config).await.unwrap();
+    within(running.ready()).await.unwrap();
+    let client = group.client(&running).await;
+    let handle = node(&client, "n1", Starter::default()).await;
+    let shedding = async {
+        while within(client.status()).await.unwrap().shedding.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(shedding).await;
+    let create = client
+        .create(key("room/1"))
+        .deadline(Duration::from_millis(500));
+    let error = within(create.send()).await.unwrap_err();
+    assert!(error.to_string().contains("disk is nearly full"), "{error}");
+    // What frees room, and what needs none, goes on.
+    for error in [
+        within(client.get(&key("room/2"))).await.unwrap_err(),
+        within(client.del(&key("room/2"), None)).await.unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, Error::Rejected(Rejection::NotFound(_))),
+            "{error:?}"
+        );
+    }
+    assert!(handle.lease_ok());
+    handle.shutdown().await;
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hosts_do_not_share_a_data_directory() {
     let group = Group::new();
     let running = group.start_bare().await;
@@ -171,11 +221,11 @@ async fn two_hosts_do_not_share_a_data_directory() {
 async fn a_port_in_use_is_named_and_leaves_the_directory_free() {
     let group = Group::new();
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let config = maitred_server::ServerConfig {
+    let config = ServerConfig {
         listen: taken.local_addr().unwrap(),
         ..group.config()
     };
-    let error = maitred_server::Server::start(config).await.unwrap_err();
+    let error = Server::start(config).await.unwrap_err();
     assert!(matches!(error, StartError::Bind(_)), "{error}");
     let running = group.start_bare().await;
     within(running.shutdown()).await.unwrap();
