@@ -15,9 +15,9 @@ const EXITS: &str = "\
 Exit codes: 0 ok, 1 other, 2 usage, 3 not found, 4 conflict (exists already, fenced),
 5 no placement, 6 unavailable or timed out, 7 certificates or TLS, 8 module rejected.
 
-Where the host is: --endpoint, --ca, --cert and --key; else MAITRED_ENDPOINT and so on; else the
-context named by --context, or `default` in $XDG_CONFIG_HOME/maitred/contexts; else the `maitred dev`
-that runs on this machine.";
+Where the host is: --endpoint, --ca, --cert and --key; else MAITRED_ENDPOINT and so on; else
+the context named by --context, or `default`, in $XDG_CONFIG_HOME/maitred/contexts; else the
+`maitred dev` that this user runs.";
 
 /// The registry that keeps the book and seats the guests: which node runs each process of a game
 /// back end, and where the next one goes.
@@ -43,7 +43,8 @@ pub(crate) struct Global {
         value_enum,
         default_value = "table",
         env = "MAITRED_OUTPUT",
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = "Output"
     )]
     pub(crate) output: Format,
     /// A host, as HOST:PORT; may be repeated, or separated by commas
@@ -173,6 +174,25 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Two arguments of one name, one of them global, would only fail when a person uses them.
+    #[test]
+    fn no_verb_shadows_a_global_flag() {
+        for line in [
+            "process get a/b",
+            "process create a/b",
+            "process set a/b --node n --pid 1",
+            "module push m f",
+            "module activate m",
+            "cert issue x",
+            "serve --host 1",
+            "bench",
+            "dev",
+        ] {
+            let words = std::iter::once("maitred").chain(line.split(' '));
+            Cli::try_parse_from(words).unwrap();
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::failure::{Exit, Failure};
 
 /// The port of `dev`, when it is free.
 const PORT: u16 = 7600;
+/// How long a host that nobody else relies on waits for others to finish.
+const SHUTDOWN_MS: u64 = 500;
 /// Days that the certificates of an embedded host are valid.
 const DAYS: u32 = 30;
 
@@ -62,6 +64,8 @@ impl Embedded {
             data_dir: data.clone(),
             listen: address(port),
             identity: Some(host),
+            // Connections of killed nodes are never closed by the other side.
+            shutdown_ms: SHUTDOWN_MS,
             build: concat!("maitred ", env!("CARGO_PKG_VERSION"), " dev").to_owned(),
             ..ServerConfig::default()
         })

@@ -17,6 +17,7 @@ mod module;
 mod node;
 mod out;
 mod process;
+mod refusal;
 mod sample;
 mod serve;
 mod status;

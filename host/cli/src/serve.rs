@@ -14,27 +14,57 @@ use crate::connect::Shell;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, Signals};
 
-const AFTER: &str = "\
-Settings that only the configuration file has, with their defaults:
-  standard_modules = true         give a new group the standard selectors and the callback `start`
-  allow_large_modules = false     modules of up to 24 MiB instead of 4 MiB
-  connections_max = 20000         connections at a time
-  shutdown_ms = 5000              how long answers under way may take at shutdown
-  decisions_bytes = 67108864      decisions kept for `explain`
-  snapshot = { entries = 200000, bytes = 134217728 }   a snapshot after this much of log
-  disk = { low_bytes, low_percent, full_bytes }        when creates are shed, and when nothing is written
-  guests = { memory_bytes, select_ms, describe_ms, spawn_ms, … }   what modules may use
-The fields of the flags are data_dir, listen, http, host and tls = { ca, cert, key }.
+/// A test reads it as a configuration and compares it with the defaults.
+const FILE: &str = r#"
+  data_dir = "/var/lib/maitred"     # must be given
+  host = 1
+  listen = "127.0.0.1:4600"
+  # http = "127.0.0.1:4601"         # off unless given
+  standard_modules = true           # a new group gets the standard selectors and `start`
+  allow_large_modules = false       # true: 24 MiB instead of 4 MiB
+  connections_max = 20000           # at a time
+  shutdown_ms = 5000                # how long answers under way may take at shutdown
+  accept_damaged_tail = false       # true: start although acknowledged changes may be lost
+  decisions_bytes = 67108864        # decisions kept for `explain`
+  [tls]                             # must be given
+  ca = "ca.pem"
+  cert = "host.pem"
+  key = "host.key"
+  [snapshot]                        # one is taken after this much of log
+  entries = 200000
+  bytes = 134217728
+  [disk]
+  low_bytes = 268435456             # creates are shed below this much free space,
+  low_percent = 2                   # or below this part of the disk;
+  full_bytes = 33554432             # nothing is written below this
+  [guests]                          # what modules may use
+  memory_bytes = 33554432           # an instance
+  select_ms = 5                     # a decision
+  describe_ms = 100                 # making an instance
+  spawn_ms = 50                     # computing in one spawn
+  callback_instances = 1024         # callbacks at work at a time
+  modules = 256                     # loaded at a time
+  compiled_bytes = 1073741824       # of machine code kept on disk
+"#;
 
+fn after() -> String {
+    format!(
+        "\
 Example: maitred cert init --dir certs
-         maitred serve --data-dir data --ca certs/ca.pem --cert certs/host.pem --key certs/host.key";
+         maitred serve --data-dir data --ca certs/ca.pem --cert certs/host.pem \\
+                       --key certs/host.key
+
+A configuration file with everything that can be set, and the defaults:
+{FILE}"
+    )
+}
 
 /// Run a host until SIGTERM or SIGINT; a second signal ends it at once
 ///
 /// The host's certificate is given with --ca, --cert and --key. The file is read first, then the
 /// environment, then the flags; later ones win.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER)]
+#[command(after_long_help = after())]
 pub(crate) struct Serve {
     /// A TOML file with settings
     #[arg(
@@ -204,4 +234,19 @@ pub(crate) fn start_log(filter: &str, format: LogFormat) -> Result<(), Failure> 
     // Only a second call in one process can fail, and the first log then goes on.
     let _ = started;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_in_the_help_has_the_defaults() {
+        let mut shown = ServerConfig::from_toml(FILE).unwrap();
+        shown.validate().unwrap();
+        shown.data_dir = PathBuf::new();
+        shown.tls = maitred_server::TlsFiles::default();
+        let default = ServerConfig::default();
+        assert_eq!(format!("{shown:#?}"), format!("{default:#?}"));
+    }
 }

@@ -172,7 +172,7 @@ impl Bench {
                 "FAILED",
             ];
             format!(
-                "{}\n\n{} each after {} of warm-up, {} connections, {} nodes\n{LOOP}",
+                "{}\n\n{} each after {} of warm-up, connections: {}, nodes: {}\n{LOOP}",
                 table(&header, results.iter().map(Measured::row)),
                 short(self.duration),
                 short(self.warm_up),

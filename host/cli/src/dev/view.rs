@@ -115,10 +115,7 @@ fn node_row(
 
 fn state(member: &Member, record: Option<&NodeRecord>) -> (String, Style) {
     match (member.away(), record) {
-        (Some(seconds), Some(_)) => (
-            format!("killed, lease runs ({seconds} s)"),
-            colour(Color::Red),
-        ),
+        (Some(seconds), Some(_)) => (format!("killed, back in {seconds} s"), colour(Color::Red)),
         (Some(seconds), None) => (format!("gone, back in {seconds} s"), colour(Color::Red)),
         (None, None) => ("registering".to_owned(), colour(Color::Yellow)),
         (None, Some(node)) => match node_state(node) {

@@ -1,0 +1,254 @@
+//! What each error of the client library means here: exit code, code word, and what to do.
+
+use maitred_client::{Cause, Error, Fatal};
+use maitred_protocol::{Attempt, ModuleName, Refusal, Rejection, Unavailable};
+use maitred_transport::LinkError;
+use serde_json::json;
+
+use crate::failure::{Exit, Failure};
+use crate::json;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let tls = error.is_tls();
+        match error {
+            Error::Rejected(rejection) => rejected(rejection),
+            Error::Unavailable { cause } => unavailable(&cause),
+            Error::Unknown { request_id, cause } => Failure::new(
+                Exit::Unavailable,
+                "unknown_outcome",
+                format!("it is not known whether the change was made: {cause}"),
+                "look (`get`, `ls`) before doing it again",
+            )
+            .with(json!({
+                "client": request_id.client.to_string(),
+                "sequence": request_id.sequence.to_string(),
+            })),
+            Error::Fatal(fatal) => of_fatal(&fatal, tls),
+        }
+    }
+}
+
+fn of_fatal(fatal: &Fatal, tls: bool) -> Failure {
+    let text = fatal.to_string();
+    match fatal {
+        _ if tls => Failure::advised(
+            Exit::Auth,
+            "tls",
+            &text,
+            "certificates must be issued by the group's own CA: see `maitred cert --help`",
+        ),
+        Fatal::Link { .. } => Failure::advised(
+            Exit::Other,
+            "protocol",
+            &text,
+            "upgrade the older of the two programs",
+        ),
+        Fatal::Port(_) => Failure::advised(
+            Exit::Other,
+            "port",
+            &text,
+            "check that UDP sockets may be opened here",
+        ),
+        Fatal::OutOfBounds(_) => Failure::advised(
+            Exit::Usage,
+            "invalid",
+            &text,
+            "see the verb's --help for the limits",
+        ),
+        Fatal::Missing { .. } => Failure::advised(Exit::Usage, "missing", &text, "see --help"),
+        Fatal::Frame(_) | Fatal::Answer { .. } => Failure::advised(
+            Exit::Other,
+            "protocol",
+            &text,
+            "upgrade the older of the two programs",
+        ),
+        Fatal::Thread(_) => Failure::advised(
+            Exit::Other,
+            "thread",
+            &text,
+            "raise the limit of threads (ulimit -u)",
+        ),
+        Fatal::Tls(_) => Failure::advised(Exit::Auth, "tls", &text, "see `maitred cert --help`"),
+    }
+}
+
+fn unavailable(cause: &Cause) -> Failure {
+    let text = cause.to_string();
+    let (code, help) = match cause {
+        Cause::Host(Unavailable::NotLeader { .. }) => {
+            ("not_leader", "give the leader's address with --endpoint")
+        }
+        Cause::Host(Unavailable::Overloaded(_)) => {
+            ("overloaded", "try again in a moment, with less at once")
+        }
+        Cause::Host(Unavailable::ShuttingDown) => ("shutting_down", "try again when it is back"),
+        Cause::Host(Unavailable::DiskFull(_)) => (
+            "disk_full",
+            "free space on the host's data directory; reads and deletes go on meanwhile",
+        ),
+        Cause::Host(Unavailable::NoSession) | Cause::SessionLost => {
+            ("session_lost", "run the command again")
+        }
+        Cause::Link(LinkError::NoAnswer { .. }) => (
+            "no_answer",
+            "check the address, that the host runs, and that UDP passes",
+        ),
+        Cause::Link(_) => ("no_connection", "check that the host runs, and try again"),
+        Cause::Deadline { .. } => (
+            "timeout",
+            "check with `maitred status` that the host is well, or give more time with --timeout",
+        ),
+        Cause::Answer(_) => ("unknown_outcome", "look before doing it again"),
+        Cause::NotRegistered => ("not_registered", "try again when the node is registered"),
+        Cause::Closed => ("closed", "run the command again"),
+    };
+    Failure::advised(Exit::Unavailable, code, &text, help).retryable()
+}
+
+fn rejected(rejection: Rejection) -> Failure {
+    let text = rejection.to_string();
+    match rejection {
+        Rejection::Invalid(_) => Failure::advised(
+            Exit::Usage,
+            "invalid",
+            &text,
+            "see the verb's --help for the limits",
+        ),
+        Rejection::NotFound(_) => Failure::new(
+            Exit::NotFound,
+            "not_found",
+            text,
+            "list what there is with the `ls` of the same verb",
+        ),
+        Rejection::AlreadyExists(record) => Failure::new(
+            Exit::Conflict,
+            "already_exists",
+            text,
+            format!(
+                "look at it with `maitred process get {}`; create with `--on-conflict return` to be given the one that is there",
+                record.key
+            ),
+        )
+        .with(json::process(&record)),
+        Rejection::Fenced { ref what, current } => Failure::new(
+            Exit::Conflict,
+            "fenced",
+            text,
+            format!("another life is the current one: read it again and use its {what}"),
+        )
+        .with(json!({ "what": what, "current": current.to_string() })),
+        Rejection::Conflict(_) => Failure::advised(
+            Exit::Conflict,
+            "conflict",
+            &text,
+            "read the current state, then decide",
+        ),
+        Rejection::NoPlacement {
+            refusals,
+            more,
+            selector,
+        } => no_placement(&refusals, more, selector.as_ref()),
+        Rejection::SpawnFailed(attempts) => Failure::new(
+            Exit::Other,
+            "spawn_failed",
+            with_attempts(text, &attempts),
+            "look at the logs of those nodes; the key is free again",
+        )
+        .with(json!(attempts.iter().map(json::attempt).collect::<Vec<_>>())),
+        Rejection::Deadline(attempts) => Failure::new(
+            Exit::Unavailable,
+            "deadline",
+            with_attempts(text, &attempts),
+            "give more time with --deadline, or look at the nodes",
+        )
+        .retryable()
+        .with(json!(attempts.iter().map(json::attempt).collect::<Vec<_>>())),
+        Rejection::Module { stage, reason } => Failure::advised(
+            Exit::Module,
+            "module_rejected",
+            &format!("the module was rejected while {stage}: {reason}"),
+            "mend the module and push it again; what it may do is described in wit/",
+        )
+        .with(json!({ "stage": stage, "reason": reason })),
+    }
+}
+
+fn with_attempts(text: String, attempts: &[Attempt]) -> String {
+    attempts.iter().fold(text, |text, attempt| {
+        format!("{text}\n  {}: {}", attempt.node, attempt.cause)
+    })
+}
+
+fn no_placement(refusals: &[Refusal], more: u32, selector: Option<&ModuleName>) -> Failure {
+    let mut message = "no node can take the process".to_owned();
+    if let Some(selector) = selector {
+        message += &format!(": the selector {selector} would take none of the candidates");
+    }
+    for refusal in refusals {
+        message += &format!("\n  {}: {}", refusal.node, refusal.reason);
+    }
+    if more > 0 {
+        message += &format!("\n  and {more} more nodes");
+    }
+    let help = if refusals.is_empty() && more == 0 && selector.is_none() {
+        "there are no nodes: start a game node, or try `maitred dev`"
+    } else {
+        "add a node, raise a capacity, or uncordon one (`maitred node ls`)"
+    };
+    Failure::new(Exit::NoPlacement, "no_placement", message, help).with(json!({
+        "refusals": refusals.iter().map(json::refusal).collect::<Vec<_>>(),
+        "more": more,
+        "selector": selector.map(ToString::to_string),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maitred_protocol::{NodeName, RefusalReason};
+
+    fn exit(rejection: Rejection) -> u8 {
+        Failure::from(Error::Rejected(rejection)).exit as u8
+    }
+
+    #[test]
+    fn exit_codes_are_a_contract() {
+        assert_eq!(exit(Rejection::Invalid("x".into())), 2);
+        assert_eq!(exit(Rejection::NotFound("x".into())), 3);
+        let what = "incarnation".to_owned();
+        assert_eq!(exit(Rejection::Fenced { what, current: 1 }), 4);
+        assert_eq!(exit(Rejection::Conflict("x".into())), 4);
+        assert_eq!(exit(Rejection::Deadline(Vec::new())), 6);
+        let (stage, reason) = ("scanning".to_owned(), "x".to_owned());
+        assert_eq!(exit(Rejection::Module { stage, reason }), 8);
+        let closed = Error::Unavailable {
+            cause: Cause::Closed,
+        };
+        assert_eq!(Failure::from(closed).exit as u8, 6);
+    }
+
+    #[test]
+    fn no_placement_names_every_node_and_its_reason() {
+        let refusal = Refusal {
+            node: NodeName::new("eu-1").unwrap(),
+            reason: RefusalReason::Capacity { left: 0, demand: 1 },
+        };
+        let failure = no_placement(&[refusal], 2, None);
+        assert_eq!(failure.exit, Exit::NoPlacement);
+        assert!(failure.message.contains("eu-1: capacity: 0 left, 1 needed"));
+        assert!(failure.message.contains("2 more"));
+        assert_eq!(failure.to_json()["details"]["refusals"][0]["node"], "eu-1");
+    }
+
+    #[test]
+    fn advice_is_told_apart_from_what_happened() {
+        let failure = unavailable(&Cause::Link(LinkError::NoAnswer {
+            address: ([127, 0, 0, 1], 1).into(),
+            millis: 5,
+        }));
+        assert_eq!(failure.message, "no answer from 127.0.0.1:1 within 5 ms");
+        assert!(failure.help.starts_with("check the address"));
+        assert!(failure.retryable);
+    }
+}

@@ -1,0 +1,129 @@
+//! The main job as a newcomer meets it: `dev` without a terminal, and other commands beside it.
+
+mod common;
+
+use common::Place;
+use rustix::process::Signal;
+use serde_json::Value;
+
+#[test]
+fn headless_sums_up_in_one_line() {
+    let place = Place::new();
+    let args = ["dev", "--headless", "--json", "--for", "3s", "--port", "0"];
+    let ended = place.run(&args);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+    assert_eq!(ended.out.lines().count(), 1, "{}", ended.out);
+    let summary: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(summary["v"], 1);
+    assert_eq!(summary["failures"], 0);
+    let creates = summary["creates"].as_u64().unwrap();
+    assert!(creates >= 20, "{summary}");
+    assert!(summary["swaps"].as_u64().unwrap() >= 1, "{summary}");
+    assert!(summary["p50_us"].as_u64().unwrap() <= summary["p99_us"].as_u64().unwrap());
+    let nodes = summary["nodes"].as_object().unwrap();
+    let placed = |name: &str| nodes[name]["placed"].as_u64().unwrap();
+    assert_eq!(placed("eu-1") + placed("eu-2") + placed("us-1"), creates);
+}
+
+#[test]
+fn other_commands_find_a_running_dev_without_flags() {
+    let place = Place::new();
+    let mut dev = place.start(&["dev", "--headless", "--port", "0", "--life", "1m"]);
+    assert!(dev.line().starts_with("maitred "));
+
+    let nodes = place.json(&["node", "ls", "-o", "json"]);
+    assert_eq!(nodes["items"].as_array().unwrap().len(), 3);
+    assert!(nodes["items"][0]["epoch"].is_string());
+
+    let create = [
+        "process",
+        "create",
+        "player/p1",
+        "--require",
+        "zone=us",
+        "-o",
+        "json",
+    ];
+    let made = place.json(&create);
+    assert_eq!(
+        (&made["kind"], &made["created"]),
+        (&"Created".into(), &true.into())
+    );
+    assert_eq!(made["process"]["node"], "us-1");
+    assert_eq!(place.json(&create)["created"], false);
+    let fail = [&create[..], &["--on-conflict", "fail"]].concat();
+    assert_eq!(place.error(&fail, 4)["code"], "already_exists");
+
+    let got = place.json(&["process", "get", "player/p1", "-o", "json"]);
+    assert_eq!(
+        got["process"]["incarnation"],
+        made["process"]["incarnation"]
+    );
+    let why = place.json(&["process", "explain", "player/p1", "-o", "json"]);
+    let refused = why["evidence"]["refusals"].as_array().unwrap();
+    assert_eq!(refused.len(), 2, "{why}");
+
+    let large = [
+        "process", "plan", "match/1", "--demand", "100000", "-o", "json",
+    ];
+    let ended = place.run(&large);
+    assert_eq!(ended.code, 5);
+    let plan: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(
+        (&plan["kind"], &plan["node"]),
+        (&"Plan".into(), &Value::Null)
+    );
+
+    let fenced = [
+        "process",
+        "del",
+        "player/p1",
+        "--incarnation",
+        "1",
+        "-o",
+        "json",
+    ];
+    place.error(&fenced, 4);
+    place.json(&["process", "del", "player/p1", "-o", "json"]);
+    place.error(&["process", "get", "player/p1", "-o", "json"], 3);
+
+    std::fs::write(place.path().join("bad.wasm"), b"no component").unwrap();
+    let push = ["module", "push", "bad", "bad.wasm", "-o", "json"];
+    assert_eq!(place.error(&push, 8)["code"], "module_rejected");
+
+    place.json(&["node", "cordon", "eu-1", "-o", "json"]);
+    let node = place.json(&["node", "get", "eu-1", "-o", "json"]);
+    assert_eq!(node["node"]["state"], "cordoned");
+    place.json(&["node", "uncordon", "eu-1", "-o", "json"]);
+    place.error(&["node", "get", "none", "-o", "json"], 3);
+
+    let list = place.json(&["process", "ls", "--limit", "1", "-o", "json"]);
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+
+    dev.signal(Signal::INT);
+    let ended = dev.wait();
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let error = place.error(&["node", "ls", "-o", "json"], 6);
+    assert_eq!(error["code"], "no_host", "the context must go with its dev");
+}
+
+#[test]
+fn bench_measures_every_operation() {
+    let place = Place::new();
+    let short = [
+        "--duration",
+        "300ms",
+        "--warm-up",
+        "100ms",
+        "--in-flight",
+        "1,8",
+    ];
+    let report = place.json(&[&["bench", "--embedded", "-o", "json"], &short[..]].concat());
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 6);
+    for one in results {
+        assert_ne!(one["ops"], "0", "{one}");
+        assert_eq!(one["failed"], "0", "{one}");
+        assert!(one["p50_us"].as_f64().unwrap() <= one["p999_us"].as_f64().unwrap());
+    }
+}

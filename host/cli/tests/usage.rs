@@ -1,0 +1,144 @@
+//! What a person meets before any host is there: help, wrong command lines, no host, bad files.
+
+mod common;
+
+use common::Place;
+
+/// Every verb that does something.
+const VERBS: &[&[&str]] = &[
+    &["dev"],
+    &["serve"],
+    &["status"],
+    &["process", "create"],
+    &["process", "plan"],
+    &["process", "get"],
+    &["process", "ls"],
+    &["process", "explain"],
+    &["process", "set"],
+    &["process", "del"],
+    &["node", "ls"],
+    &["node", "get"],
+    &["node", "cordon"],
+    &["node", "uncordon"],
+    &["node", "deregister"],
+    &["module", "push"],
+    &["module", "ls"],
+    &["module", "get"],
+    &["module", "activate"],
+    &["module", "rollback"],
+    &["module", "rm"],
+    &["type", "put"],
+    &["type", "get"],
+    &["type", "ls"],
+    &["bench"],
+    &["cert", "init"],
+    &["cert", "issue"],
+    &["completions"],
+];
+
+#[test]
+fn the_help_of_every_verb_teaches_by_an_example() {
+    let place = Place::new();
+    for verb in VERBS {
+        let help = place.run(&[verb, &["--help"][..]].concat());
+        assert_eq!(help.code, 0, "{verb:?}");
+        let example = format!("maitred {}", verb.join(" "));
+        assert!(help.out.contains(&example), "{verb:?} has no example");
+        assert!(help.out.contains("--endpoint"), "{verb:?}");
+    }
+    let all = place.run(&["--help"]);
+    assert!(all.out.contains("Exit codes"));
+    assert!(!all.out.contains("internal-compile"));
+}
+
+#[test]
+fn wrong_command_lines_are_exit_code_2() {
+    let place = Place::new();
+    for wrong in [
+        &["nonsense"][..],
+        &["process", "get"],
+        &["process", "get", "no-slash"],
+        &["process", "get", "Upper/1"],
+        &["process", "create", "a/b", "--deadline", "5"],
+        &["process", "create", "a/b", "--require", "zone"],
+        &["module", "rm", "x"],
+        &["dev", "--nodes", "0"],
+        &["bench", "--in-flight", "0"],
+        &["bench", "--in-flight", "5000", "--embedded"],
+        &["cert", "issue", "../x"],
+        &["serve"],
+        &["status", "--context", "../x"],
+    ] {
+        let ended = place.run(wrong);
+        assert_eq!(ended.code, 2, "{wrong:?}: {}", ended.err);
+        assert!(ended.out.is_empty(), "{wrong:?}");
+        place.error(&[wrong, &["-o", "json"][..]].concat(), 2);
+    }
+}
+
+#[test]
+fn without_a_host_it_says_what_to_do() {
+    let place = Place::new();
+    let error = place.error(&["node", "ls", "-o", "json"], 6);
+    assert_eq!(error["code"], "no_host");
+    assert!(error["help"].as_str().unwrap().contains("maitred dev"));
+    let error = place.error(&["status", "--context", "prod", "-o", "json"], 6);
+    assert_eq!(error["code"], "no_context");
+    let flags = ["status", "--endpoint", "127.0.0.1:1", "-o", "json"];
+    assert_eq!(place.error(&flags, 7)["code"], "no_certificate");
+}
+
+#[test]
+fn certificates_are_made_once_and_checked() {
+    let place = Place::new();
+    let made = place.json(&["cert", "init", "-o", "json"]);
+    assert_eq!(made["files"].as_array().unwrap().len(), 6);
+    use std::os::unix::fs::PermissionsExt;
+    for key in ["ca.key", "host.key", "client.key"] {
+        let found = std::fs::metadata(place.path().join("certs").join(key)).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, 0o600, "{key}");
+    }
+    place.error(&["cert", "init", "-o", "json"], 4);
+    place.json(&["cert", "issue", "game-7", "-o", "json"]);
+    place.error(&["cert", "issue", "game-7", "-o", "json"], 4);
+    place.error(&["cert", "issue", "x", "--days", "0", "-o", "json"], 2);
+    // A host that nobody has: the certificates are looked at first, then the address.
+    let flags = |cert: &'static str, key: &'static str| {
+        let files = [
+            "status",
+            "--ca",
+            "certs/ca.pem",
+            "--cert",
+            cert,
+            "--key",
+            key,
+        ];
+        let rest = ["--endpoint", "127.0.0.1:1", "--timeout", "1s", "-o", "json"];
+        [&files[..], &rest[..]].concat()
+    };
+    place.error(&flags("certs/client.pem", "certs/client.key"), 6);
+    let mixed = flags("certs/client.pem", "certs/host.key");
+    assert_eq!(place.error(&mixed, 7)["code"], "tls");
+    place.error(&flags("certs/ca.key", "certs/client.key"), 7);
+    place.error(&flags("certs/none.pem", "certs/client.key"), 7);
+}
+
+#[test]
+fn a_configuration_with_an_unknown_field_is_refused_by_name() {
+    let place = Place::new();
+    std::fs::write(place.path().join("host.toml"), "data_dri = \"x\"\n").unwrap();
+    let error = place.error(&["serve", "--config", "host.toml", "-o", "json"], 2);
+    assert!(error["message"].as_str().unwrap().contains("data_dri"));
+    let error = place.error(&["serve", "--data-dir", "d", "-o", "json"], 2);
+    assert!(error["help"].as_str().unwrap().contains("cert init"));
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = place.run(&["completions", shell]);
+        assert_eq!(ended.code, 0);
+        assert!(ended.out.contains("uncordon"), "{shell}");
+    }
+}
