@@ -195,11 +195,11 @@ impl Fleet {
     ) {
         match ask {
             Ask::All => sample(passed, CANDIDATES_MAX, random),
-            Ask::Sample(count) => sample(passed, (*count).min(CANDIDATES_MAX), random),
+            Ask::Sample(count) => sample(passed, (*count).clamp(1, CANDIDATES_MAX), random),
             Ask::Lowest(feature, count) => {
                 self.lowest(
                     feature,
-                    (*count).min(CANDIDATES_MAX),
+                    (*count).clamp(1, CANDIDATES_MAX),
                     passed,
                     request,
                     random,

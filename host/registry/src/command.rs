@@ -8,7 +8,7 @@ use maitred_protocol::{
     CreateOptions, Digest, Incarnation, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey,
     Refusal, RegisterNode, RequestId, SetProcess, TypeSpec, Why,
 };
-use rkyv::api::high::HighDeserializer;
+use rkyv::api::high::{HighDeserializer, to_bytes_in};
 use rkyv::rancor;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -236,11 +236,9 @@ impl Entry {
     /// Never: the serializer writes to memory and the types hold nothing that it refuses.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let archive = rkyv::to_bytes::<rancor::Error>(self).expect("serializing to memory");
-        let mut bytes = Vec::with_capacity(archive.len() + 1);
+        let mut bytes = Vec::with_capacity(256);
         bytes.push(VERSION);
-        bytes.extend_from_slice(&archive);
-        bytes
+        to_bytes_in::<_, rancor::Error>(self, bytes).expect("serializing to memory")
     }
 
     /// Reads what [`Entry::encode`] wrote.

@@ -51,8 +51,7 @@ pub(crate) struct Processes {
     counts: Counts,
 }
 
-/// FxHash's step over eight bytes at a time, finished by a multiplication that spreads into the
-/// top bits that hashbrown looks at. Fixed, so that the table is the same on every host; ids are
+/// FxHash's step over eight bytes at a time. Fixed, so that the table is the same on every host; ids are
 /// chosen by authenticated clients, so flooding a bucket is not an outsider's attack.
 fn hash(type_name: &str, id: &str) -> u64 {
     const K: u64 = 0x517C_C1B7_2722_0A95;
@@ -70,7 +69,16 @@ fn hash(type_name: &str, id: &str) -> u64 {
         word[..rest.len()].copy_from_slice(rest);
         step(u64::from_le_bytes(word) ^ ((text.len() as u64) << 56));
     }
-    (state ^ (state >> 32)).wrapping_mul(K)
+    // The finish of MurmurHash3: every bit of the ids reaches every bit of the hash.
+    state = (state ^ (state >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    state = (state ^ (state >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+    state ^ (state >> 33)
+}
+
+/// The shard of a hash. Its bits are none of those that the table itself looks at (the lowest for
+/// the bucket, the highest seven for the tag), or the records of a shard would crowd together.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 40) as usize % SHARDS
 }
 
 fn hash_of(record: &Arc<Record>) -> u64 {
@@ -97,7 +105,7 @@ impl Processes {
 
     pub(crate) fn get(&self, type_name: &str, id: &str) -> Option<&Arc<Record>> {
         let hash = hash(type_name, id);
-        self.shards[(hash % SHARDS as u64) as usize].find(hash, |record| {
+        self.shards[shard_of(hash)].find(hash, |record| {
             *record.id == *id && record.type_name.as_str() == type_name
         })
     }
@@ -112,7 +120,7 @@ impl Processes {
     /// Puts a record in; the one that it replaces comes back.
     pub(crate) fn put(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
         let hash = hash_of(&record);
-        let shard = Arc::make_mut(&mut self.shards[(hash % SHARDS as u64) as usize]);
+        let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
         let same = |have: &Arc<Record>| have.id == record.id && have.type_name == record.type_name;
         *self.counts.of(record.state) += 1;
         let settled = record.state == ProcessState::Running;
@@ -151,7 +159,7 @@ impl Processes {
 
     pub(crate) fn remove(&mut self, record: &Record) -> bool {
         let hash = hash(record.type_name.as_str(), &record.id);
-        let shard = Arc::make_mut(&mut self.shards[(hash % SHARDS as u64) as usize]);
+        let shard = Arc::make_mut(&mut self.shards[shard_of(hash)]);
         let same = |have: &Arc<Record>| have.id == record.id && have.type_name == record.type_name;
         let Ok(entry) = shard.find_entry(hash, same) else {
             return false;

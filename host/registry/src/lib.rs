@@ -26,7 +26,7 @@ pub mod random;
 mod session;
 mod snapshot;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use maitred_protocol::{Chooser, ModuleName, NodeName, Rejection, Revision, TypeName, TypeSpec};
@@ -61,8 +61,8 @@ pub struct Registry {
     sessions: Sessions,
     /// When what selectors see of the nodes (not their counts) last changed.
     fleet_revision: u64,
-    /// Lets records share their chooser; not part of the state.
-    last_chooser: Option<Arc<Chooser>>,
+    /// Lets records share their chooser, newest last; not part of the state.
+    choosers: VecDeque<Arc<Chooser>>,
 }
 
 impl Default for Registry {
@@ -85,7 +85,7 @@ impl Registry {
             types: BTreeMap::new(),
             sessions: Sessions::default(),
             fleet_revision: 0,
-            last_chooser: None,
+            choosers: VecDeque::new(),
         }
     }
 

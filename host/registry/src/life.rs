@@ -18,6 +18,9 @@ use crate::decide::cut;
 use crate::outcome::{Change, Event, Outcome, Stale};
 use crate::process::{CompactWhy, Record, Spec};
 
+/// Choosers that are kept to be shared: selectors in use at one time, and the causes of fallbacks.
+const CHOOSERS_SHARED: usize = 32;
+
 /// What every transition is told.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct At {
@@ -94,11 +97,21 @@ impl Registry {
 
     /// Shares the chooser among all records that were placed by it.
     fn compact(&mut self, why: Why) -> CompactWhy {
-        let chooser = match &self.last_chooser {
-            Some(last) if **last == why.chooser => Arc::clone(last),
-            _ => Arc::new(why.chooser),
+        let known = self
+            .choosers
+            .iter()
+            .position(|known| **known == why.chooser);
+        let chooser = match known {
+            Some(at) => Arc::clone(&self.choosers[at]),
+            None => {
+                let chooser = Arc::new(why.chooser);
+                if self.choosers.len() >= CHOOSERS_SHARED {
+                    self.choosers.pop_front();
+                }
+                self.choosers.push_back(Arc::clone(&chooser));
+                chooser
+            }
         };
-        self.last_chooser = Some(Arc::clone(&chooser));
         CompactWhy {
             chooser,
             seed: why.seed,
@@ -210,7 +223,7 @@ impl Registry {
             epoch: place.epoch,
             incarnation: at.incarnation(),
             revision: at.revision(),
-            attempt: old.attempt + 1,
+            attempt: old.attempt.saturating_add(1),
             pid: Box::default(),
             share: Box::default(),
             spec,

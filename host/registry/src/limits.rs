@@ -3,6 +3,9 @@
 /// Nodes that are registered at one time.
 pub const NODES_MAX: usize = 10_000;
 
+/// Names that are cordoned. A cordon outlives its node's session, so that a restart does not lift it.
+pub const CORDONS_MAX: usize = 2 * NODES_MAX;
+
 /// Module names.
 pub const MODULES_MAX: usize = 256;
 

@@ -13,7 +13,7 @@ use maitred_protocol::{
 
 use crate::Registry;
 use crate::candidates::NodeFacts;
-use crate::limits::NODES_MAX;
+use crate::limits::{CORDONS_MAX, NODES_MAX};
 use crate::outcome::{Change, Event, Outcome};
 use crate::process::{Record, Spec};
 
@@ -69,6 +69,15 @@ impl Node {
                 .of_type
                 .entry(Arc::clone(&record.type_name))
                 .or_insert(0) += 1;
+            if let Some(group) = record.group() {
+                // Looked up first: the name is copied only for the first of its group.
+                match self.of_group.get_mut(group) {
+                    Some(count) => *count += 1,
+                    None => {
+                        self.of_group.insert(group.to_owned(), 1);
+                    }
+                }
+            }
         }
     }
 
@@ -195,6 +204,10 @@ impl Registry {
             let is_same = record.incarnation == incarnation && *record.node == *name;
             if !is_same || !record.is_placed() {
                 return None;
+            }
+            if record.epoch == epoch {
+                // Named twice in the inventory: it has been claimed already.
+                return Some(());
             }
             let record = Record {
                 epoch,
@@ -345,6 +358,11 @@ impl Registry {
         let known = self.nodes.contains_key(name);
         if !known && !self.cordoned.contains(name) {
             return Outcome::not_found(format!("node {name}"));
+        }
+        if cordoned && self.cordoned.len() >= CORDONS_MAX && !self.cordoned.contains(name) {
+            return Outcome::rejected(Rejection::Conflict(format!(
+                "{CORDONS_MAX} nodes are cordoned already, which is the limit; uncordon those that are gone"
+            )));
         }
         let changed = if cordoned {
             self.cordoned.insert(name.clone())

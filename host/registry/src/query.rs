@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    ListProcesses, ModuleName, NodeEpoch, NodeName, NodeRecord, ProcessKey, ProcessRecord,
+    Chooser, ListProcesses, ModuleName, NodeEpoch, NodeName, NodeRecord, ProcessKey, ProcessRecord,
     RequestId, TypeName, TypeSpec, limits as wire,
 };
 
@@ -120,7 +120,7 @@ impl Registry {
             let passes = list.node.as_ref().is_none_or(|node| *record.node == *node)
                 && list.state.is_none_or(|state| record.state == state);
             if passes {
-                bytes += 512 + record.share.len() + record.id.len() * 2;
+                bytes += self.wire_bytes(record);
                 page.items.push(Arc::clone(record));
             }
             if page.items.len() >= limit || bytes > PAGE_BYTES_MAX || looked >= PAGE_SCAN_MAX {
@@ -129,6 +129,16 @@ impl Registry {
             }
         }
         page
+    }
+
+    /// About how many bytes a record takes in an answer, never less than it does.
+    fn wire_bytes(&self, record: &Record) -> usize {
+        let chooser = match &*record.why.chooser {
+            Chooser::Fallback { cause, .. } => cause.len(),
+            Chooser::Node | Chooser::Selector { .. } => 0,
+        };
+        let text = record.id.len() + record.pid.len() + record.group().map_or(0, str::len);
+        512 + text + chooser + record.share.len() + self.address_of(record).len()
     }
 
     /// The processes of a node's session, in order.

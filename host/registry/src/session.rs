@@ -27,7 +27,7 @@ pub(crate) struct Session {
 impl Session {
     fn forget_lowest(&mut self) {
         if let Some((sequence, _)) = self.outcomes.pop_first() {
-            self.forgotten_below = self.forgotten_below.max(sequence + 1);
+            self.forgotten_below = self.forgotten_below.max(sequence.saturating_add(1));
         }
     }
 
@@ -55,6 +55,9 @@ pub enum Known {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sessions {
     pub(crate) all: BTreeMap<ClientId, Arc<Session>>,
+    /// The last one that was swept. Part of the state: what is forgotten must not differ from host
+    /// to host.
+    pub(crate) swept: ClientId,
 }
 
 impl Sessions {
@@ -115,9 +118,7 @@ impl Sessions {
         if horizon == 0 {
             return;
         }
-        // Where the last sweep stopped follows from the index, so it needs no state of its own.
-        let turn = (index / SWEEP_EVERY).wrapping_mul(0x9E37_79B9_7F4A_7C15) % (index + 1);
-        let from = (Bound::Included(ClientId(turn)), Bound::Unbounded);
+        let from = (Bound::Excluded(self.swept), Bound::Unbounded);
         let next = self
             .all
             .range(from)
@@ -126,6 +127,7 @@ impl Sessions {
         let Some(id) = next.map(|(id, _)| *id) else {
             return;
         };
+        self.swept = id;
         if let Some(session) = self.all.get_mut(&id)
             && session.has_before(horizon)
         {

@@ -12,6 +12,7 @@ use maitred_protocol::{
     ModuleVersion, NodeEpoch, NodeName, ProcessId, ProcessKey, ProcessState, Rejection, RequestId,
     Revision, TypeName, TypeSpec, Verdict,
 };
+use rkyv::api::high::to_bytes_in;
 use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -31,11 +32,15 @@ const VERSION: u8 = 1;
 /// Records in one chunk.
 const CHUNK_RECORDS: usize = 4_096;
 
+/// Bytes of arguments, shares and causes in one chunk, give or take one record's.
+const CHUNK_BYTES: usize = 4 << 20;
+
 /// The state at one index, detached from what comes after.
 #[derive(Debug)]
 pub struct Snapshot {
     index: u64,
     time_ms: u64,
+    fleet_revision: u64,
     shards: Vec<Arc<Shard>>,
     nodes: Vec<NodeMirror>,
     cordoned: BTreeSet<NodeName>,
@@ -66,6 +71,7 @@ enum Chunk {
         index: u64,
         time_ms: u64,
         fleet_revision: u64,
+        swept: ClientId,
     },
     Choosers(Vec<Chooser>),
     Nodes(Vec<NodeMirror>),
@@ -181,6 +187,7 @@ impl Registry {
         Snapshot {
             index: self.applied,
             time_ms: self.time_ms,
+            fleet_revision: self.fleet_revision,
             shards: self.processes.shards(),
             // Not the nodes themselves: their indices are as large as the process table.
             nodes: self.nodes.values().map(NodeMirror::from).collect(),
@@ -209,7 +216,8 @@ impl Snapshot {
         put(&Chunk::Head {
             index: self.index,
             time_ms: self.time_ms,
-            fleet_revision: self.index,
+            fleet_revision: self.fleet_revision,
+            swept: self.sessions.swept,
         })?;
         put(&Chunk::Nodes(self.nodes.clone()))?;
         put(&Chunk::Cordoned(self.cordoned.iter().cloned().collect()))?;
@@ -225,11 +233,15 @@ impl Snapshot {
             // The order within a shard is the table's own; loading does not depend on it.
             let mut records = shard.iter().peekable();
             while records.peek().is_some() {
-                let chunk: Vec<RecordMirror> = records
-                    .by_ref()
-                    .take(CHUNK_RECORDS)
-                    .map(|record| RecordMirror::new(record, &mut choosers))
-                    .collect();
+                let mut room = CHUNK_BYTES;
+                let mut chunk = Vec::new();
+                while chunk.len() < CHUNK_RECORDS
+                    && room > 0
+                    && let Some(record) = records.next()
+                {
+                    room = room.saturating_sub(weight(record));
+                    chunk.push(RecordMirror::new(record, &mut choosers));
+                }
                 put_choosers(&mut put, &choosers, &mut known)?;
                 count += chunk.len() as u64;
                 put(&Chunk::Records(chunk))?;
@@ -242,6 +254,12 @@ impl Snapshot {
         }
         put(&Chunk::End { records: count })
     }
+}
+
+/// Bytes of a record that can be many.
+fn weight(record: &Record) -> usize {
+    let spec = record.spec.as_deref();
+    record.share.len() + spec.map_or(0, |spec| spec.args.len() + spec.failures.len() * 512)
 }
 
 fn put_choosers<E>(
@@ -257,11 +275,8 @@ fn put_choosers<E>(
 }
 
 fn encode_chunk(chunk: &Chunk) -> Vec<u8> {
-    let archive = rkyv::to_bytes::<rancor::Error>(chunk).expect("serializing to memory");
-    let mut bytes = Vec::with_capacity(archive.len() + 1);
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&archive);
-    bytes
+    let bytes = vec![VERSION];
+    to_bytes_in::<_, rancor::Error>(chunk, bytes).expect("serializing to memory")
 }
 
 impl From<&Node> for NodeMirror {
@@ -497,10 +512,12 @@ impl Loader {
                 index,
                 time_ms,
                 fleet_revision,
+                swept,
             } => {
                 registry.applied = index;
                 registry.time_ms = time_ms;
                 registry.fleet_revision = fleet_revision;
+                registry.sessions.swept = swept;
             }
             Chunk::Choosers(more) => self.choosers.extend(more.into_iter().map(Arc::new)),
             Chunk::Nodes(nodes) => {
