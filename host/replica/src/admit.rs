@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    CreateProcess, ModuleKind, OnConflict, ProcessState, Rejection, Request, RequestId, Response,
-    Revision, Status, Unavailable,
+    CreateProcess, ModuleKind, Rejection, Request, RequestId, Response, Revision, Status,
+    Unavailable,
 };
 use maitred_registry::{Command, Known, Outcome};
 use raft::StateRole;
@@ -26,10 +26,8 @@ impl Replica {
         if let Request::GetProcess { stale: true, .. } = request {
             return self.answer_read(ticket, request);
         }
-        let grows = matches!(
-            request,
-            Request::CreateProcess(..) | Request::SetProcess(..) | Request::PutType(..)
-        );
+        // A create is refused for room later, when it is known that it is not a retry.
+        let grows = matches!(request, Request::SetProcess(..) | Request::PutType(..));
         if let Some(why) = self.refusal(grows) {
             return self.unavailable(ticket, why);
         }
@@ -136,48 +134,20 @@ impl Replica {
             Known::Forgotten => return self.answer(ticket, Outcome::Forgotten),
             Known::NoSession => return self.answer(ticket, Outcome::NoSession),
         }
+        if let Some(why) = self.refusal(true) {
+            return self.unavailable(ticket, why);
+        }
         if let Err(no) = self.fill_in(&mut create) {
             return self.reject(ticket, no);
         }
+        let allowed_us = u64::from(create.options.deadline_ms) * 1_000;
         self.admit_create(Joined {
             ticket,
             request,
             create: Arc::new(create),
+            deadline_us: self.now.mono_us + allowed_us,
+            late: None,
         });
-    }
-
-    /// A create whose defaults are filled in: begins it, joins the one that is under way, or
-    /// answers with what is there.
-    pub(crate) fn admit_create(&mut self, joined: Joined) {
-        let key = &joined.create.key;
-        let conflict = joined.create.options.on_conflict;
-        let record = self.registry.process(key).cloned();
-        if self.sagas.len() >= self.config.creates_max {
-            let text = format!("{} creates are under way", self.config.creates_max);
-            return self.unavailable(joined.ticket, Unavailable::Overloaded(text));
-        }
-        match record {
-            Some(record) if record.state == ProcessState::Running => self.conflict(joined, &record),
-            // A retry of the very request that is under way waits for its own outcome.
-            Some(record)
-                if conflict == OnConflict::Fail
-                    && record.spec.as_ref().and_then(|spec| spec.request)
-                        != Some(joined.request) =>
-            {
-                self.conflict(joined, &record);
-            }
-            _ if self.sagas.get(key).is_some() => {
-                let key = key.clone();
-                self.sagas.join(&key, joined);
-            }
-            Some(_) => {
-                // Every unsettled record has a saga while this host serves.
-                debug_assert!(false, "{key} is unsettled and has no saga");
-                let text = "the host is taking up creates that were under way; try again";
-                self.unavailable(joined.ticket, Unavailable::Overloaded(text.to_owned()));
-            }
-            None => self.begin_create(joined),
-        }
     }
 
     /// Answers with an outcome of the registry.

@@ -3,12 +3,15 @@
 //! A waiter belongs to an index and a term. An entry that was committed under another term is
 //! somebody else's, and whoever waited at its index is told that the outcome is not known.
 
-use maitred_protocol::{ModuleKind, ModuleName, ProcessState, Response, Revision};
+use maitred_protocol::{ModuleKind, ModuleName, ProcessState, Revision};
 use maitred_registry::{Change, Entry, Event};
 use raft::eraftpb::Entry as RaftEntry;
 
 use crate::effect::{Effect, TakeSnapshot};
 use crate::replica::{Replica, Waiter};
+
+/// Microseconds after which a snapshot that could not be written is tried again.
+const SNAPSHOT_RETRY_US: u64 = 10_000_000;
 
 impl Replica {
     pub(crate) fn apply(&mut self, committed: Vec<RaftEntry>) {
@@ -23,10 +26,16 @@ impl Replica {
                 self.begin_serving(term);
                 continue;
             }
-            // What a replica cannot read it cannot skip either: it would differ from the others.
-            let entry = Entry::decode(&raft_entry.data)
-                .unwrap_or_else(|error| panic!("entry {index} of the log: {error}"));
-            let waiter = self.waiter(index, term);
+            let (entry, waiter) = match self.proposed(index, term) {
+                // This host made the entry: no need to read it back.
+                Some(own) => (own.entry, own.waiter),
+                // What a replica cannot read it cannot skip either: it would differ from the others.
+                None => {
+                    let entry = Entry::decode(&raft_entry.data)
+                        .unwrap_or_else(|error| panic!("entry {index} of the log: {error}"));
+                    (entry, Waiter::Nobody)
+                }
+            };
             let first_event = events.len();
             let outcome = self.registry.apply(index, entry, &mut events);
             match waiter {
@@ -48,27 +57,6 @@ impl Replica {
         }
     }
 
-    /// Who waits for the entry at this index; those before it have missed theirs.
-    fn waiter(&mut self, index: u64, term: u64) -> Waiter {
-        while let Some((at, of, _)) = self.waiters.front() {
-            if *at > index {
-                break;
-            }
-            let same = *at == index && *of == term;
-            let Some((_, _, waiter)) = self.waiters.pop_front() else {
-                break;
-            };
-            if same {
-                return waiter;
-            }
-            if let Waiter::Client(ticket) = waiter {
-                let text = "another host took over before the change was committed; ask again with the same request id";
-                self.reply(ticket, Response::Unknown(text.to_owned()));
-            }
-        }
-        Waiter::Nobody
-    }
-
     /// The first entry of a leader's term: from here on it knows all that was promised.
     fn begin_serving(&mut self, term: u64) {
         let standing = self.consensus.standing();
@@ -77,6 +65,7 @@ impl Replica {
         }
         self.serving = Some(term);
         self.grant_leases();
+        self.want_modules();
         let unsettled: Vec<_> = self.registry.unsettled().cloned().collect();
         for record in unsettled {
             match record.state {
@@ -85,7 +74,6 @@ impl Replica {
                 ProcessState::Running => {}
             }
         }
-        self.want_modules();
     }
 
     /// What an event means for what is under way. Only the leader follows up.
@@ -99,7 +87,10 @@ impl Replica {
         match event {
             Event::Process(Change::Reserved, record) => self.spawn(record),
             Event::Process(Change::Running, record) => {
-                if let Some(lease) = self.leases.get_mut(record.epoch) {
+                // What a node registers itself was never counted as spawning.
+                if record.spec.is_some()
+                    && let Some(lease) = self.leases.get_mut(record.epoch)
+                {
                     lease.spawning = lease.spawning.saturating_sub(1);
                 }
                 self.settle(record);
@@ -113,9 +104,12 @@ impl Replica {
                 {
                     lease.spawning = lease.spawning.saturating_sub(1);
                 }
+                // A node that has registered again may still be starting what was asked of its
+                // session before; it is the new session that can be told.
+                let node = self.registry.node(&record.node);
                 self.effects.push(Effect::Stop {
                     node: (*record.node).clone(),
-                    epoch: record.epoch,
+                    epoch: node.map_or(record.epoch, maitred_registry::Node::epoch),
                     term: self.consensus.standing().term,
                     key: record.key(),
                     incarnation: record.incarnation,
@@ -162,7 +156,8 @@ impl Replica {
         let bytes = log.bytes().saturating_sub(self.snapshot.bytes);
         let due = entries >= self.config.snapshot_entries
             || (entries > 0 && bytes >= self.config.snapshot_bytes);
-        if self.snapshot.writing || !due {
+        let too_soon = self.now.mono_us < self.snapshot.not_before_us;
+        if self.snapshot.writing || too_soon || !due {
             return;
         }
         let Some(term) = log.term_at(index) else {
@@ -183,8 +178,9 @@ impl Replica {
 
     pub(crate) fn snapshot_saved(&mut self, index: Option<u64>, floor: u64) {
         self.snapshot.writing = false;
-        if let Some(index) = index {
-            self.snapshot.index = self.snapshot.index.max(index);
+        match index {
+            Some(index) => self.snapshot.index = self.snapshot.index.max(index),
+            None => self.snapshot.not_before_us = self.now.mono_us + SNAPSHOT_RETRY_US,
         }
         // Never cut what is not applied, whatever storage says.
         let floor = floor.min(self.registry.applied());

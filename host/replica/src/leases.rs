@@ -22,6 +22,9 @@ use crate::saga::Placed;
 /// in this many.
 const DRIFT_PART: u64 = 50;
 
+/// Processes in one entry that says that their node has lost them: some 100 KiB.
+const MISSING_MAX: usize = 1_000;
+
 /// What the leader knows of one session.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -250,14 +253,14 @@ impl Replica {
         epoch: NodeEpoch,
         inventory: &[(ProcessKey, Incarnation)],
     ) {
-        let current = self.registry.node(name).map(Node::epoch);
-        let expiring = self
-            .leases
-            .all
-            .get(&epoch)
-            .is_none_or(|lease| lease.expiring);
-        if current != Some(epoch) || expiring {
-            let current = current.filter(|_| !expiring).map_or(0, |epoch| epoch.0);
+        // A session whose end is decided counts as over.
+        let is_live = |epoch: &NodeEpoch| {
+            let lease = self.leases.all.get(epoch);
+            lease.is_some_and(|lease| !lease.expiring)
+        };
+        let current = self.registry.node(name).map(Node::epoch).filter(is_live);
+        if current != Some(epoch) {
+            let current = current.map_or(0, |epoch| epoch.0);
             return self.reject(
                 ticket,
                 Rejection::Fenced {
@@ -289,11 +292,11 @@ impl Replica {
             .map(|record| (record.key(), record.incarnation))
             .filter(|(key, life)| !held.contains(&(key, *life)))
             .collect();
-        if !missing.is_empty() {
+        for processes in missing.chunks(MISSING_MAX) {
             let command = Command::Missing {
                 node: name.clone(),
                 epoch,
-                processes: missing,
+                processes: processes.to_vec(),
             };
             self.queue(None, command, Waiter::Nobody);
         }

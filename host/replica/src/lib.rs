@@ -9,14 +9,17 @@ mod admit;
 mod apply;
 mod config;
 mod consensus;
+mod due;
 mod effect;
 mod input;
+mod joined;
 mod leases;
 mod log;
 mod placing;
 mod reads;
 mod replica;
 mod saga;
+mod spawning;
 mod timer;
 
 pub use config::Config;

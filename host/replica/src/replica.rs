@@ -68,6 +68,16 @@ pub enum StartError {
         /// Why.
         source: EntryError,
     },
+    /// The log has lost entries that were committed.
+    #[error(
+        "the log ends at entry {log} but everything up to {needed} was committed; restore this host's data, or let it join its group anew"
+    )]
+    Short {
+        /// Where the log ends.
+        log: u64,
+        /// What it must contain.
+        needed: u64,
+    },
     /// The log and the snapshot do not meet.
     #[error(
         "the log begins after entry {log} but the newest snapshot ends at {snapshot}; restore the snapshot that belongs to this log, or let this host join its group anew"
@@ -93,6 +103,14 @@ pub(crate) enum Waiter {
     Nobody,
 }
 
+/// A proposal that is in the log.
+#[derive(Debug)]
+struct Proposed {
+    index: u64,
+    term: u64,
+    proposal: Proposal<Waiter>,
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Replica {
@@ -103,7 +121,8 @@ pub struct Replica {
     pub(crate) random: Random,
     pub(crate) effects: Vec<Effect>,
     proposals: Vec<Proposal<Waiter>>,
-    pub(crate) waiters: VecDeque<(u64, u64, Waiter)>,
+    /// What this host proposed and has not seen committed, by index.
+    waiters: VecDeque<Proposed>,
     pub(crate) sagas: Sagas,
     pub(crate) placing: Placing,
     pub(crate) leases: Leases,
@@ -126,6 +145,8 @@ pub(crate) struct SnapshotState {
     pub(crate) bytes: u64,
     /// Whether one is being written.
     pub(crate) writing: bool,
+    /// After one could not be written: when the next may be tried.
+    pub(crate) not_before_us: u64,
 }
 
 impl Replica {
@@ -157,6 +178,11 @@ impl Replica {
         if recovered.start_index > snapshot_index {
             let (log, snapshot) = (recovered.start_index, snapshot_index);
             return Err(StartError::Gap { log, snapshot });
+        }
+        let log = recovered.start_index + recovered.entries.len() as u64;
+        let needed = snapshot_index.max(recovered.hard_state.commit);
+        if log < needed {
+            return Err(StartError::Short { log, needed });
         }
         let (registry, conf_state) = match recovered.snapshot {
             Some(snapshot) => (snapshot.registry, snapshot.conf_state),
@@ -303,38 +329,81 @@ impl Replica {
             .collect();
         match self.consensus.propose(data) {
             Ok(first) => {
+                self.disown_from(first);
                 let term = self.consensus.standing().term;
-                let waiters = proposals.into_iter().map(|proposal| proposal.waiter);
-                self.waiters.extend(
-                    (first..)
-                        .zip(waiters)
-                        .map(|(index, waiter)| (index, term, waiter)),
-                );
+                let proposed = (first..).zip(proposals).map(|(index, proposal)| Proposed {
+                    index,
+                    term,
+                    proposal,
+                });
+                self.waiters.extend(proposed);
             }
             Err(refused) => {
                 for proposal in proposals {
-                    self.refused(proposal.waiter, refused);
+                    self.refused(proposal, refused);
                 }
             }
         }
     }
 
+    /// What was proposed in an earlier term at these indices has been overwritten.
+    fn disown_from(&mut self, first: u64) {
+        while let Some(last) = self.waiters.back()
+            && last.index >= first
+            && let Some(last) = self.waiters.pop_back()
+        {
+            self.disown(last.proposal.waiter);
+        }
+    }
+
+    /// Whoever waits for an entry that another leader replaced is told that nothing is known.
+    fn disown(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Client(ticket) => {
+                let text = "another host took over before the change was committed; ask again with the same request id";
+                self.reply(ticket, Response::Unknown(text.to_owned()));
+            }
+            Waiter::Reserve(_, placed) => self.leases.unplace(placed),
+            Waiter::Saga(_) | Waiter::Nobody => {}
+        }
+    }
+
+    /// What this host proposed at this index and term, and who waits for it. Those before it have
+    /// missed theirs.
+    pub(crate) fn proposed(&mut self, index: u64, term: u64) -> Option<Proposal<Waiter>> {
+        while let Some(front) = self.waiters.front()
+            && front.index <= index
+            && let Some(front) = self.waiters.pop_front()
+        {
+            if front.index == index && front.term == term {
+                return Some(front.proposal);
+            }
+            self.disown(front.proposal.waiter);
+        }
+        None
+    }
+
     /// A proposal did not reach the log: nothing was done.
-    fn refused(&mut self, waiter: Waiter, refused: Refused) {
+    fn refused(&mut self, proposal: Proposal<Waiter>, refused: Refused) {
         let why = match refused {
             Refused::NotLeader => self.not_leader(),
             Refused::TooMuch => {
                 Unavailable::Overloaded("too many changes wait for the disk".to_owned())
             }
         };
-        match waiter {
+        match proposal.waiter {
             Waiter::Client(ticket) => self.unavailable(ticket, why),
             Waiter::Reserve(life, placed) => {
                 self.leases.unplace(placed);
                 self.saga_refused(&life, &why);
             }
-            Waiter::Saga(life) => self.saga_refused(&life, &why),
-            Waiter::Nobody => {}
+            // The host's own changes (an expiry, a confirmation, an abort) end something: they are
+            // few, nobody would ask for them again, and so they wait for room.
+            Waiter::Saga(_) | Waiter::Nobody => {
+                if refused == Refused::TooMuch {
+                    self.proposals.push(proposal);
+                }
+            }
         }
     }
 
@@ -377,11 +446,12 @@ impl Replica {
             self.unavailable(ticket, why.clone());
         }
         self.leases = Leases::default();
-        self.timers = Timers::default();
+        self.timers.clear();
     }
 
     fn shut_down(&mut self) {
         self.shutting_down = true;
+        self.serving = None;
         self.stop_serving();
     }
 

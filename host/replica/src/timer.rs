@@ -1,38 +1,57 @@
-//! Timers of sagas: when to try again, and when to give up. The time is an argument.
+//! Timers of creates: when to try again, and when to give up. The time is an argument.
+//!
+//! **Invariant.** A timer is there for as long as something waits for it: whoever ends the wait
+//! before its time cancels it, or creates that are long over would pile up until their deadlines.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use maitred_protocol::ProcessKey;
 
+use crate::input::Ticket;
+
 /// What is due.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// A saga's back-off is over. The number tells an old timer from the saga's present one.
-    Retry(ProcessKey, u64),
-    /// A create's deadline has passed.
-    Deadline(ProcessKey, u64),
-    /// So has that of a create that waits for its key to be free.
-    Parked(ProcessKey),
+    /// A saga's back-off is over.
+    Retry(ProcessKey),
+    /// The deadline of the create that a saga carries out has passed.
+    Deadline(ProcessKey),
+    /// So has that of a create that waits: for another one of its key, or for its key to be free.
+    Late(ProcessKey, Ticket),
 }
+
+/// One timer: its time, and a number that is never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TimerId(u64, u64);
 
 /// All timers, by time.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    all: BTreeSet<(u64, Due)>,
+    all: BTreeMap<TimerId, Due>,
+    last: u64,
 }
 
 impl Timers {
-    pub(crate) fn set(&mut self, at_us: u64, due: Due) {
-        self.all.insert((at_us, due));
+    pub(crate) fn set(&mut self, at_us: u64, due: Due) -> TimerId {
+        self.last += 1;
+        let id = TimerId(at_us, self.last);
+        self.all.insert(id, due);
+        id
     }
 
     /// Takes one out before it is due.
-    pub(crate) fn cancel(&mut self, at_us: u64, due: Due) {
-        self.all.remove(&(at_us, due));
+    pub(crate) fn cancel(&mut self, id: Option<TimerId>) {
+        if let Some(id) = id {
+            self.all.remove(&id);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.all.clear();
     }
 
     pub(crate) fn next_us(&self) -> Option<u64> {
-        self.all.first().map(|(at, _)| *at)
+        self.all.first_key_value().map(|(id, _)| id.0)
     }
 
     /// Takes the first that is due.

@@ -1,0 +1,150 @@
+//! What comes of a saga's proposals, and of time that passes over it.
+
+use maitred_protocol::{ProcessKey, Rejection, Unavailable};
+use maitred_registry::{AbortCause, Outcome, Stale};
+
+use crate::effect::Effect;
+use crate::replica::Replica;
+use crate::saga::{Life, Step};
+use crate::timer::Due;
+
+/// Decisions that were overtaken, in a row, before a create is told to come back later.
+const STALE_MAX: u32 = 64;
+
+impl Replica {
+    /// Carries out what the timers say is due.
+    pub(crate) fn fire_timers(&mut self) {
+        while let Some(due) = self.timers.pop(self.now.mono_us) {
+            match due {
+                Due::Retry(key) => {
+                    if let Some(saga) = self.sagas.all.get_mut(&key) {
+                        saga.retry = None;
+                        if saga.step == Step::Waiting {
+                            self.select(&key);
+                        }
+                    }
+                }
+                Due::Deadline(key) => self.deadline(&key),
+                Due::Late(key, ticket) => self.late(&key, ticket),
+            }
+        }
+    }
+
+    fn deadline(&mut self, key: &ProcessKey) {
+        let Some(saga) = self.sagas.all.get_mut(key) else {
+            return;
+        };
+        saga.deadline = None;
+        saga.deadline_passed = true;
+        if saga.incarnation.0 == 0 {
+            // A reservation that is on its way is undone when it arrives.
+            if saga.step == Step::Selecting
+                && let Some(saga) = self.end_saga(key)
+            {
+                self.fail(saga, &Rejection::Deadline(Vec::new()));
+            }
+        } else if saga.step != Step::Proposed {
+            let life = Life {
+                key: key.clone(),
+                incarnation: saga.incarnation,
+            };
+            self.abort(&life, AbortCause::Deadline);
+        }
+    }
+
+    /// What came of proposing a reservation.
+    pub(crate) fn reserved(&mut self, life: &Life, outcome: Outcome) {
+        match outcome {
+            // The event of the reservation does the rest.
+            Outcome::Reserved(record) => {
+                let saga = self.sagas.all.get_mut(&life.key);
+                if let Some(trace) = saga.and_then(|saga| saga.trace.take()) {
+                    self.effects.push(Effect::Record(record.incarnation, trace));
+                }
+            }
+            Outcome::Stale(Stale::KeyTaken) => {
+                if self.sagas.current(life).is_some()
+                    && let Some(saga) = self.end_saga(&life.key)
+                {
+                    self.admit_again(saga.waiters);
+                }
+            }
+            Outcome::Stale(Stale::Node | Stale::Selector) => self.overtaken(life),
+            // The process has gone on, and the event that said so did the rest.
+            Outcome::Stale(Stale::Incarnation) => {}
+            // The maker's request had been carried out before, or its session is gone. What that
+            // means for the others is theirs to find out.
+            other => {
+                if self.sagas.current(life).is_none() {
+                    return;
+                }
+                let Some(saga) = self.end_saga(&life.key) else {
+                    return;
+                };
+                let (makers, others): (Vec<_>, Vec<_>) = saga
+                    .waiters
+                    .into_iter()
+                    .partition(|joined| Some(joined.request) == saga.maker);
+                for joined in makers {
+                    self.timers.cancel(joined.late);
+                    self.answer(joined.ticket, other.clone());
+                }
+                self.admit_again(others);
+            }
+        }
+    }
+
+    /// The node or the selector that a decision was about has changed since: decide again.
+    fn overtaken(&mut self, life: &Life) {
+        let Some(saga) = self.sagas.current(life) else {
+            return;
+        };
+        saga.stale += 1;
+        let (too_often, too_late) = (saga.stale > STALE_MAX, saga.deadline_passed);
+        if life.incarnation.0 != 0 {
+            return if too_often {
+                self.retry_later(&life.key)
+            } else {
+                self.select(&life.key)
+            };
+        }
+        if too_late {
+            if let Some(saga) = self.end_saga(&life.key) {
+                self.fail(saga, &Rejection::Deadline(Vec::new()));
+            }
+        } else if too_often {
+            let why = "its decisions were overtaken again and again";
+            self.saga_refused(life, &Unavailable::Overloaded(why.to_owned()));
+        } else {
+            self.select(&life.key);
+        }
+    }
+
+    /// What came of a saga's other proposals; success is told by events.
+    pub(crate) fn saga_outcome(&mut self, life: &Life, outcome: Outcome) {
+        if let Outcome::Rejected(rejection) = outcome
+            && self.sagas.current(life).is_some()
+            && let Some(saga) = self.end_saga(&life.key)
+        {
+            self.fail(saga, &rejection);
+        }
+    }
+
+    /// A saga's proposal never reached the log.
+    pub(crate) fn saga_refused(&mut self, life: &Life, why: &Unavailable) {
+        if self.sagas.current(life).is_none() {
+            return;
+        }
+        if life.incarnation.0 != 0 {
+            // What was to be proposed is derived anew from the record.
+            return self.retry_later(&life.key);
+        }
+        let Some(saga) = self.end_saga(&life.key) else {
+            return;
+        };
+        for joined in saga.waiters {
+            self.timers.cancel(joined.late);
+            self.unavailable(joined.ticket, why.clone());
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A process is started on its node: what is asked of the callback, and what comes back.
+//!
+//! What a node or a callback answers is checked here: a life that is over, an answer that came too
+//! late, and texts beyond the protocol's bounds change nothing.
+
+use std::sync::Arc;
+
+use maitred_protocol::{Incarnation, ModuleKind, ProcessKey, ProcessState, limits as wire};
+use maitred_registry::{AbortCause, Command, Record};
+
+use crate::effect::{Effect, SpawnJob};
+use crate::input::Spawned;
+use crate::replica::{Replica, Waiter};
+use crate::saga::{KeyOf, Life, Step};
+use crate::timer::Due;
+
+/// The longest pause between two attempts, unless the first one is longer.
+const BACK_OFF_US_MAX: u64 = 30_000_000;
+
+/// What a re-creation waits for its node, when no client set a deadline.
+const RECREATE_WITHIN_MS: u32 = 10_000;
+
+impl Replica {
+    /// A record is starting: its callback is to be run. Also when a node's new session takes a
+    /// starting process over, and for every starting record when this host begins to lead.
+    pub(crate) fn spawn(&mut self, record: &Arc<Record>) {
+        let key = record.key();
+        // Counted down by whatever ends the start, the abort below included.
+        if let Some(lease) = self.leases.get_mut(record.epoch) {
+            lease.spawning += 1;
+        }
+        let deadline_passed = match self.sagas.all.get_mut(&key) {
+            Some(saga) => {
+                saga.incarnation = record.incarnation;
+                saga.step = Step::Spawning;
+                saga.maker = maker_of(record);
+                saga.stale = 0;
+                saga.failed = None;
+                self.timers.cancel(saga.retry.take());
+                saga.deadline_passed
+            }
+            None => {
+                self.adopt(record, Step::Spawning);
+                false
+            }
+        };
+        let life = Life {
+            key,
+            incarnation: record.incarnation,
+        };
+        if deadline_passed && record.is_creating() {
+            return self.abort(&life, AbortCause::Deadline);
+        }
+        let (Some(spec), Some(node)) = (record.spec.clone(), self.node_of(record)) else {
+            debug_assert!(false, "{} starts without a spec or a node", life.key);
+            return;
+        };
+        let within_ms = if record.is_creating() {
+            let left = spec.deadline_at_ms.saturating_sub(self.now.wall_ms);
+            u32::try_from(left).unwrap_or(u32::MAX).max(1)
+        } else {
+            RECREATE_WITHIN_MS
+        };
+        let callback = self
+            .registry
+            .active_module(&spec.callback, ModuleKind::Callback);
+        let job = SpawnJob {
+            key: life.key,
+            incarnation: record.incarnation,
+            spec,
+            attempt: record.attempt,
+            node,
+            term: self.consensus.standing().term,
+            callback,
+            seed: record.why.seed,
+            within_ms,
+        };
+        self.effects.push(Effect::Spawn(Box::new(job)));
+    }
+
+    /// Makes a saga for a record that has none.
+    fn adopt(&mut self, record: &Arc<Record>, step: Step) {
+        let key = record.key();
+        let deadline = record.is_creating().then(|| {
+            let at_ms = record.spec.as_ref().map_or(0, |spec| spec.deadline_at_ms);
+            let left_us = at_ms.saturating_sub(self.now.wall_ms).saturating_mul(1_000);
+            let due = Due::Deadline(key.clone());
+            self.timers
+                .set(self.now.mono_us.saturating_add(left_us), due)
+        });
+        let saga = self.sagas.add(key, step, record.incarnation);
+        saga.deadline = deadline;
+        saga.maker = maker_of(record);
+    }
+
+    /// A record needs a node.
+    pub(crate) fn pending(&mut self, record: &Arc<Record>) {
+        match self.sagas.all.get_mut(&KeyOf::of(record)) {
+            Some(saga) => {
+                // How the attempt failed is on record now.
+                saga.failed = None;
+                if matches!(saga.step, Step::Selecting | Step::Waiting) {
+                    return;
+                }
+            }
+            None => self.adopt(record, Step::Proposed),
+        }
+        let key = record.key();
+        if record.is_creating() && record.attempt >= attempts_of(record) {
+            let life = Life {
+                key,
+                incarnation: record.incarnation,
+            };
+            return self.abort(&life, AbortCause::SpawnFailed);
+        }
+        // The first try is at once; one that has just failed waits.
+        let fresh = self
+            .sagas
+            .all
+            .get(&key)
+            .is_some_and(|saga| saga.retries == 0);
+        if fresh && !record.is_creating() {
+            self.select(&key)
+        } else {
+            self.retry_later(&key)
+        }
+    }
+
+    /// Sets a timer for the next try of a saga: exponential, from the create's back-off.
+    pub(crate) fn retry_later(&mut self, key: &ProcessKey) {
+        let record = self.registry.process(key);
+        let options = record
+            .and_then(|record| record.spec.as_ref())
+            .map(|spec| &spec.options);
+        let first_us = u64::from(options.map_or(50, |options| options.back_off_ms)) * 1_000;
+        let Some(saga) = self.sagas.all.get_mut(key) else {
+            return;
+        };
+        saga.step = Step::Waiting;
+        let pause = first_us
+            .max(1_000)
+            .saturating_mul(1 << saga.retries.min(16))
+            .min(BACK_OFF_US_MAX.max(first_us));
+        // Up to a quarter more, so that those that failed together do not come back together.
+        let jitter = u64::from(self.random.below((pause / 4).max(1) as u32));
+        saga.retries += 1;
+        self.timers.cancel(saga.retry.take());
+        let at_us = self.now.mono_us + pause + jitter;
+        saga.retry = Some(self.timers.set(at_us, Due::Retry(key.clone())));
+    }
+
+    /// A spawn has ended.
+    pub(crate) fn spawned(&mut self, key: ProcessKey, incarnation: Incarnation, result: Spawned) {
+        let life = Life { key, incarnation };
+        let record = self.registry.process(&life.key).cloned();
+        let Some(record) = record.filter(|record| record.incarnation == incarnation) else {
+            return;
+        };
+        let Some(saga) = self.sagas.current(&life) else {
+            return;
+        };
+        if saga.step != Step::Spawning || record.state != ProcessState::Starting {
+            return;
+        }
+        match within_bounds(result) {
+            Spawned::Started { pid, share } => {
+                saga.step = Step::Proposed;
+                let command = Command::Confirm {
+                    key: life.key.clone(),
+                    incarnation,
+                    pid,
+                    share,
+                };
+                self.queue(None, command, Waiter::Saga(life));
+            }
+            Spawned::GiveUp(cause) if record.is_creating() => {
+                saga.failed = Some(cause);
+                self.abort(&life, AbortCause::SpawnFailed);
+            }
+            Spawned::Elsewhere(cause) if record.is_creating() => {
+                saga.failed = Some(cause);
+                if record.attempt >= attempts_of(&record) {
+                    self.abort(&life, AbortCause::SpawnFailed);
+                } else {
+                    self.retry_later(&life.key);
+                }
+            }
+            // A wanted process goes back to waiting for a node, for as long as it takes.
+            Spawned::GiveUp(cause) | Spawned::Elsewhere(cause) => self.unplace(&life, cause),
+        }
+    }
+}
+
+/// The request whose create the record is, while that is under way.
+fn maker_of(record: &Record) -> Option<maitred_protocol::RequestId> {
+    let spec = record.spec.as_ref().filter(|_| record.is_creating());
+    spec.and_then(|spec| spec.request)
+}
+
+fn attempts_of(record: &Record) -> u32 {
+    let spec = record.spec.as_ref();
+    spec.map_or(1, |spec| u32::from(spec.options.attempts))
+}
+
+/// What a node says goes into the record, and so into the log of every host.
+fn within_bounds(result: Spawned) -> Spawned {
+    match result {
+        Spawned::Started { pid, .. } if pid.len() > wire::PID_BYTES_MAX => {
+            let text = format!("its node gave it a pid of {} bytes", pid.len());
+            Spawned::Elsewhere(format!("{text}; at most {} will do", wire::PID_BYTES_MAX))
+        }
+        Spawned::Started { share, .. } if share.len() > wire::SHARE_BYTES_MAX => {
+            let text = format!("its node shared {} bytes", share.len());
+            Spawned::Elsewhere(format!("{text}; at most {} will do", wire::SHARE_BYTES_MAX))
+        }
+        other => other,
+    }
+}
