@@ -32,12 +32,11 @@ impl From<Error> for Failure {
 fn of_fatal(fatal: &Fatal, tls: bool) -> Failure {
     let text = fatal.to_string();
     match fatal {
-        _ if tls => Failure::advised(
-            Exit::Auth,
-            "tls",
-            &text,
-            "certificates must be issued by the group's own CA: see `maitred cert --help`",
-        ),
+        _ if tls => {
+            let mut failure = Failure::advised(Exit::Auth, "tls", &text, "check the certificates");
+            failure.help += " (`maitred cert issue` makes certificates with the group's CA)";
+            failure
+        }
         Fatal::Link { .. } => Failure::advised(
             Exit::Other,
             "protocol",

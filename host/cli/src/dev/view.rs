@@ -40,7 +40,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, world: &World, screen: &Screen) {
     let [head, table, totals, recent, message, keys] = Layout::vertical([
         Constraint::Length(5),
         Constraint::Length(nodes.saturating_add(2).min(20)),
-        Constraint::Length(3),
+        Constraint::Length(4),
         Constraint::Min(3),
         Constraint::Length(1),
         Constraint::Length(1),
@@ -160,14 +160,15 @@ fn draw_totals(frame: &mut Frame<'_>, area: Rect, world: &World, screen: &Screen
         Span::raw(format!("{} creates, ", tally.creates)),
         failures,
         Span::raw(format!(
-            ", {} by a fallback   {running}   p50 {:.1} ms   p99 {:.1} ms",
+            ", {} by a fallback   p50 {:.1} ms   p99 {:.1} ms",
             tally.fallbacks,
             millis(0.5),
             millis(0.99),
         )),
     ]);
+    let processes = Line::from(format!("processes: {running}"));
     let rules = Line::from(format!("selectors: {}", world.rules.text()));
-    frame.render_widget(Paragraph::new(vec![counts, rules]), area);
+    frame.render_widget(Paragraph::new(vec![counts, processes, rules]), area);
 }
 
 fn draw_recent(frame: &mut Frame<'_>, area: Rect, world: &World) {
