@@ -18,6 +18,8 @@ use maitred_transport::{
     CloseCode, Connection, FrameReader, FrameWriter, LinkError, ReadError, close,
 };
 
+use tokio::task::AbortHandle;
+
 use crate::host::Host;
 use crate::link::{Link, encode_response, send_encoded, send_out};
 use crate::metrics::Metrics;
@@ -57,16 +59,12 @@ pub(crate) async fn serve(host: Arc<Host>, quic: Connection) {
         Err(_) => return close(&quic, CloseCode::Limit, "no hello within 10 seconds"),
     };
     Metrics::count(&host.metrics.connections);
-    let link = host.router.open(quic.clone());
-    let outgoing = tokio::spawn(send_out(
-        Arc::clone(&host),
-        Arc::clone(&link),
-        writer.clone(),
-    ));
+    let open = Open::new(&host, &quic, &writer);
+    let link = &open.link;
     let end = tokio::select! {
-        end = read_requests(&host, &link, &mut reader, &writer) => end,
-        end = upload::take_streams(&host, &link) => End::from(end),
-        end = node_service::keep_alives(&host, &link) => End::from(ReadError::Link(end)),
+        end = read_requests(&host, link, &mut reader, &writer) => end,
+        end = upload::take_streams(&host, link) => End::from(end),
+        end = node_service::keep_alives(&host, link) => End::from(ReadError::Link(end)),
         () = host.stopping() => End::Wanted(CloseCode::ShuttingDown, "the host is shutting down"),
     };
     if matches!(end, End::Wanted(..)) {
@@ -81,10 +79,35 @@ pub(crate) async fn serve(host: Arc<Host>, quic: Connection) {
             _ = quic.closed() => {}
         }
     }
-    host.router.close(&link);
-    host.nodes.unbind(&link);
-    outgoing.abort();
+    drop(open);
     finish(&host, &quic, end);
+}
+
+/// A connection that others can tell something; forgotten when this is dropped, however it ends.
+struct Open {
+    host: Arc<Host>,
+    link: Arc<Link>,
+    outgoing: AbortHandle,
+}
+
+impl Open {
+    fn new(host: &Arc<Host>, quic: &Connection, writer: &FrameWriter) -> Self {
+        let link = host.router.open(quic.clone());
+        let outgoing = send_out(Arc::clone(host), Arc::clone(&link), writer.clone());
+        Self {
+            host: Arc::clone(host),
+            link,
+            outgoing: tokio::spawn(outgoing).abort_handle(),
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.host.router.close(&self.link);
+        self.host.nodes.unbind(&self.link);
+        self.outgoing.abort();
+    }
 }
 
 fn finish(host: &Host, quic: &Connection, end: End) {

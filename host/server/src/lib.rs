@@ -31,14 +31,17 @@ mod nodes;
 mod replica_loop;
 mod router;
 mod run;
+mod running;
 mod slog_bridge;
 mod snapshot_thread;
 mod standard_modules;
 mod storage_thread;
+mod threads;
 mod upload;
 
 pub use config::{ConfigError, DiskConfig, GuestConfig, ServerConfig, SnapshotConfig, TlsFiles};
 pub use error::{Failed, StartError};
 pub use maitred_sandbox::{CompilerCommand, compile_child};
 pub use maitred_transport::Identity;
-pub use run::{Running, Server};
+pub use run::Server;
+pub use running::Running;

@@ -218,6 +218,30 @@ async fn two_hosts_do_not_share_a_data_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_dropped_loses_nothing_and_gives_its_directory_back() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let handle = node(&client, "n1", Starter::default()).await;
+    within(client.create(key("room/1")).send()).await.unwrap();
+    handle.kill();
+    drop(running);
+    let started = async {
+        loop {
+            match group.try_start().await {
+                Ok(running) => break running,
+                Err(StartError::Storage(_)) => tokio::task::yield_now().await,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    let running = within(started).await;
+    let client = group.client(&running).await;
+    within(client.get(&key("room/1"))).await.unwrap();
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_named_and_leaves_the_directory_free() {
     let group = Group::new();
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,7 @@
 //! What is no protocol ends its connection with a reason, and nothing else.
 
+use std::time::Duration;
+
 use maitred_protocol::limits::{FRAME_BYTES_MAX, IN_FLIGHT_MAX};
 use maitred_protocol::{
     ClientId, FrameError, Hello, KeepAlive, Kind, ListProcesses, NodeEpoch, ProcessKey, Rejection,
@@ -13,13 +15,13 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Group, key, within};
 
-fn frame<T: codec::Wire>(id: u64, message: &T) -> Vec<u8> {
+pub(crate) fn frame<T: codec::Wire>(id: u64, message: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
     codec::encode(id, message, &mut bytes).unwrap();
     bytes
 }
 
-async fn greet(connection: &Connection) -> (SendStream, FrameReader) {
+pub(crate) async fn greet(connection: &Connection) -> (SendStream, FrameReader) {
     let (mut send, receive): (SendStream, RecvStream) = connection.open_bi().await.unwrap();
     let hello = Hello {
         build: "test".to_owned(),
@@ -194,13 +196,40 @@ async fn keep_alives_of_another_connections_session_are_ignored_and_counted() {
     within(running.shutdown()).await.unwrap();
 }
 
-async fn page(address: std::net::SocketAddr, path: &str) -> String {
+pub(crate) async fn page(address: std::net::SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
     page
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_not_read_from_and_delays_nobody() {
+    const STALLED: Duration = Duration::from_millis(500);
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let (_endpoint, connection) = group.connect(running.local_addr()).await;
+    let (mut send, _unread) = greet(&connection).await;
+    let mut requests = Vec::new();
+    for id in 0..1_000 {
+        codec::encode(id, &Request::Status, &mut requests).unwrap();
+    }
+    let stalled = async {
+        while tokio::time::timeout(STALLED, send.write_all(&requests))
+            .await
+            .is_ok()
+        {}
+    };
+    within(stalled).await;
+    let client = group.client(&running).await;
+    for _ in 0..100 {
+        within(client.status()).await.unwrap();
+    }
+    // Nor does it delay the end: it has as long as the operator gives it.
+    drop(connection);
+    within(running.shutdown()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
