@@ -73,7 +73,7 @@ impl Consensus {
             heartbeat_tick: config.heartbeat_ticks,
             applied,
             // The defaults of these are unsafe or slow: one entry a message, no cap, no checks.
-            max_size_per_msg: 1 << 20,
+            max_size_per_msg: config.uncommitted_bytes_max.min(1 << 20),
             max_inflight_msgs: 256,
             check_quorum: true,
             pre_vote: true,

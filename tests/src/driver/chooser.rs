@@ -1,0 +1,53 @@
+//! Who decides in the driver: a native stand-in for uploaded selectors.
+//!
+//! Every selector chooses the first of the candidates with the fewest processes, except two whose
+//! names say what they do: `broken` fails, and `picky` takes nobody.
+
+use maitred_registry::candidates::Slot;
+use maitred_registry::decide::{Choose, Decision, Offer, SelectBatch, decide};
+use maitred_registry::feature::{Ask, Feature, Manifest};
+
+struct Chooser {
+    name: String,
+    manifest: Manifest,
+}
+
+impl Choose for Chooser {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn choose(&mut self, offer: Offer<'_>) -> Result<Option<Slot>, String> {
+        match self.name.as_str() {
+            "broken" => Err("it trapped".to_owned()),
+            "picky" => Ok(None),
+            _ => {
+                let offered = offer.slots.iter().zip(offer.features);
+                let best = offered.min_by(|a, b| a.1.total_cmp(b.1));
+                Ok(best.map(|(slot, _)| *slot))
+            }
+        }
+    }
+}
+
+/// Decides a whole batch.
+pub(super) fn decide_all(mut batch: SelectBatch) -> Vec<Decision> {
+    let mut chooser = batch.selector.as_ref().ok().map(|module| Chooser {
+        name: module.name.to_string(),
+        manifest: Manifest {
+            title: "test".to_owned(),
+            features: vec![Feature::Processes],
+            ask: Ask::All,
+        },
+    });
+    let (selector, time_s) = (batch.selector, batch.time_s);
+    let jobs = batch.jobs.iter().map(|job| {
+        let chooser: Result<&mut dyn Choose, String> = match (&mut chooser, &selector) {
+            (Some(chooser), _) => Ok(chooser),
+            (None, Err((_, cause))) => Err(cause.clone()),
+            (None, Ok(_)) => Err("no chooser".to_owned()),
+        };
+        decide(&mut batch.fleet, job, &selector, chooser, time_s, || 7)
+    });
+    jobs.collect()
+}

@@ -1,0 +1,258 @@
+//! What is seen, as lines of text: short, and the same on every machine.
+
+use maitred_protocol::{
+    Attempt, Chooser, ModuleRecord, NodeRecord, ProcessRecord, ProcessState, Refusal, Rejection,
+    Response, Status, TypeSpec, Verdict,
+};
+use maitred_registry::{Change, Event, Record};
+
+use crate::driver::Seen;
+
+/// Adds the lines of one thing seen. Answers to tickets after `before` came at once.
+pub(super) fn seen(seen: &Seen, before: u64, show_events: bool, lines: &mut Vec<String>) {
+    match seen {
+        Seen::Reply(ticket, answer) => {
+            let mut texts = response(answer).into_iter();
+            let first = texts.next().unwrap_or_default();
+            if *ticket > before {
+                lines.push(format!("= {first}"));
+            } else {
+                lines.push(format!("#{ticket} {first}"));
+            }
+            lines.extend(texts.map(|text| format!("  {text}")));
+        }
+        Seen::Spawn(job) => {
+            let callback = match &job.callback {
+                Ok(module) => format!("{} {}", module.name, module.version),
+                Err(why) => format!("nothing: {why}"),
+            };
+            lines.push(format!(
+                "spawn {}@{} on {} (session {}), attempt {}, within {} ms, by {callback}",
+                job.key, job.incarnation, job.node.name, job.node.epoch, job.attempt, job.within_ms
+            ));
+        }
+        Seen::Stop {
+            node,
+            epoch,
+            key,
+            incarnation,
+        } => lines.push(format!(
+            "stop {key}@{incarnation} on {node} (session {epoch})"
+        )),
+        Seen::Ack(ack) => {
+            let alive = if ack.alive { "is renewed" } else { "has ended" };
+            let (epoch, sequence) = (ack.epoch, ack.sequence);
+            lines.push(format!("session {epoch} {alive} (keep-alive {sequence})"));
+        }
+        Seen::Snapshot(Some(index)) => lines.push(format!("snapshot of everything to {index}")),
+        Seen::Snapshot(None) => lines.push("snapshot fails".to_owned()),
+        Seen::Compact(index) => lines.push(format!("log cut through {index}")),
+        Seen::Events(events) if show_events => lines.extend(events.iter().map(event)),
+        Seen::Events(_) => {}
+    }
+}
+
+fn event(event: &Event) -> String {
+    let life =
+        |record: &Record| format!("{}/{}@{}", record.type_name, record.id, record.incarnation);
+    match event {
+        Event::Process(change, record) => {
+            let change = match change {
+                Change::Reserved => "reserved",
+                Change::Running => "running",
+                Change::Updated => "updated",
+                Change::Pending => "pending",
+                Change::Removed => "removed",
+            };
+            let revision = record.revision;
+            format!("event: {} {change}, revision {revision}", life(record))
+        }
+        Event::Ended(record) => format!("event: {} ended on {}", life(record), record.node),
+        Event::NodeUp {
+            name,
+            epoch,
+            superseded,
+        } => match superseded {
+            Some(old) => format!("event: node {name} up, session {epoch} after {old}"),
+            None => format!("event: node {name} up, session {epoch}"),
+        },
+        Event::NodeChanged(name) => format!("event: node {name} changed"),
+        Event::NodeDown(name, epoch) => format!("event: node {name} down, session {epoch}"),
+        Event::Module(name) => format!("event: module {name} changed"),
+    }
+}
+
+/// A heading, and a line for each of the items.
+fn listed<T>(items: &[T], what: &str, line: fn(&T) -> String) -> Vec<String> {
+    let heading = format!("{} {what}", items.len());
+    std::iter::once(heading)
+        .chain(items.iter().map(line))
+        .collect()
+}
+
+fn response(response: &Response) -> Vec<String> {
+    vec![match response {
+        Response::Session(client) => format!("session {client}"),
+        Response::Created { record, created } => {
+            let verb = if *created { "created" } else { "exists" };
+            format!("{verb}: {}", process(record))
+        }
+        Response::Process { record, .. } => process(record),
+        Response::Done(revision) => format!("done at {revision}"),
+        Response::Processes { items, next, .. } => {
+            let mut lines = listed(items, "processes", process);
+            lines.extend(next.as_ref().map(|next| format!("more after {next}")));
+            return lines;
+        }
+        Response::Registered { epoch, verdicts } => {
+            let verdicts = verdicts.iter().map(|verdict| match verdict {
+                Verdict::Keep => ", keep",
+                Verdict::Stop => ", stop",
+            });
+            format!("session {epoch}{}", verdicts.collect::<String>())
+        }
+        Response::Node(record) => node(record),
+        Response::Nodes(nodes) => return listed(nodes, "nodes", node),
+        Response::Pushed(record, version) => format!("version {version}; {}", module(record)),
+        Response::Module(record) => module(record),
+        Response::Modules(modules) => return listed(modules, "modules", module),
+        Response::Type(spec) => type_spec(spec),
+        Response::Types(types) => return listed(types, "types", type_spec),
+        Response::Explained(explanation) => {
+            let record = &explanation.record;
+            return vec![process(record), chooser(&record.why.chooser)];
+        }
+        Response::Planned(plan) => {
+            let node = plan.node.as_ref().map_or("nowhere", |node| node.as_str());
+            let mut lines = vec![format!("would go to {node}")];
+            lines.push(chooser(&plan.evidence.why.chooser));
+            lines.extend(refusals(&plan.evidence.refusals));
+            return lines;
+        }
+        Response::Status(status) => host(status),
+        Response::Rejected(rejection) => return rejected(rejection),
+        Response::Unavailable(why) => format!("unavailable: {why}"),
+        Response::Unknown(why) => format!("unknown: {why}"),
+    }]
+}
+
+fn rejected(rejection: &Rejection) -> Vec<String> {
+    let mut lines = vec![format!("rejected: {rejection}")];
+    match rejection {
+        Rejection::AlreadyExists(record) => lines.push(process(record)),
+        Rejection::NoPlacement {
+            refusals: named,
+            selector,
+            ..
+        } => {
+            lines.extend(refusals(named));
+            let by = |name| format!("{name} took none of its candidates");
+            lines.extend(selector.as_ref().map(by));
+        }
+        Rejection::SpawnFailed(attempts) | Rejection::Deadline(attempts) => {
+            lines.extend(attempts.iter().map(attempt));
+        }
+        _ => {}
+    }
+    lines
+}
+
+fn attempt(attempt: &Attempt) -> String {
+    let (incarnation, node) = (attempt.incarnation, &attempt.node);
+    format!("@{incarnation} on {node}: {}", attempt.cause)
+}
+
+fn refusals(refusals: &[Refusal]) -> impl Iterator<Item = String> + '_ {
+    refusals
+        .iter()
+        .map(|refusal| format!("{}: {}", refusal.node, refusal.reason))
+}
+
+fn process(record: &ProcessRecord) -> String {
+    let state = match record.state {
+        ProcessState::Starting => "starting on",
+        ProcessState::Running => "running on",
+        ProcessState::Pending => "pending, last on",
+    };
+    let (key, incarnation, node) = (&record.key, record.incarnation, &record.node);
+    let mut text = format!("{key}@{incarnation} {state} {node}");
+    if !record.pid.is_empty() {
+        text += &format!(" as {}", record.pid);
+    }
+    if !record.share.is_empty() {
+        text += &format!(", shares {}", String::from_utf8_lossy(&record.share));
+    }
+    if record.attempt != 1 {
+        text += &format!(", attempt {}", record.attempt);
+    }
+    if record.address.is_empty() {
+        text += ", unreachable";
+    }
+    text
+}
+
+fn chooser(chooser: &Chooser) -> String {
+    match chooser {
+        Chooser::Node => "registered by its node".to_owned(),
+        Chooser::Selector { name, version, .. } => format!("chosen by {name} {version}"),
+        Chooser::Fallback {
+            fallback, cause, ..
+        } => format!("chosen by the fallback {fallback:?}: {cause}"),
+    }
+}
+
+fn node(node: &NodeRecord) -> String {
+    let mut text = format!(
+        "{} session {}: {} processes, {} of {} units",
+        node.name, node.epoch, node.processes, node.used, node.capacity
+    );
+    for (is, what) in [(node.cordoned, ", cordoned"), (node.suspect, ", suspect")] {
+        text += if is { what } else { "" };
+    }
+    text
+}
+
+fn module(module: &ModuleRecord) -> String {
+    let versions = module.versions.iter();
+    let versions: Vec<String> = versions.map(|it| it.version.to_string()).collect();
+    let number = |version: Option<u32>| version.map_or("none".to_owned(), |it| it.to_string());
+    format!(
+        "{}: versions {}; active {} with {}, before that {}",
+        module.name,
+        versions.join(" "),
+        number(module.active),
+        module.config,
+        number(module.previous)
+    )
+}
+
+fn type_spec(spec: &TypeSpec) -> String {
+    format!(
+        "{}: selector {}, callback {}, {:?} when lost, {} attempts, back-off {} ms, deadline {} ms",
+        spec.name,
+        spec.selector,
+        spec.callback,
+        spec.on_node_lost,
+        spec.attempts,
+        spec.back_off_ms,
+        spec.deadline_ms
+    )
+}
+
+fn host(status: &Status) -> String {
+    let shedding = match &status.shedding {
+        Some(why) => format!(", shedding: {why}"),
+        None => String::new(),
+    };
+    format!(
+        "{} in term {}, applied {}, {} entries in the log, snapshot at {}; {} running, {} starting, {} pending{shedding}",
+        status.role,
+        status.term,
+        status.applied,
+        status.log_entries,
+        status.snapshot,
+        status.running,
+        status.starting,
+        status.pending
+    )
+}
