@@ -152,6 +152,17 @@ impl Driver {
         Ok(driver)
     }
 
+    /// The same, except that what was held back had reached the disc, though nobody had heard of it.
+    ///
+    /// # Errors
+    /// Those of [`Replica::new`].
+    pub fn crash_after_write(mut self) -> Result<Self, StartError> {
+        for persist in std::mem::take(&mut self.held_persists) {
+            self.disc.persist(persist);
+        }
+        self.crash()
+    }
+
     /// Something happens; everything that follows from it at once does too.
     pub fn step(&mut self, input: Input) {
         self.replica.step(self.now, input);

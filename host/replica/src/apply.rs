@@ -3,8 +3,10 @@
 //! A waiter belongs to an index and a term. An entry that was committed under another term is
 //! somebody else's, and whoever waited at its index is told that the outcome is not known.
 
-use maitred_protocol::{ModuleKind, ModuleName, ProcessState, Revision};
-use maitred_registry::{Change, Entry, Event};
+use maitred_protocol::{
+    Incarnation, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey, ProcessState, Revision,
+};
+use maitred_registry::{Change, Entry, Event, Node};
 use raft::eraftpb::Entry as RaftEntry;
 
 use crate::effect::{Effect, TakeSnapshot};
@@ -68,6 +70,13 @@ impl Replica {
         self.want_modules();
         let unsettled: Vec<_> = self.registry.unsettled().cloned().collect();
         for record in unsettled {
+            // The leader before may have decided on another node and not lived to tell the last one.
+            for failure in record.failures() {
+                if let Some(node) = self.registry.node(&failure.node) {
+                    let (epoch, life) = (node.epoch(), (record.key(), failure.incarnation));
+                    self.stop(&failure.node, epoch, life);
+                }
+            }
             match record.state {
                 ProcessState::Starting => self.spawn(&record),
                 ProcessState::Pending => self.pending(&record),
@@ -104,16 +113,8 @@ impl Replica {
                 {
                     lease.spawning = lease.spawning.saturating_sub(1);
                 }
-                // A node that has registered again may still be starting what was asked of its
-                // session before; it is the new session that can be told.
-                let node = self.registry.node(&record.node);
-                self.effects.push(Effect::Stop {
-                    node: (*record.node).clone(),
-                    epoch: node.map_or(record.epoch, maitred_registry::Node::epoch),
-                    term: self.consensus.standing().term,
-                    key: record.key(),
-                    incarnation: record.incarnation,
-                });
+                let life = (record.key(), record.incarnation);
+                self.stop(&record.node, record.epoch, life);
             }
             Event::NodeUp {
                 name, superseded, ..
@@ -128,6 +129,21 @@ impl Replica {
             Event::NodeDown(_, epoch) => self.leases.remove(*epoch),
             Event::NodeChanged(_) | Event::Module(_) => {}
         }
+    }
+
+    /// Has a node told that a life of a process must not run there. A node that has registered again
+    /// may still be starting what was asked of its session before: it is the new session that can
+    /// be told.
+    fn stop(&mut self, node: &NodeName, epoch: NodeEpoch, life: (ProcessKey, Incarnation)) {
+        let current = self.registry.node(node).map(Node::epoch);
+        let (key, incarnation) = life;
+        self.effects.push(Effect::Stop {
+            node: node.clone(),
+            epoch: current.unwrap_or(epoch),
+            term: self.consensus.standing().term,
+            key,
+            incarnation,
+        });
     }
 
     /// The modules that must be ready: the active ones, what a rollback would bring back, and the

@@ -7,6 +7,9 @@ use maitred_registry::candidates::Slot;
 use maitred_registry::decide::{Choose, Decision, Offer, SelectBatch, decide};
 use maitred_registry::feature::{Ask, Feature, Manifest};
 
+/// The second one is not chosen by; plans show it, and tests look at it there.
+const FEATURES: [Feature; 2] = [Feature::Processes, Feature::InFlight];
+
 struct Chooser {
     name: String,
     manifest: Manifest,
@@ -22,8 +25,9 @@ impl Choose for Chooser {
             "broken" => Err("it trapped".to_owned()),
             "picky" => Ok(None),
             _ => {
-                let offered = offer.slots.iter().zip(offer.features);
-                let best = offered.min_by(|a, b| a.1.total_cmp(b.1));
+                let rows = offer.features.chunks(FEATURES.len());
+                let offered = offer.slots.iter().zip(rows);
+                let best = offered.min_by(|a, b| a.1[0].total_cmp(&b.1[0]));
                 Ok(best.map(|(slot, _)| *slot))
             }
         }
@@ -36,7 +40,7 @@ pub(super) fn decide_all(mut batch: SelectBatch) -> Vec<Decision> {
         name: module.name.to_string(),
         manifest: Manifest {
             title: "test".to_owned(),
-            features: vec![Feature::Processes],
+            features: FEATURES.to_vec(),
             ask: Ask::All,
         },
     });
