@@ -9,21 +9,27 @@
 //!   then everything is stopped before anything new is started;
 //! - a start that was cancelled is never answered as started.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 
-use maitred_protocol::limits::{INVENTORY_MAX, PID_BYTES_MAX, REASON_BYTES_MAX, SHARE_BYTES_MAX};
+use maitred_protocol::limits::{PID_BYTES_MAX, REASON_BYTES_MAX, SHARE_BYTES_MAX};
 use maitred_protocol::{Incarnation, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey};
 
 use crate::tombstones::Tombstones;
 
+mod inventory;
 mod io;
 mod lease;
 mod process;
 
+use inventory::Inventory;
 pub use io::{Effect, Input, SpawnError, Spawned};
 use lease::Lease;
 use process::{Life, Next, Process, supersede, wait};
+
+/// What those hear, if any are left, whose start waited too long for the life before to end.
+const LATE: &str = "the life before it did not end in time";
 
 /// The state machine of one node.
 #[derive(Debug)]
@@ -33,6 +39,8 @@ pub struct Agent {
     term: u64,
     /// Ordered, so that the same inputs always give the same effects.
     processes: BTreeMap<ProcessKey, Process>,
+    /// How much of an inventory they are.
+    inventory: Inventory,
     tombstones: Tombstones,
 }
 
@@ -59,6 +67,7 @@ impl Agent {
             lease: Lease::new(ttl_us),
             term: 0,
             processes: BTreeMap::new(),
+            inventory: Inventory::default(),
             tombstones: Tombstones::default(),
         }
     }
@@ -95,6 +104,14 @@ impl Agent {
         matches!(process.life, Life::Running(_)).then_some(process.incarnation)
     }
 
+    /// Why `key` cannot be one process more here; none when it can, or runs here already.
+    #[must_use]
+    pub fn has_no_room_for(&self, key: &ProcessKey) -> Option<&'static str> {
+        let known = self.processes.contains_key(key);
+        let full = !known && !self.inventory.has_room_for(key);
+        full.then_some(inventory::FULL)
+    }
+
     /// Takes an input at `now_us` microseconds of a clock that never goes back, and appends what is
     /// to be done to `out`, in order.
     pub fn step(&mut self, now_us: u64, input: Input, out: &mut Vec<Effect>) {
@@ -108,7 +125,7 @@ impl Agent {
             Input::StopEnded(key, incarnation) => self.stop_ended(now_us, &key, incarnation, out),
             Input::Exited(key, incarnation) => self.exited(now_us, &key, incarnation, out),
             Input::Owned(epoch, key, incarnation, spawned) => {
-                self.owned(epoch, key, incarnation, spawned, out);
+                self.owned(now_us, (epoch, key, incarnation), spawned, out);
             }
             Input::Acknowledged(ack) => self.acknowledged(now_us, ack, out),
             Input::Enrolled {
@@ -144,10 +161,10 @@ impl Agent {
                 let next = Next {
                     incarnation,
                     payload,
-                    deadline_ms,
+                    until_us: now_us.saturating_add(u64::from(deadline_ms) * 1_000),
                     waiters: vec![tag],
                 };
-                self.start(key, next, out);
+                self.start(now_us, key, next, out);
             }
             NodeCommand::Stop {
                 key, incarnation, ..
@@ -155,25 +172,26 @@ impl Agent {
         }
     }
 
-    fn start(&mut self, key: ProcessKey, start: Next, out: &mut Vec<Effect>) {
-        let room = self.processes.len() < INVENTORY_MAX;
+    fn start(&mut self, now_us: u64, key: ProcessKey, start: Next, out: &mut Vec<Effect>) {
+        let full = self.has_no_room_for(&key);
         let refusal = self.lease.refuses_starts();
         let process = match self.processes.entry(key) {
             Slot::Occupied(process) => process,
             Slot::Vacant(vacant) => {
                 let over = self.tombstones.refusal(vacant.key(), start.incarnation);
-                let full = "the node has 20,000 processes".to_owned();
-                let busy = refusal.map(str::to_owned).or((!room).then_some(full));
-                if let Some(no) = over.or(busy.map(NodeAnswer::Busy)) {
+                let late = start.is_late(now_us).then_some(LATE);
+                let busy = refusal.or(full).or(late);
+                if let Some(no) = over.or(busy.map(|why| NodeAnswer::Busy(why.to_owned()))) {
                     answer_all(start.waiters, &no, out);
                     return;
                 }
                 out.push(Effect::Spawn {
                     key: vacant.key().clone(),
                     incarnation: start.incarnation,
+                    deadline_ms: start.left_ms(now_us),
                     payload: start.payload,
-                    deadline_ms: start.deadline_ms,
                 });
+                self.inventory.add(vacant.key());
                 vacant.insert(Process::new(
                     start.incarnation,
                     Life::Starting,
@@ -317,37 +335,42 @@ impl Agent {
 
     fn owned(
         &mut self,
-        epoch: NodeEpoch,
-        key: ProcessKey,
-        incarnation: Incarnation,
+        now_us: u64,
+        (epoch, key, incarnation): (NodeEpoch, ProcessKey, Incarnation),
         spawned: Spawned,
         out: &mut Vec<Effect>,
     ) {
-        let current = self.lease.epoch == Some(epoch) && self.lease.refuses_starts().is_none();
-        let life = if current {
-            Life::Running(spawned)
-        } else {
-            // The session under which it was registered is over, and its records with it.
-            out.push(Effect::Stop(key.clone(), incarnation));
-            Life::Stopping
-        };
-        match self.processes.entry(key) {
-            Slot::Vacant(vacant) => {
-                vacant.insert(Process::new(incarnation, life, Vec::new()));
-            }
-            Slot::Occupied(mut known) if known.get().incarnation == incarnation => {
-                if let (Life::Running(old), Life::Running(new)) = (&mut known.get_mut().life, life)
-                {
-                    *old = new;
+        let known = self.processes.get_mut(&key);
+        let known = known.map(|process| (process.incarnation.cmp(&incarnation), process));
+        let mut next = None;
+        match known {
+            Some((Ordering::Equal, process)) => {
+                if let Life::Running(old) = &mut process.life {
+                    *old = spawned;
                 }
-            }
-            // A life that the node began itself in place of one that it had not reported the end of.
-            Slot::Occupied(mut known) if known.get().incarnation < incarnation => {
-                known.insert(Process::new(incarnation, life, Vec::new()));
+                return;
             }
             // A newer life is known: the one that was registered is not the current one.
-            Slot::Occupied(_) => {}
+            Some((Ordering::Greater, _)) => return,
+            // A life that the node began itself in place of one whose end it had not reported.
+            Some((Ordering::Less, process)) => {
+                next = process.next.take();
+                process.delete = false;
+                self.bury(now_us, &key, None, out);
+            }
+            None => {}
         }
+        // Meanwhile it may have ended or been stopped, a newer one may be wanted, or the session
+        // under which it was registered may be over, and its records with it.
+        let current = self.lease.epoch == Some(epoch) && self.lease.refuses_starts().is_none();
+        let over = self.tombstones.refusal(&key, incarnation).is_some();
+        let mut process = Process::new(incarnation, Life::Running(spawned), Vec::new());
+        process.next = next.filter(|next| next.incarnation > incarnation);
+        if !current || over || process.next.is_some() {
+            process.stop(&key, out);
+        }
+        self.inventory.add(&key);
+        self.processes.insert(key, process);
     }
 
     /// Forgets a process that is gone, but not that it was; begins the life that waited for that.
@@ -361,6 +384,7 @@ impl Agent {
         let Some(process) = self.processes.remove(key) else {
             return;
         };
+        self.inventory.remove(key);
         let incarnation = process.incarnation;
         self.tombstones.bury(now_us, key, incarnation, answer);
         if process.buried > incarnation {
@@ -372,7 +396,7 @@ impl Agent {
             out.push(Effect::Delete(key.clone(), incarnation));
         }
         if let Some(next) = process.next {
-            self.start(key.clone(), *next, out);
+            self.start(now_us, key.clone(), *next, out);
         }
     }
 }

@@ -69,6 +69,13 @@ impl Tombstones {
         }
     }
 
+    /// Whether exactly this life had begun, or was never to, when it ended; false when its start
+    /// was answered with a no.
+    pub(crate) fn has_run(&self, key: &ProcessKey, incarnation: Incarnation) -> bool {
+        let tomb = self.tombs.get(key);
+        tomb.is_some_and(|tomb| tomb.incarnation == incarnation && tomb.answer.is_none())
+    }
+
     fn evict(&mut self, now_us: u64) {
         while let Some((key, at_us)) = self.order.front() {
             let current = self.tombs.get(key).filter(|tomb| tomb.at_us == *at_us);

@@ -183,13 +183,18 @@ impl Agent {
         self.lease.keep_alive_us = now_us;
         for ((key, incarnation), verdict) in inventory.iter().zip(verdicts) {
             let process = self.processes.get_mut(key);
-            let Some(process) = process.filter(|known| known.incarnation == *incarnation) else {
-                continue;
-            };
-            match verdict {
-                Verdict::Stop => process.stop(key, out),
+            let process = process.filter(|known| known.incarnation == *incarnation);
+            match (process, verdict) {
+                (Some(process), Verdict::Stop) => process.stop(key, out),
                 // It is stopped on our own account, and the registry believes that it runs.
-                Verdict::Keep => process.delete = matches!(process.life, Life::Stopping),
+                (Some(process), Verdict::Keep) => {
+                    process.delete = matches!(process.life, Life::Stopping);
+                }
+                // Likewise, and it has ended while the answer was on its way.
+                (None, Verdict::Keep) if self.tombstones.has_run(key, *incarnation) => {
+                    out.push(Effect::Delete(key.clone(), *incarnation));
+                }
+                (None, _) => {}
             }
         }
         self.check_lease(now_us, out);

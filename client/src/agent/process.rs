@@ -23,8 +23,22 @@ pub(super) enum Life {
 pub(super) struct Next {
     pub(super) incarnation: Incarnation,
     pub(super) payload: Vec<u8>,
-    pub(super) deadline_ms: u32,
+    /// After this nobody waits for it.
+    pub(super) until_us: u64,
     pub(super) waiters: Vec<u64>,
+}
+
+impl Next {
+    /// Whether it has waited so long that nobody waits for it any more.
+    pub(super) fn is_late(&self, now_us: u64) -> bool {
+        now_us > self.until_us
+    }
+
+    /// Milliseconds that are left of its time.
+    pub(super) fn left_ms(&self, now_us: u64) -> u32 {
+        let left_us = self.until_us.saturating_sub(now_us);
+        u32::try_from(left_us / 1_000).unwrap_or(u32::MAX)
+    }
 }
 
 #[derive(Debug)]

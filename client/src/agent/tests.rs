@@ -451,3 +451,100 @@ fn the_next_tick_is_never_later_than_the_lease() {
     assert!(bench.agent.next_us() <= bench.agent.lease_until_us());
     assert_eq!(Lease::new(TTL).next_us(), 0);
 }
+
+#[test]
+fn what_was_told_to_stop_while_it_was_being_registered_is_stopped_once() {
+    let owned = |epoch, id, n| {
+        let spawned = Spawned::default();
+        Input::Owned(NodeEpoch(epoch), key(id), inc(n), spawned)
+    };
+    // An update of a process was under way when the lease was lost.
+    let mut bench = Bench::serving();
+    bench.run("a", 5);
+    let lost = bench.ack(1, false);
+    assert!(lost.contains(&stop_effect("a", 5)), "{lost:?}");
+    assert_eq!(bench.step(owned(1, "a", 5)), []);
+    // It was removed from the registry before the node knew that it was there.
+    let mut bench = Bench::serving();
+    assert_eq!(
+        bench.stop(1, 1, "b", 7),
+        [Effect::Answer(1, NodeAnswer::Stopped)]
+    );
+    assert_eq!(bench.step(owned(1, "b", 7)), [stop_effect("b", 7)]);
+    assert_eq!(bench.agent.running_incarnation(&key("b")), None);
+    // It ended while its pid was being updated.
+    bench.run("c", 8);
+    bench.step(Input::Exited(key("c"), inc(8)));
+    assert_eq!(bench.step(owned(1, "c", 8)), [stop_effect("c", 8)]);
+    assert_eq!(bench.agent.running_incarnation(&key("c")), None);
+}
+
+#[test]
+fn a_life_that_the_node_began_itself_leaves_nobody_waiting_for_the_one_before() {
+    let mut bench = Bench::serving();
+    assert_eq!(bench.start(1, 1, "a", 5), [spawn("a", 5)]);
+    assert_eq!(bench.stop(2, 1, "a", 5), []);
+    let owned = Input::Owned(NodeEpoch(1), key("a"), inc(9), Spawned::default());
+    assert_eq!(
+        bench.step(owned),
+        [
+            Effect::Answer(1, NodeAnswer::Fenced),
+            Effect::Answer(2, NodeAnswer::Stopped)
+        ]
+    );
+    assert_eq!(bench.agent.running_incarnation(&key("a")), Some(inc(9)));
+    // A start that is newer still waits on.
+    let mut bench = Bench::serving();
+    bench.run("a", 5);
+    assert_eq!(bench.start(1, 1, "a", 12), [stop_effect("a", 5)]);
+    let owned = Input::Owned(NodeEpoch(1), key("a"), inc(9), Spawned::default());
+    assert_eq!(bench.step(owned), [stop_effect("a", 9)]);
+    assert_eq!(bench.stop_ended("a", 9), [spawn("a", 12)]);
+}
+
+#[test]
+fn what_ends_while_it_is_being_claimed_does_not_stay_in_the_registry() {
+    let mut bench = Bench::serving();
+    bench.run("a", 5);
+    assert_eq!(bench.start(1, 1, "b", 6), [spawn("b", 6)]);
+    bench.ack(1, false);
+    bench.now = bench.agent.next_us();
+    bench.step(Input::Tick);
+    // Both are over before the answer comes that the registry counts on them.
+    assert_eq!(bench.stop_ended("a", 5), []);
+    let error = SpawnError::Failed("no".to_owned());
+    bench.spawn_ended("b", 6, Err(error));
+    let effects = bench.enrolled(2, 9, &[Verdict::Keep, Verdict::Keep], bench.now);
+    let deleted: Vec<_> = effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Delete(..)))
+        .collect();
+    // The start that failed has not been answered over this connection: the host asks again.
+    assert_eq!(deleted, [&Effect::Delete(key("a"), inc(5))]);
+}
+
+#[test]
+fn a_start_that_waited_too_long_for_the_life_before_is_not_begun() {
+    let mut bench = Bench::serving();
+    bench.run("a", 5);
+    assert_eq!(bench.start(1, 1, "a", 8), [stop_effect("a", 5)]);
+    bench.now = 200_000;
+    let spawned_late = Effect::Spawn {
+        key: key("a"),
+        incarnation: inc(8),
+        payload: b"hi".to_vec(),
+        deadline_ms: 300,
+    };
+    assert_eq!(bench.stop_ended("a", 5), [spawned_late]);
+    bench.run("b", 6);
+    assert_eq!(bench.start(2, 1, "b", 9), [stop_effect("b", 6)]);
+    bench.now += 500_001;
+    assert_eq!(
+        bench.stop_ended("b", 6),
+        [Effect::Answer(2, NodeAnswer::Busy(LATE.to_owned()))]
+    );
+    // A host that asks again may have it.
+    let later = Effect::Answer(3, started("b"));
+    assert_eq!(bench.start(3, 1, "b", 9), [spawn("b", 9)]);
+    assert_eq!(bench.spawn_ended("b", 9, spawned("b")), [later]);
+}
