@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use maitred_protocol::{ClientId, Rejection, Request, RequestId, Response, Unavailable};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::conn::{Conn, Failure};
 use crate::error::{Cause, Error, Fatal};
@@ -163,7 +163,7 @@ impl Caller {
         loop {
             if attempt.id == 0 {
                 if attempt.change {
-                    attempt.client = self.open_session(deadline).await?;
+                    attempt.client = self.open_session(deadline, timeout).await?;
                     what.set_client(attempt.client);
                 }
                 attempt.id = self.sequence.fetch_add(1, Ordering::Relaxed);
@@ -236,7 +236,7 @@ impl Caller {
         Ok((Cause::Host(why), at_once))
     }
 
-    async fn open_session(&self, deadline: Instant) -> Result<ClientId, Error> {
+    async fn open_session(&self, deadline: Instant, timeout: Duration) -> Result<ClientId, Error> {
         let known = || match self.session.load(Ordering::Relaxed) {
             0 => None,
             id => Some(ClientId(id)),
@@ -244,7 +244,11 @@ impl Caller {
         if let Some(client) = known() {
             return Ok(client);
         }
-        let _one = self.opening.lock().await;
+        // Whoever opens it may have far more time than this caller.
+        let opening = timeout_at(deadline, self.opening.lock()).await;
+        let _one = opening.map_err(|_| Error::Unavailable {
+            cause: deadline_cause(timeout),
+        })?;
         if let Some(client) = known() {
             return Ok(client);
         }

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use maitred_protocol::limits::INVENTORY_MAX;
 use maitred_protocol::{
-    Incarnation, Load, NodeEpoch, NodeName, ProcessKey, ProcessRecord, RegisterNode, Request,
-    Response, SetProcess, TypeName,
+    Incarnation, Load, NodeEpoch, NodeName, ProcessKey, ProcessRecord, RegisterNode, Rejection,
+    Request, Response, SetProcess, TypeName,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -112,7 +113,13 @@ impl NodeBuilder {
         self
     }
 
-    /// Units of capacity, 1 to 1,000,000; 1,000 unless said.
+    /// Units of capacity, 1 to 1,000,000; 1,000 unless said. A process takes 1 unit, or as many as
+    /// its create demands.
+    ///
+    /// Whatever the units: a node has at most 20,000 processes, or as many as it can name in
+    /// 960 KiB when it reconnects (some 14,000 with ids of 36 bytes). When it has them it answers
+    /// further starts with [`SpawnError::Busy`]; so that hosts do not even ask, let capacity and
+    /// demands stop it before that.
     pub fn capacity(mut self, units: u32) -> Self {
         self.capacity = units;
         self
@@ -144,6 +151,12 @@ impl NodeBuilder {
         };
         let request = Request::RegisterNode(NO_SESSION, Box::new(node.clone()));
         request.check().map_err(Fatal::from)?;
+        if usize::try_from(self.capacity).is_ok_and(|units| units > INVENTORY_MAX) {
+            tracing::info!(
+                node = %node.name, capacity = self.capacity,
+                "a node has at most 20,000 processes; with demands of 1 it will be busy before its capacity is used"
+            );
+        }
         Ok(node)
     }
 
@@ -151,7 +164,8 @@ impl NodeBuilder {
     /// it is registered. An older session of the name is superseded.
     ///
     /// # Errors
-    /// [`Error`]; the node is not registered then, and nothing is left running.
+    /// [`Error`]; the node is not registered then, and nothing is left running. When the future is
+    /// dropped early the node leaves again by itself.
     pub async fn start<H: NodeHandler>(self, handler: H) -> Result<NodeHandle, Error> {
         let node = self.describe()?;
         let (ready, started) = oneshot::channel();
@@ -242,7 +256,8 @@ impl NodeHandle {
     /// Registers a process that the game has started by itself, or updates one of this node.
     ///
     /// # Errors
-    /// [`Error`]; of [`Error::Rejected`] mostly that the key is taken.
+    /// [`Error`]; of [`Error::Rejected`] mostly that the key is taken, or that the node has as many
+    /// processes as it can have (see [`NodeBuilder::capacity`]).
     pub async fn set(
         &self,
         key: ProcessKey,
@@ -251,10 +266,14 @@ impl NodeHandle {
     ) -> Result<ProcessRecord, Error> {
         let shared = self.shared();
         let pid = pid.into();
-        let (epoch, incarnation) = {
+        let (epoch, incarnation, full) = {
             let agent = shared.agent();
-            (agent.epoch(), agent.running_incarnation(&key))
+            let full = agent.has_no_room_for(&key);
+            (agent.epoch(), agent.running_incarnation(&key), full)
         };
+        if let Some(full) = full {
+            return Err(Error::Rejected(Rejection::Conflict(full.to_owned())));
+        }
         let cause = Cause::NotRegistered;
         let epoch = epoch.ok_or(Error::Unavailable { cause })?;
         let set = SetProcess {

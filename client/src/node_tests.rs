@@ -48,7 +48,7 @@ impl NodeHandler for Game {
         Some(Load {
             cpu: 0.5,
             // Far too long for a datagram: the keep-alive must still go out.
-            counters: vec![("x".repeat(2_000), 1.0)],
+            counters: (0..16).map(|n| (format!("{n:0200}"), 1.0)).collect(),
             ..Load::default()
         })
     }
@@ -239,6 +239,102 @@ async fn a_shutdown_stops_everything_and_ends_the_session() {
     peer.reply(id, &Response::Done(Revision(1)));
     ended.await.unwrap();
     assert!(!bench.node.lease_ok());
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_waits_for_any_more_leaves_again() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let (tell, _done) = mpsc::unbounded_channel();
+    let starting = tokio::spawn(async move { client.node("eu-1").start(Game(tell)).await });
+    let (peer, id, request) = host.request().await;
+    assert!(matches!(request, Request::RegisterNode(..)), "{request:?}");
+    starting.abort();
+    assert!(starting.await.unwrap_err().is_cancelled());
+    peer.reply(id, &registered(10, vec![]));
+    let (peer, id, request) = host.request().await;
+    let Request::DeregisterNode { epoch, .. } = request else {
+        panic!("{request:?}");
+    };
+    assert_eq!(epoch, NodeEpoch(10));
+    peer.reply(id, &Response::Done(Revision(1)));
+}
+
+/// A game that reports more than a host takes.
+struct Talkative;
+
+impl NodeHandler for Talkative {
+    async fn spawn(&self, _: SpawnRequest) -> Result<Spawned, SpawnError> {
+        Err(SpawnError::Busy("it only talks".to_owned()))
+    }
+
+    async fn stop(&self, _: ProcessKey, _: Incarnation) {}
+
+    fn load(&self) -> Option<Load> {
+        let long = ("x".repeat(257), 1.0);
+        let short = (0..20).map(|n| (format!("c{n}"), n as f32));
+        Some(Load {
+            counters: std::iter::once(long).chain(short).collect(),
+            ..Load::default()
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_load_report_is_cut_to_what_a_host_takes() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let node = client.node("eu-1").start(Talkative);
+    let (node, ()) = tokio::join!(node, async {
+        let (peer, id, _) = host.request().await;
+        peer.reply(id, &registered(10, vec![]));
+    });
+    let (_, keep_alive) = host.keep_alives.recv().await.unwrap();
+    let counters = keep_alive.load.unwrap().counters;
+    assert_eq!(counters.len(), 16);
+    assert_eq!(counters[0].0, "c0");
+    node.unwrap().kill();
+}
+
+#[test]
+fn a_game_that_ends_first_still_lets_the_node_end() {
+    let game = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let tests = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    tests.block_on(async {
+        let mut host = FakeHost::start();
+        let builder = host.builder();
+        let (tell, mut done) = mpsc::unbounded_channel();
+        let (given, node) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let node = game.block_on(async {
+                let client = builder.connect().await.unwrap();
+                client.node("eu-1").start(Game(tell)).await.unwrap()
+            });
+            drop(game);
+            assert!(given.send(node).is_ok());
+        });
+        let (peer, id, _) = host.request().await;
+        peer.reply(id, &registered(10, vec![]));
+        let node = node.await.unwrap();
+        thread.join().unwrap();
+        // Nothing can be stopped any more, and no start can be carried out: another node may do.
+        peer.command(1, &start("a", 5));
+        let busy = NodeAnswer::Busy("the game is ending".to_owned());
+        assert_eq!(host.answers.recv().await.unwrap(), (1, busy));
+        let shutdown = node.clone();
+        let ended = tokio::spawn(async move { shutdown.shutdown().await });
+        let (peer, id, request) = host.request().await;
+        assert!(matches!(request, Request::DeregisterNode { .. }));
+        peer.reply(id, &Response::Done(Revision(1)));
+        ended.await.unwrap();
+        assert!(done.recv().await.is_none());
+    });
 }
 
 #[test]

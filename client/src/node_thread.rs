@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use maitred_protocol::{KeepAlive, NodeCommand, NodeEpoch, RegisterNode, Request, Response};
+use maitred_protocol::limits::{COUNTERS_MAX, TEXT_BYTES_MAX};
+use maitred_protocol::{KeepAlive, Load, NodeCommand, NodeEpoch, RegisterNode, Request, Response};
 use maitred_transport::{SendError, send_datagram};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -87,6 +88,10 @@ struct Driver<H> {
     tags: HashMap<u64, (Arc<Conn>, u64)>,
     last_tag: u64,
     leaving: Option<Option<NodeEpoch>>,
+    /// Processes whose end nobody saw, since the game's runtime ended first.
+    unstopped: Arc<AtomicU64>,
+    /// Whether a load report had to be cut or left out; said once.
+    load_warned: AtomicBool,
 }
 
 async fn live<H: NodeHandler>(setup: Setup<H>) {
@@ -126,6 +131,8 @@ async fn live<H: NodeHandler>(setup: Setup<H>) {
         tags: HashMap::new(),
         last_tag: 0,
         leaving: None,
+        unstopped: Arc::default(),
+        load_warned: AtomicBool::new(false),
     };
     driver.step(Input::Tick);
     let mut killed = false;
@@ -148,6 +155,10 @@ async fn live<H: NodeHandler>(setup: Setup<H>) {
     tasks.close();
     if !killed {
         tasks.wait_idle(CLOSE_TIMEOUT).await;
+    }
+    let unstopped = driver.unstopped.load(Ordering::Relaxed);
+    if unstopped > 0 {
+        tracing::warn!(node = %shared.name, unstopped, "the game's runtime ended before its processes were stopped");
     }
     shared.lease_until_us.store(0, Ordering::Release);
     shared.ended.send_replace(true);
@@ -228,8 +239,10 @@ impl<H: NodeHandler> Driver<H> {
                     verdicts,
                     sent_us,
                 });
-                if let Some(ready) = self.ready.take() {
-                    let _ = ready.send(Ok(Arc::clone(&self.shared)));
+                let ready = self.ready.take();
+                if ready.is_some_and(|ready| ready.send(Ok(Arc::clone(&self.shared))).is_err()) {
+                    // Whoever started the node no longer waits for it, and nobody else could end it.
+                    self.step(Input::Shutdown);
                 }
                 for (from, id, command) in std::mem::take(&mut self.early) {
                     if Arc::ptr_eq(&from, &conn) {
@@ -276,9 +289,14 @@ impl<H: NodeHandler> Driver<H> {
                 let (handler, name) = (Arc::clone(&self.handler), key.clone());
                 let stop = async move { handler.stop(name, incarnation).await };
                 let (stop, inputs) = (self.game.spawn(stop), self.shared.inputs.clone());
+                let unstopped = Arc::clone(&self.unstopped);
                 tokio::spawn(async move {
-                    if let Err(error) = stop.await {
-                        tracing::error!(%key, %error, "the stop handler died");
+                    match stop.await {
+                        Ok(()) => {}
+                        Err(error) if error.is_panic() => {
+                            tracing::error!(%key, %error, "the stop handler panicked");
+                        }
+                        Err(_) => drop(unstopped.fetch_add(1, Ordering::Relaxed)),
                     }
                     let _ = inputs.send(Input::StopEnded(key, incarnation));
                 });
@@ -313,8 +331,12 @@ impl<H: NodeHandler> Driver<H> {
         let inputs = self.shared.inputs.clone();
         tokio::spawn(async move {
             let result = spawn.await.unwrap_or_else(|error| {
-                tracing::error!(%key, %error, "the spawn handler died");
-                Err(SpawnError::Failed("the spawn handler panicked".to_owned()))
+                if error.is_panic() {
+                    tracing::error!(%key, %error, "the spawn handler panicked");
+                    Err(SpawnError::Failed("the spawn handler panicked".to_owned()))
+                } else {
+                    Err(SpawnError::Busy("the game is ending".to_owned()))
+                }
             });
             let _ = inputs.send(Input::SpawnEnded(key, incarnation, result));
         });
@@ -326,6 +348,7 @@ impl<H: NodeHandler> Driver<H> {
             return;
         };
         let load = guarded("load", || self.handler.load()).flatten();
+        let load = load.map(|load| self.within_bounds(load));
         let mut message = KeepAlive {
             epoch,
             sequence,
@@ -333,11 +356,29 @@ impl<H: NodeHandler> Driver<H> {
         };
         let mut sent = send_datagram(&conn.connection, sequence, &message);
         if sent == Err(SendError::Full) && message.load.take().is_some() {
-            tracing::warn!("the load report does not fit a packet; use fewer or shorter counters");
+            self.warn_of_load("does not fit a packet; use fewer or shorter counters");
             sent = send_datagram(&conn.connection, sequence, &message);
         }
         if let Err(error) = sent {
             tracing::debug!(%error, "a keep-alive was not sent");
+        }
+    }
+
+    /// A host does not take a keep-alive with a load out of bounds, and the lease would be lost.
+    fn within_bounds(&self, mut load: Load) -> Load {
+        let counters = load.counters.len();
+        load.counters
+            .retain(|(name, _)| name.len() <= TEXT_BYTES_MAX);
+        load.counters.truncate(COUNTERS_MAX);
+        if load.counters.len() < counters {
+            self.warn_of_load("has more than 16 counters, or names over 256 bytes; those are cut");
+        }
+        load
+    }
+
+    fn warn_of_load(&self, problem: &str) {
+        if !self.load_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(node = %self.shared.name, "the load report {problem}");
         }
     }
 

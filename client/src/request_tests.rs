@@ -178,6 +178,40 @@ async fn without_an_answer_a_change_is_unknown_and_a_read_can_be_repeated() {
 }
 
 #[tokio::test]
+async fn a_caller_in_a_hurry_does_not_wait_for_the_session_of_a_patient_one() {
+    let mut host = FakeHost::start();
+    let client = host.builder().request_timeout(Duration::from_millis(300));
+    let client = client
+        .create_timeout(Duration::from_secs(600))
+        .connect()
+        .await
+        .unwrap();
+    let patient = {
+        let client = client.clone();
+        tokio::spawn(async move { client.create(key("slow")).send().await })
+    };
+    // It asks for a session, and the host says nothing.
+    let (_peer, _, request) = host.requests.recv().await.unwrap();
+    assert_eq!(request, Request::OpenSession);
+    let key = key("a");
+    let hurried = tokio::time::timeout(Duration::from_secs(10), client.del(&key, None));
+    let error = hurried
+        .await
+        .expect("its own time-out ends it")
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Unavailable {
+                cause: Cause::Deadline { millis: 300 }
+            }
+        ),
+        "{error}"
+    );
+    patient.abort();
+}
+
+#[tokio::test]
 async fn what_is_out_of_bounds_is_not_sent() {
     let mut host = FakeHost::start();
     let client = host.builder().connect().await.unwrap();
