@@ -236,8 +236,8 @@ impl Formats {
         encoded.unwrap();
         let name = |at: usize| format!("snapshot-{at}");
         let mut loader = Loader::new();
-        for at in 0..chunks.len() {
-            let pinned = self.pinned(&name(at)).unwrap_or(&chunks[at]);
+        for (at, chunk) in chunks.iter().enumerate() {
+            let pinned = self.pinned(&name(at)).unwrap_or(chunk);
             loader.chunk(pinned).unwrap();
         }
         let loaded = loader.finish().unwrap();
