@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use maitred_server::{Running, Server, ServerConfig};
+use maitred_transport::Identity;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -18,7 +19,7 @@ use crate::host::{self, Signals};
 const FILE: &str = r#"
   data_dir = "/var/lib/maitred"     # must be given
   host = 1
-  listen = "127.0.0.1:4600"
+  listen = "127.0.0.1:7600"
   # http = "127.0.0.1:4601"         # off unless given
   standard_modules = true           # a new group gets the standard selectors and `start`
   allow_large_modules = false       # true: 24 MiB instead of 4 MiB
@@ -82,7 +83,7 @@ pub(crate) struct Serve {
         hide_env_values = true
     )]
     data_dir: Option<PathBuf>,
-    /// The UDP address for clients and nodes; port 0 for any free one [default: 127.0.0.1:4600]
+    /// The UDP address for clients and nodes; port 0 for any free one [default: 127.0.0.1:7600]
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -174,6 +175,8 @@ impl Serve {
         }
         config.build = concat!("maitred ", env!("CARGO_PKG_VERSION")).to_owned();
         config.validate().map_err(host::unusable)?;
+        let tls = &config.tls;
+        Identity::from_files(&tls.ca, &tls.cert, &tls.key)?.check_host()?;
         Ok(config)
     }
 
