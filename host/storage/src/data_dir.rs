@@ -13,7 +13,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::space::{SpaceLimits, SpaceMonitor, free_and_total};
+use crate::space::{SpaceLimits, SpaceMonitor, SpaceProbe, free_and_total};
 use crate::{StorageError, files};
 
 /// The format of the directory that this program writes and reads.
@@ -28,6 +28,7 @@ pub struct DataDir {
     path: PathBuf,
     host: u64,
     is_new: bool,
+    probe: SpaceProbe,
     /// Closing it releases the lock.
     _lock: File,
 }
@@ -73,6 +74,7 @@ impl DataDir {
             path: dir.to_owned(),
             host,
             is_new: true,
+            probe: SpaceProbe::default(),
             _lock: lock,
         })
     }
@@ -116,6 +118,7 @@ impl DataDir {
             path: dir.to_owned(),
             host,
             is_new: false,
+            probe: SpaceProbe::default(),
             _lock: lock,
         })
     }
@@ -182,10 +185,15 @@ impl DataDir {
         Ok(free_and_total(&self.path)?.0)
     }
 
+    /// From now on room is measured with `probe`.
+    pub fn set_space_probe(&mut self, probe: SpaceProbe) {
+        self.probe = probe;
+    }
+
     /// Watches the room on the directory's file system.
     #[must_use]
     pub fn space_monitor(&self, limits: SpaceLimits) -> SpaceMonitor {
-        SpaceMonitor::new(&self.path, limits)
+        SpaceMonitor::new(&self.path, self.probe.clone(), limits)
     }
 }
 

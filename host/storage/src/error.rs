@@ -27,7 +27,7 @@ pub enum StorageError {
     },
     /// There is no room. Nothing was changed; the operation may be tried again when there is.
     #[error(
-        "the disk of {} is full ({} MiB free): make room, or give the host a larger disk",
+        "the disk of {} is full ({} MiB free); make room, or give the host a larger disk",
         path.display(),
         free >> 20
     )]
@@ -39,7 +39,7 @@ pub enum StorageError {
     },
     /// Another host runs on the directory.
     #[error(
-        "data directory {} is in use by process {pid}: stop that host, or give this one a \
+        "data directory {} is in use by process {pid}; stop that host, or give this one a \
          directory of its own",
         dir.display()
     )]
@@ -50,14 +50,14 @@ pub enum StorageError {
         pid: String,
     },
     /// There is no data directory.
-    #[error("{} is not a data directory: create it first, or check the path", dir.display())]
+    #[error("{} is not a data directory; create it first, or check the path", dir.display())]
     Missing {
         /// Where one was looked for.
         dir: PathBuf,
     },
     /// The directory holds something else.
     #[error(
-        "{} is not empty and is not a data directory (it holds {entry:?}): give an empty or absent \
+        "{} is not empty and is not a data directory (it holds {entry:?}); give an empty or absent \
          directory",
         dir.display()
     )]
@@ -69,7 +69,7 @@ pub enum StorageError {
     },
     /// Another version of the program wrote the directory.
     #[error(
-        "{} says format {found:?}, this program reads format 1: run the version of the program \
+        "{} says format {found:?}, this program reads format 1; run the version of the program \
          that wrote it, or let this host rejoin its group with an empty directory",
         file.display()
     )]
@@ -81,7 +81,7 @@ pub enum StorageError {
     },
     /// The directory belongs to another host of the group.
     #[error(
-        "data directory {} belongs to host {recorded}, not to host {given}: start it as host \
+        "data directory {} belongs to host {recorded}, not to host {given}; start it as host \
          {recorded}, or give host {given} an empty directory",
         dir.display()
     )]
@@ -123,13 +123,13 @@ pub enum StorageError {
         log_start: u64,
     },
     /// A module's bytes changed on disk. Remove the file: it is fetched from a peer again.
-    #[error("{} is damaged: remove it, it is then fetched from a peer or uploaded again", file.display())]
+    #[error("{} is damaged; remove it, it is then fetched from a peer or uploaded again", file.display())]
     BlobDamaged {
         /// The file.
         file: PathBuf,
     },
     /// The bytes given are not those of the digest.
-    #[error("the bytes have digest {got}, not {expected}: send them again")]
+    #[error("the bytes have digest {got}, not {expected}; send them again")]
     DigestMismatch {
         /// What was promised.
         expected: Digest,

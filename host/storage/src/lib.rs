@@ -27,4 +27,4 @@ pub use log::{Log, LogOptions, LogStart, RecoveredLog, WriteTask};
 pub use log_scan::TornTail;
 pub use snapshot_file::{SnapshotMeta, SnapshotWriter, Snapshots};
 pub use snapshot_read::SnapshotReader;
-pub use space::{Space, SpaceLimits, SpaceMonitor};
+pub use space::{Space, SpaceLimits, SpaceMonitor, SpaceProbe};

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use raft::eraftpb::ConfState;
 
 use crate::snapshot_read::{SnapshotReader, encode_header, verify};
-use crate::space::{Space, SpaceLimits, SpaceMonitor};
+use crate::space::{Space, SpaceLimits, SpaceMonitor, SpaceProbe};
 use crate::{DataDir, StorageError, files};
 
 /// Bytes that a chunk may have.
@@ -106,7 +106,7 @@ impl Snapshots {
             path,
             unfinished,
             out: BufWriter::with_capacity(1 << 20, file),
-            space: SpaceMonitor::new(&self.dir, limits),
+            space: SpaceMonitor::new(&self.dir, SpaceProbe::default(), limits),
             hash: blake3::Hasher::new(),
             chunks: 0,
             published: false,

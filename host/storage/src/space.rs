@@ -4,7 +4,10 @@
 //! answer is cached for [`CHECK_EVERY`] or [`CHECK_BYTES`] written, so asking costs nothing on the
 //! log's path. The reserve below "full" is what compaction uses to free room.
 
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::StorageError;
@@ -67,19 +70,47 @@ impl SpaceLimits {
     }
 }
 
+/// How room is measured: free bytes and all bytes of the file system that a directory is on. The
+/// default asks the system; a program with a quota of its own may know better.
+#[derive(Clone)]
+pub struct SpaceProbe(Arc<Measure>);
+
+type Measure = dyn Fn(&Path) -> io::Result<(u64, u64)> + Send + Sync;
+
+impl SpaceProbe {
+    /// Measures with `measure`.
+    pub fn new(measure: impl Fn(&Path) -> io::Result<(u64, u64)> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(measure))
+    }
+}
+
+impl Default for SpaceProbe {
+    fn default() -> Self {
+        Self::new(ask_system)
+    }
+}
+
+impl fmt::Debug for SpaceProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SpaceProbe")
+    }
+}
+
 /// Watches one file system. Clones watch independently.
 #[derive(Debug, Clone)]
 pub struct SpaceMonitor {
     dir: PathBuf,
+    probe: SpaceProbe,
     limits: SpaceLimits,
     asked: Option<(Instant, Space)>,
     wrote: u64,
 }
 
 impl SpaceMonitor {
-    pub(crate) fn new(dir: &Path, limits: SpaceLimits) -> Self {
+    pub(crate) fn new(dir: &Path, probe: SpaceProbe, limits: SpaceLimits) -> Self {
         Self {
             dir: dir.to_owned(),
+            probe,
             limits,
             asked: None,
             wrote: 0,
@@ -102,7 +133,8 @@ impl SpaceMonitor {
         {
             return Ok(space);
         }
-        let (free, total) = free_and_total(&self.dir)?;
+        let (free, total) =
+            (self.probe.0)(&self.dir).map_err(StorageError::io("measure", &self.dir))?;
         let space = self.limits.judge(free, total);
         self.asked = Some((Instant::now(), space));
         self.wrote = 0;
@@ -112,7 +144,11 @@ impl SpaceMonitor {
 
 /// Bytes that this process may still use on the file system of `dir`, and the size of it.
 pub(crate) fn free_and_total(dir: &Path) -> Result<(u64, u64), StorageError> {
-    let stat = rustix::fs::statvfs(dir).map_err(|e| StorageError::io("measure", dir)(e.into()))?;
+    ask_system(dir).map_err(StorageError::io("measure", dir))
+}
+
+fn ask_system(dir: &Path) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(dir)?;
     Ok((
         stat.f_bavail.saturating_mul(stat.f_frsize),
         stat.f_blocks.saturating_mul(stat.f_frsize),
@@ -139,7 +175,8 @@ mod tests {
     #[test]
     fn an_answer_is_cached_until_enough_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        let mut monitor = SpaceMonitor::new(dir.path(), SpaceLimits::default());
+        let mut monitor =
+            SpaceMonitor::new(dir.path(), SpaceProbe::default(), SpaceLimits::default());
         let far = Instant::now() + Duration::from_secs(3600);
         let stale = Space::Full { free: 1 };
         monitor.asked = Some((far, stale));
