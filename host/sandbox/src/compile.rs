@@ -10,9 +10,11 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal};
 
@@ -26,6 +28,11 @@ const HEADER: &[u8; 16] = b"maitred compile1";
 
 /// Bytes of the child's complaints that are read.
 const COMPLAINT_BYTES_MAX: u64 = 16 << 10;
+
+/// How often a compilation under way looks whether the host ends.
+const LOOK: Duration = Duration::from_millis(20);
+
+const STOPPED: &str = "the host is shutting down: upload it again when it is back";
 
 /// How to start a process that calls [`compile_child`]: mostly the host's own executable with a
 /// hidden subcommand.
@@ -43,6 +50,8 @@ pub(crate) struct Compiler {
     command: CompilerCommand,
     limits: CompileLimits,
     turn: Mutex<()>,
+    /// Set when the host ends.
+    stopped: AtomicBool,
 }
 
 /// How the child ended.
@@ -58,12 +67,21 @@ impl Compiler {
             command,
             limits,
             turn: Mutex::new(()),
+            stopped: AtomicBool::new(false),
         }
+    }
+
+    /// Kills what is being compiled, and refuses what is to be.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Relaxed);
     }
 
     /// Machine code for a component. Blocks, for `wall_s` at most once it is its turn.
     pub(crate) fn compile(&self, component: &[u8]) -> Result<Vec<u8>, ModuleError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stopped.load(Relaxed) {
+            return Err(ModuleError::new(Stage::Compiling, STOPPED));
+        }
         let outcome = self.run(component).map_err(|error| {
             let program = self.command.program.display();
             ModuleError::new(
@@ -123,9 +141,7 @@ impl Compiler {
                 let _ = finished.send(());
                 read.map(|_| code)
             });
-            let in_time = finish
-                .recv_timeout(Duration::from_secs(limits.wall_s))
-                .is_ok();
+            let in_time = self.wait(&finish);
             let status = end(&mut child, in_time)?;
             let gone = || io::Error::other("a thread that read from it panicked");
             Ok(Outcome {
@@ -138,6 +154,22 @@ impl Compiler {
         })
     }
 
+    /// Waits for the child's output to end; false when it is to be killed instead.
+    fn wait(&self, finish: &Receiver<()>) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(self.limits.wall_s);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match finish.recv_timeout(left.min(LOOK)) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) if left.is_zero() || self.stopped.load(Relaxed) => {
+                    return false;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
     fn reason(&self, outcome: &Outcome) -> String {
         let CompileLimits {
             memory_bytes,
@@ -148,6 +180,9 @@ impl Compiler {
         } = self.limits;
         let advice = "simplify its largest functions, or build it with less inlining";
         let Some(status) = outcome.status else {
+            if self.stopped.load(Relaxed) {
+                return STOPPED.to_owned();
+            }
             return format!(
                 "the compiler was stopped after {wall_s} s (limit compile.wall_s); {advice}"
             );

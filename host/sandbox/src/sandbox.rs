@@ -142,6 +142,18 @@ impl Sandbox {
             .contains_key(digest)
     }
 
+    /// The modules that can be used.
+    #[must_use]
+    pub fn loaded_modules(&self) -> Vec<Digest> {
+        let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        loaded.keys().copied().collect()
+    }
+
+    /// Ends the compilation that is under way, and lets none begin any more: for a host that ends.
+    pub fn stop_compiling(&self) {
+        self.compiler.stop();
+    }
+
     pub(crate) fn loaded(&self, digest: &Digest) -> Option<Loaded> {
         self.loaded
             .read()

@@ -2,6 +2,7 @@
 //! decision, replaces it, and counts. A decision is always made; why the selector did not make it
 //! is the cause that `explain` shows.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -57,7 +58,7 @@ pub(crate) fn fall_back(work: Work) {
             || micros(begun),
         )
     });
-    done(decided.collect());
+    hand_over(done, decided.collect());
 }
 
 impl Worker {
@@ -90,10 +91,19 @@ impl Worker {
         let mut decisions = Vec::with_capacity(jobs.len());
         for job in &jobs {
             let begun = Instant::now();
-            let chooser = self.chooser(module, begun);
-            let asked = chooser.is_ok();
-            let decision = decide(&mut fleet, job, &selector, chooser, time_s, || {
-                micros(begun)
+            let mut asked = false;
+            // A bug of the host that a guest brings out costs a decision, not the lane.
+            let asking = AssertUnwindSafe(|| {
+                let chooser = self.chooser(module, begun);
+                asked = chooser.is_ok();
+                let micros = || micros(begun);
+                decide(&mut fleet, job, &selector, chooser, time_s, micros)
+            });
+            let decision = catch_unwind(asking).unwrap_or_else(|_| {
+                asked = false;
+                let cause = self.panicked(module, begun);
+                let micros = || micros(begun);
+                decide(&mut fleet, job, &selector, Err(cause), time_s, micros)
             });
             self.state.tally.decided(begun.elapsed().as_nanos() as u64);
             if asked {
@@ -101,7 +111,7 @@ impl Worker {
             }
             decisions.push(decision);
         }
-        done(decisions);
+        hand_over(done, decisions);
         self.prepare(module);
     }
 
@@ -199,6 +209,16 @@ impl Worker {
         self.state.breaker_open.store(breaker.is_open(), Relaxed);
     }
 
+    /// Gives the instance up, in whatever state the panic left it.
+    fn panicked(&mut self, module: &ModuleRef, now: Instant) -> String {
+        // Not dropped: that might panic, too.
+        std::mem::forget(self.current.take());
+        self.state.tally.fell_back(Cause::Trap);
+        let cause = "the host failed on it, which is a bug; its log says more".to_owned();
+        self.count_failure(&module.name, &cause, now);
+        cause
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.state
             .breaker
@@ -225,6 +245,13 @@ impl Worker {
         if made.is_ok() {
             self.spare = Some(spare);
         }
+    }
+}
+
+/// Nobody's panic ends a lane: what waits in it has to be answered.
+fn hand_over(done: Box<dyn FnOnce(Vec<Decision>) + Send>, decisions: Vec<Decision>) {
+    if catch_unwind(AssertUnwindSafe(|| done(decisions))).is_err() {
+        tracing::error!("whoever was to take a batch of decisions panicked; this is a bug");
     }
 }
 

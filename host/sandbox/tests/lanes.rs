@@ -337,6 +337,26 @@ fn a_full_lane_is_passed_by_and_everything_is_answered() {
 }
 
 #[test]
+fn whoever_panics_over_its_decisions_takes_no_others_with_it() {
+    let bench = bench(patient());
+    let module = bench.load("tester", ModuleKind::Selector, &first(), "{}");
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    let (queued, go) = mpsc::channel();
+    lanes.submit(batch(&module, fleet(8, 1), jobs(1, 1)), move |_| {
+        go.recv().unwrap();
+        panic!("on purpose");
+    });
+    let (sender, decisions) = mpsc::channel();
+    lanes.submit(batch(&module, fleet(8, 1), jobs(1, 1)), move |decisions| {
+        sender.send(decisions).unwrap();
+    });
+    queued.send(()).unwrap();
+    let decisions = decisions.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(cause(&decisions[0]), None);
+    assert_eq!(cause(&decide_one(&lanes, &module)), None);
+}
+
+#[test]
 fn a_lane_ends_when_it_is_idle_and_begins_again() {
     let bench = bench(Limits {
         lane_idle_ms: 1,

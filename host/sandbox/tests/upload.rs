@@ -8,6 +8,7 @@ mod support;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maitred_protocol::{Digest, ModuleKind, UploadStage};
@@ -381,6 +382,37 @@ fn a_compiler_that_hangs_or_is_not_there_is_an_error() {
         error.reason.contains("/nowhere/compiler") && error.reason.contains("could not be run"),
         "{error}"
     );
+}
+
+#[test]
+fn a_compilation_under_way_ends_when_the_host_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let began = dir.path().join("began");
+    let script = format!("touch {}; exec sleep 600", began.display());
+    let command = CompilerCommand {
+        program: PathBuf::from("/bin/sh"),
+        args: vec!["-c".into(), script.into()],
+    };
+    let mut limits = patient();
+    limits.compile.wall_s = 300;
+    let cache = dir.path().join("cache");
+    let sandbox = sandbox_in(&cache, limits, command);
+    let compiling = std::thread::spawn({
+        let sandbox = Arc::clone(&sandbox);
+        move || sandbox.inspect(ModuleKind::Selector, &first(), |_| ())
+    });
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !began.exists() && Instant::now() < patience {
+        std::thread::yield_now();
+    }
+    assert!(began.exists());
+    sandbox.stop_compiling();
+    let error = compiling.join().unwrap().unwrap_err();
+    assert!(error.reason.contains("shutting down"), "{error}");
+    assert!(Instant::now() < patience);
+    // And none begins any more.
+    let error = sandbox.load(Digest::of(&first()), ModuleKind::Selector, &first());
+    assert!(error.unwrap_err().reason.contains("shutting down"));
 }
 
 #[test]
