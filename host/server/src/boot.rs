@@ -25,7 +25,10 @@ pub(crate) struct Opened {
 /// # Errors
 /// What is wrong with the directory, and what to do.
 pub(crate) fn open(config: &ServerConfig) -> Result<(Opened, Recovered), StartError> {
-    let dir = DataDir::open_or_create(&config.data_dir, config.host)?;
+    let mut dir = DataDir::open_or_create(&config.data_dir, config.host)?;
+    if let Some(probe) = &config.space_probe {
+        dir.set_space_probe(probe.clone());
+    }
     let options = LogOptions {
         accept_damaged_tail: config.accept_damaged_tail,
         space: config.space_limits(),

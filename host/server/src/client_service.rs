@@ -21,13 +21,15 @@ use maitred_transport::{
 use tokio::task::AbortHandle;
 
 use crate::host::Host;
-use crate::link::{Link, encode_response, send_encoded, send_out};
+use crate::link::{Link, Out, encode_response, send_encoded, send_out};
 use crate::metrics::Metrics;
 use crate::router::Router;
-use crate::{node_service, upload};
+use crate::{activate, node_service, upload};
 
 /// Longest that a client may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that is to be closed, and that nothing is heard of, is waited for.
+const SILENCE: Duration = Duration::from_millis(300);
 /// Bytes of frames that may wait for the stream.
 const OUT_BYTES_MAX: usize = 1 << 20;
 
@@ -72,7 +74,10 @@ pub(crate) async fn serve(host: Arc<Host>, quic: Connection) {
         // shutdown at the latest.
         let answered = async {
             link.idle().await;
-            writer.finish().await;
+            tokio::select! {
+                () = writer.finish() => {}
+                () = silence(&quic) => {}
+            }
         };
         tokio::select! {
             _ = tokio::time::timeout(host.patience, answered) => {}
@@ -81,6 +86,20 @@ pub(crate) async fn serve(host: Arc<Host>, quic: Connection) {
     }
     drop(open);
     finish(&host, &quic, end);
+}
+
+/// Waits until nothing at all has come from the other side for a while: it is dead, or does not read
+/// what it asked for, and says not even that it has it.
+async fn silence(quic: &Connection) {
+    let mut heard = quic.stats().udp_rx.datagrams;
+    loop {
+        tokio::time::sleep(SILENCE.max(4 * quic.rtt())).await;
+        let now = quic.stats().udp_rx.datagrams;
+        if now == heard {
+            return;
+        }
+        heard = now;
+    }
 }
 
 /// A connection that others can tell something; forgotten when this is dropped, however it ends.
@@ -153,6 +172,8 @@ async fn greet(host: &Host, quic: &Connection) -> Result<(FrameReader, FrameWrit
 #[derive(Default)]
 struct Batch {
     inputs: Vec<Input>,
+    /// Activations and rollbacks: slot, request id, request.
+    activations: Vec<(u16, u64, Request)>,
     /// Answers that need no replica.
     refused: Vec<u8>,
 }
@@ -170,6 +191,16 @@ async fn read_requests(
             Ok(true) => {}
             Ok(false) => return End::Wanted(CloseCode::Done, "nothing more was asked"),
             Err(error) => return error.into(),
+        }
+        for (slot, id, request) in batch.activations.drain(..) {
+            // The slots bound how many there are.
+            tokio::spawn(activated(
+                Arc::clone(host),
+                Arc::clone(link),
+                slot,
+                id,
+                request,
+            ));
         }
         host.inbox.offer(&mut batch.inputs);
         refuse_rest(host, link, &mut batch);
@@ -202,6 +233,7 @@ fn take(host: &Host, link: &Link, frame: &Frame<'_>, batch: &mut Batch) -> Resul
         Err(error) => return Err(error),
     };
     match link.reserve(id, node_of(&request)) {
+        Some(slot) if is_activation(&request) => batch.activations.push((slot, id, request)),
         Some(slot) => batch.inputs.push(Input::Request {
             ticket: Router::ticket(link, slot),
             sequence: id,
@@ -215,6 +247,18 @@ fn take(host: &Host, link: &Link, frame: &Frame<'_>, batch: &mut Batch) -> Resul
         }
     }
     Ok(())
+}
+
+fn is_activation(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::ActivateModule { .. } | Request::RollbackModule(..)
+    )
+}
+
+async fn activated(host: Arc<Host>, link: Arc<Link>, slot: u16, id: u64, request: Request) {
+    let answer = activate::carry_out(&host, id, request).await;
+    link.put(vec![Out::Answer(slot, answer)]);
 }
 
 /// The node whose session the answer will bind to the connection.

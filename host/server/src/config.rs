@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use maitred_protocol::limits::MODULE_BYTES_MAX;
 use maitred_sandbox::{CompilerCommand, Limits as GuestLimits};
-use maitred_storage::SpaceLimits;
+use maitred_storage::{SpaceLimits, SpaceProbe};
 use maitred_transport::Identity;
 use serde::Deserialize;
 
@@ -53,7 +53,7 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// This host's number in its group; not 0. 1.
     pub host: u64,
-    /// The UDP address for clients and nodes. `127.0.0.1:4600`; port 0 for any free one.
+    /// The UDP address for clients and nodes. `127.0.0.1:7600`; port 0 for any free one.
     pub listen: SocketAddr,
     /// The TCP address of `/metrics`, `/livez` and `/readyz`; none by default. It asks nobody who
     /// they are, so it belongs on a loopback or otherwise trusted network.
@@ -67,8 +67,8 @@ pub struct ServerConfig {
     pub allow_large_modules: bool,
     /// Connections at a time; more are refused. 20,000.
     pub connections_max: usize,
-    /// Milliseconds that answers under way may take to be read when the host shuts down. 5,000.
-    /// Uploads under way are broken off.
+    /// Milliseconds that answers under way may take to be read when the host shuts down. 5,000. A
+    /// client of which nothing is heard is not waited for; uploads under way are broken off.
     pub shutdown_ms: u64,
     /// Whether to start although the end of the log is damaged and acknowledged changes may be in
     /// it. Only for the last host of a group without a backup. False.
@@ -88,6 +88,9 @@ pub struct ServerConfig {
     /// argument `internal-compile`, which must call [`crate::compile_child`].
     #[serde(skip)]
     pub compiler: Option<CompilerCommand>,
+    /// How the room on the disk is measured; by default the system is asked.
+    #[serde(skip)]
+    pub space_probe: Option<SpaceProbe>,
     /// Program and version, for `status` and for clients.
     #[serde(skip)]
     pub build: String,
@@ -152,7 +155,7 @@ impl Default for ServerConfig {
         Self {
             data_dir: PathBuf::new(),
             host: 1,
-            listen: (Ipv4Addr::LOCALHOST, 4600).into(),
+            listen: (Ipv4Addr::LOCALHOST, 7600).into(),
             http: None,
             tls: TlsFiles::default(),
             standard_modules: true,
@@ -166,6 +169,7 @@ impl Default for ServerConfig {
             guests: GuestConfig::default(),
             identity: None,
             compiler: None,
+            space_probe: None,
             build: concat!("maitred ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use maitred_registry::SnapshotError;
 use maitred_sandbox::SandboxError;
 use maitred_storage::StorageError;
-use maitred_transport::{BindError, TlsError};
+use maitred_transport::{BindError, LinkError, TlsError};
 
 use crate::config::ConfigError;
 
@@ -40,6 +40,9 @@ pub enum StartError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The certificate is not one that anybody would accept of a host: of another kind, or expired.
+    #[error("nobody could connect to this host: {0}")]
+    Certificate(#[source] LinkError),
     /// The UDP port cannot be opened.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use maitred_protocol::{Response, Status};
 use maitred_replica::Answer;
 use maitred_sandbox::{Lanes, Sandbox};
-use maitred_storage::Blobs;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::callback_runner::Runner;
 use crate::critical::Alarm;
@@ -40,11 +39,12 @@ pub(crate) struct Host {
     pub(crate) runner: Runner,
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) lanes: Lanes,
-    pub(crate) blobs: Blobs,
     /// Permits for [`UPLOADS_MAX`].
     pub(crate) uploads: Semaphore,
     /// Permits for [`INSPECTIONS_MAX`].
     pub(crate) inspections: Semaphore,
+    /// Held by an activation or rollback.
+    pub(crate) activations: Mutex<()>,
     /// True once the host leads and its standard modules are active.
     pub(crate) ready: watch::Sender<bool>,
     /// True once the host is shutting down.
@@ -66,8 +66,7 @@ impl Host {
     fn complete(&self, status: &mut Status) {
         status.uptime_ms = self.started.elapsed().as_millis() as u64;
         status.unavailable_modules = self.modules.unavailable();
-        let lanes = self.lanes.counters();
-        status.fallbacks = lanes.iter().map(|lane| lane.fallbacks.total()).sum();
+        status.fallbacks = self.metrics.fallbacks.load(Ordering::Relaxed);
         if self.disk_is_full() {
             let full = "the disk is full: nothing can be written until there is room";
             status.shedding = Some(full.to_owned());

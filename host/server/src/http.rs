@@ -70,7 +70,11 @@ async fn ready(State(host): State<Arc<Host>>) -> impl IntoResponse {
         return no("shutting down\n".to_owned());
     }
     if !*host.ready.borrow() {
-        return no("starting\n".to_owned());
+        let missing = host.modules.unavailable();
+        let why = missing
+            .first()
+            .map(|(name, why)| format!(": {name}: {why}"));
+        return no(format!("starting{}\n", why.unwrap_or_default()));
     }
     match status(&host).await {
         None => no("the replica does not answer\n".to_owned()),

@@ -12,6 +12,7 @@
 //!      storage_thread, nodes                       lanes, callback_runner, nodes, module_service
 //! ```
 
+mod activate;
 mod boot;
 mod callback_runner;
 mod client_service;
@@ -42,6 +43,7 @@ mod upload;
 pub use config::{ConfigError, DiskConfig, GuestConfig, ServerConfig, SnapshotConfig, TlsFiles};
 pub use error::{Failed, StartError};
 pub use maitred_sandbox::{CompilerCommand, compile_child};
+pub use maitred_storage::SpaceProbe;
 pub use maitred_transport::Identity;
 pub use run::Server;
 pub use running::Running;

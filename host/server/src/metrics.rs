@@ -54,6 +54,8 @@ counters! {
         node_commands,
         #[doc = "Answers of nodes that nobody waited for."]
         node_answers_unknown,
+        #[doc = "Placement decisions that a native fallback made, whatever the cause."]
+        fallbacks,
         #[doc = "Spawns begun."]
         spawns,
         #[doc = "Spawns whose node started the process."]

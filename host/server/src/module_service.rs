@@ -1,37 +1,59 @@
 //! Which modules this host can run just now, and which bytes it keeps.
 //!
-//! The replica says which modules are active and which are recorded at all; one thread follows: it
-//! loads, unloads, remembers why a module cannot be had, and removes bytes that nothing names any
-//! more. Only the newest wish counts. Bytes of an upload under way are kept until it has ended, and
-//! whatever removes bytes stops at once when a newer wish has come, because that one may name them.
+//! The replica says which modules are to be ready and which are recorded at all; one thread follows:
+//! it loads, unloads, remembers why a module cannot be had and tries it again, and removes bytes that
+//! nothing names any more. Only the newest wish counts. What an upload or an activation under way
+//! needs is kept until it has ended, and whatever removes bytes stops at once when a newer wish has
+//! come, because that one may name them.
+//!
+//! Nothing is removed before the first wish: until then nobody knows what is recorded.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use maitred_protocol::{Digest, ModuleKind, ModuleName};
 use maitred_sandbox::Sandbox;
-use maitred_storage::Blobs;
+use maitred_storage::{Blobs, StorageError};
 use tokio::sync::Notify;
 
-/// Modules that stay loaded although they are not active: just uploaded, or just replaced.
+/// Modules that stay loaded although nobody wishes it, as long as there is room.
 const SPARE_MAX: usize = 16;
 
-/// The active modules.
-pub(crate) type Active = Vec<(ModuleName, ModuleKind, Digest)>;
+/// First pause before modules that could not be loaded are tried again; each one is twice as long.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest pause.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// What the registry says of modules.
+#[derive(Debug, Default)]
+pub(crate) struct Wish {
+    /// To be loaded: the active ones, and what is likely to be active next.
+    pub(crate) ready: Vec<(ModuleName, ModuleKind, Digest)>,
+    /// Those of them that are active.
+    pub(crate) active: HashSet<Digest>,
+    /// All versions of all modules.
+    pub(crate) recorded: HashSet<Digest>,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    /// The newest wish, until the thread has taken it.
-    active: Option<Active>,
-    /// The digests of all versions of all modules, until the thread has taken them.
-    recorded: Option<HashSet<Digest>>,
-    /// Digests of uploads under way, with how many there are of each.
-    uploading: HashMap<Digest, u32>,
-    /// Active digests that have not been tried since they became so.
+    wish: Arc<Wish>,
+    /// Whether there has been a wish.
+    told: bool,
+    /// The thread has not followed the wish yet.
+    news: bool,
+    /// Something was let go that may have to be unloaded or removed.
+    untidy: bool,
+    /// Digests in use by uploads and activations under way, with how many there are of each.
+    kept: HashMap<Digest, u32>,
+    /// Wished digests that have not been tried since they became so.
     loading: HashSet<Digest>,
-    failed: BTreeMap<ModuleName, (Digest, String)>,
+    failed: BTreeMap<(ModuleName, Digest), String>,
+    /// Standard modules that are still to be installed, and why they are not.
+    missing: Vec<(ModuleName, String)>,
     closed: bool,
 }
 
@@ -40,22 +62,27 @@ pub(crate) struct Modules {
     sandbox: Arc<Sandbox>,
     blobs: Blobs,
     state: Mutex<State>,
+    /// Whether bytes may be written down; held while they are.
+    writable: RwLock<bool>,
     wished: Condvar,
     settled: Notify,
 }
 
-/// Keeps the bytes of an upload under way.
-pub(crate) struct Kept<'a>(&'a Modules, Digest);
+/// Keeps a module's bytes, and keeps it loaded, during an upload or an activation.
+pub(crate) struct Kept(Arc<Modules>, Digest);
 
-impl Drop for Kept<'_> {
+impl Drop for Kept {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        if let Some(count) = state.uploading.get_mut(&self.1) {
+        if let Some(count) = state.kept.get_mut(&self.1) {
             *count -= 1;
             if *count == 0 {
-                state.uploading.remove(&self.1);
+                state.kept.remove(&self.1);
+                state.untidy = true;
             }
         }
+        drop(state);
+        self.0.wished.notify_one();
     }
 }
 
@@ -65,6 +92,7 @@ impl Modules {
             sandbox,
             blobs,
             state: Mutex::default(),
+            writable: RwLock::new(true),
             wished: Condvar::new(),
             settled: Notify::new(),
         }
@@ -74,37 +102,38 @@ impl Modules {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These are active: make them ready.
-    pub(crate) fn want(&self, active: Active) {
+    /// Makes a wish the newest one.
+    pub(crate) fn want(&self, wish: Wish) {
         let mut state = self.lock();
-        let digests = active.iter().map(|(.., digest)| *digest);
+        let digests = wish.ready.iter().map(|(.., digest)| *digest);
         state.loading = digests
             .filter(|digest| !self.sandbox.is_loaded(digest))
             .collect();
-        state.active = Some(active);
+        state.wish = Arc::new(wish);
+        (state.told, state.news) = (true, true);
         drop(state);
         self.wished.notify_one();
     }
 
-    /// These are recorded: the bytes of all others may go.
-    pub(crate) fn recorded(&self, digests: HashSet<Digest>) {
-        self.lock().recorded = Some(digests);
-        self.wished.notify_one();
+    /// Keeps a module that is about to be recorded or active.
+    pub(crate) fn keep(self: &Arc<Self>, digest: Digest) -> Kept {
+        *self.lock().kept.entry(digest).or_default() += 1;
+        Kept(Arc::clone(self), digest)
     }
 
-    /// Keeps bytes that are about to be recorded.
-    pub(crate) fn keep(&self, digest: Digest) -> Kept<'_> {
-        *self.lock().uploading.entry(digest).or_default() += 1;
-        Kept(self, digest)
+    /// Says which standard modules are not installed yet, and why.
+    pub(crate) fn set_missing(&self, missing: Vec<(ModuleName, String)>) {
+        self.lock().missing = missing;
     }
 
-    /// Active modules that cannot be run here, with the reason.
+    /// Active modules that cannot be run here, and standard ones that are not installed yet, with
+    /// the reason.
     pub(crate) fn unavailable(&self) -> Vec<(ModuleName, String)> {
         let state = self.lock();
         let failed = state.failed.iter();
-        failed
-            .map(|(name, (_, why))| (name.clone(), why.clone()))
-            .collect()
+        let active = failed.filter(|((_, digest), _)| state.wish.active.contains(digest));
+        let active = active.map(|((name, _), why)| (name.clone(), why.clone()));
+        active.chain(state.missing.iter().cloned()).collect()
     }
 
     /// Waits until an active module is loaded.
@@ -122,7 +151,8 @@ impl Modules {
             {
                 let state = self.lock();
                 if state.closed || !state.loading.contains(&digest) {
-                    let why = state.failed.values().find(|(failed, _)| *failed == digest);
+                    let mut failed = state.failed.iter();
+                    let why = failed.find(|((_, failed), _)| *failed == digest);
                     return Err(
                         why.map_or_else(|| "it is not loaded".to_owned(), |(_, why)| why.clone())
                     );
@@ -132,7 +162,7 @@ impl Modules {
         }
     }
 
-    /// Waits until every active module has been tried.
+    /// Waits until every wished module has been tried.
     pub(crate) async fn settled(&self) {
         loop {
             let settled = self.settled.notified();
@@ -148,65 +178,107 @@ impl Modules {
         }
     }
 
-    /// Ends the thread.
+    /// Writes a module's bytes down; none when the host ends, so that nothing is written once its
+    /// directory is free.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn write_down(
+        &self,
+        digest: Digest,
+        bytes: &[u8],
+    ) -> Result<Option<()>, StorageError> {
+        let writable = self.writable.read().unwrap_or_else(PoisonError::into_inner);
+        if !*writable {
+            return Ok(None);
+        }
+        self.blobs.put(digest, bytes).map(Some)
+    }
+
+    /// Ends the thread, and what is being compiled; waits for bytes that are being written down.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
+        self.sandbox.stop_compiling();
+        *self
+            .writable
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = false;
         self.wished.notify_one();
         self.settled.notify_waiters();
     }
 
     /// The thread: follows wishes until [`Modules::close`].
     pub(crate) fn run(&self) {
-        let mut spare = Spare::default();
+        let mut spare = VecDeque::new();
+        let mut pause = RETRY_MIN;
+        while let Some((wish, news)) = self.next(&mut pause) {
+            if news {
+                self.follow(&wish);
+            }
+            self.unload_surplus(&wish, &mut spare);
+            self.remove_unrecorded(&wish);
+        }
+    }
+
+    /// Waits for something to do: the newest wish, and whether it is to be followed. `pause` is how
+    /// long to wait before what failed is tried again.
+    fn next(&self, pause: &mut Duration) -> Option<(Arc<Wish>, bool)> {
+        let mut state = self.lock();
         loop {
-            let mut state = self.lock();
-            while !state.closed && state.active.is_none() && state.recorded.is_none() {
-                state = self
-                    .wished
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
             if state.closed {
-                return;
+                return None;
             }
-            let (active, recorded) = (state.active.take(), state.recorded.take());
-            drop(state);
-            if let Some(active) = active {
-                self.follow(&active, &mut spare);
+            if std::mem::take(&mut state.news) {
+                *pause = RETRY_MIN;
+                state.untidy = false;
+                return Some((Arc::clone(&state.wish), true));
             }
-            if let Some(recorded) = recorded {
-                self.remove_unrecorded(&recorded);
+            if std::mem::take(&mut state.untidy) {
+                return Some((Arc::clone(&state.wish), false));
+            }
+            let waited = self.wished.wait_timeout(state, *pause);
+            let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = waited;
+            if timeout.timed_out() && !state.failed.is_empty() {
+                *pause = (*pause * 2).min(RETRY_MAX);
+                return Some((Arc::clone(&state.wish), true));
             }
         }
     }
 
-    fn follow(&self, active: &Active, spare: &mut Spare) {
-        self.lock()
-            .failed
-            .retain(|name, _| active.iter().any(|(wanted, ..)| wanted == name));
-        for (name, kind, digest) in active {
+    fn follow(&self, wish: &Wish) {
+        let wished = |(name, digest): &(ModuleName, Digest)| {
+            let mut ready = wish.ready.iter();
+            ready.any(|(wanted, _, bytes)| wanted == name && bytes == digest)
+        };
+        self.lock().failed.retain(|failed, _| wished(failed));
+        for (name, kind, digest) in &wish.ready {
             let loaded = self.load(*kind, *digest);
             let mut state = self.lock();
             state.loading.remove(digest);
+            let failed = (name.clone(), *digest);
             match loaded {
-                Ok(()) => drop(state.failed.remove(name)),
+                Ok(()) => drop(state.failed.remove(&failed)),
                 Err(why) => {
-                    tracing::warn!(module = %name, digest = %digest.short(), %why, "an active module cannot be run here");
-                    state.failed.insert(name.clone(), (*digest, why));
+                    let active = wish.active.contains(digest);
+                    tracing::warn!(module = %name, digest = %digest.short(), active, %why, "a module cannot be run here; it is tried again");
+                    state.failed.insert(failed, why);
                 }
             }
             drop(state);
             self.settled.notify_waiters();
         }
-        for digest in spare.replaced(active) {
-            self.sandbox.unload(&digest);
-        }
     }
 
-    fn load(&self, kind: ModuleKind, digest: Digest) -> Result<(), String> {
+    /// Makes a recorded module ready. Blocks, for as long as a compilation when it has to be.
+    ///
+    /// # Errors
+    /// Why it cannot be run here.
+    pub(crate) fn load(&self, kind: ModuleKind, digest: Digest) -> Result<(), String> {
         if self.sandbox.is_loaded(&digest) {
             return Ok(());
         }
+        self.make_room();
         let bytes = self.blobs.get(digest).map_err(|error| error.to_string())?;
         let bytes = bytes.ok_or("its bytes are not on this host: upload it again")?;
         // The bytes of a module are not to be trusted with the host's life.
@@ -217,21 +289,56 @@ impl Modules {
         }
     }
 
-    fn remove_unrecorded(&self, recorded: &HashSet<Digest>) {
-        let kept = match self.blobs.list() {
-            Ok(kept) => kept,
+    /// Unloads everything that nobody wishes or uses, if no more modules could be loaded otherwise.
+    pub(crate) fn make_room(&self) {
+        let loaded = self.sandbox.loaded_modules();
+        if loaded.len() < self.sandbox.limits().modules {
+            return;
+        }
+        let state = self.lock();
+        let wished: HashSet<Digest> = state
+            .wish
+            .ready
+            .iter()
+            .map(|(.., wished)| *wished)
+            .collect();
+        for digest in loaded {
+            if !wished.contains(&digest) && !state.kept.contains_key(&digest) {
+                self.sandbox.unload(&digest);
+            }
+        }
+    }
+
+    /// Unloads what nobody wishes, but for the newest few: a module that was just replaced still has
+    /// decisions under way.
+    fn unload_surplus(&self, wish: &Wish, spare: &mut VecDeque<Digest>) {
+        let mut loaded: HashSet<Digest> = self.sandbox.loaded_modules().into_iter().collect();
+        for (.., wished) in &wish.ready {
+            loaded.remove(wished);
+        }
+        // Under the lock, so that no use of one begins meanwhile.
+        let state = self.lock();
+        loaded.retain(|digest| !state.kept.contains_key(digest));
+        for surplus in surplus(spare, loaded) {
+            self.sandbox.unload(&surplus);
+        }
+    }
+
+    fn remove_unrecorded(&self, wish: &Wish) {
+        let stored = match self.blobs.list() {
+            Ok(stored) => stored,
             Err(error) => return tracing::warn!(%error, "the modules on disk cannot be listed"),
         };
-        for (digest, _) in kept {
-            if recorded.contains(&digest) {
+        for (digest, _) in stored {
+            if wish.recorded.contains(&digest) {
                 continue;
             }
             // Under the lock, so that no upload of these bytes begins meanwhile.
             let state = self.lock();
-            if state.recorded.is_some() || state.closed {
+            if state.news || state.closed || !state.told {
                 return;
             }
-            if state.uploading.contains_key(&digest) {
+            if state.kept.contains_key(&digest) {
                 continue;
             }
             if let Err(error) = self.blobs.remove(digest) {
@@ -241,51 +348,33 @@ impl Modules {
     }
 }
 
-/// Modules that are loaded and no longer active, oldest first.
-#[derive(Debug, Default)]
-struct Spare {
-    active: HashSet<Digest>,
-    spare: VecDeque<Digest>,
-}
-
-impl Spare {
-    /// Notes what is active now, and says which digests are to be unloaded.
-    fn replaced(&mut self, active: &Active) -> Vec<Digest> {
-        let now: HashSet<Digest> = active.iter().map(|(.., digest)| *digest).collect();
-        self.spare.retain(|digest| !now.contains(digest));
-        self.spare.extend(self.active.difference(&now).copied());
-        self.active = now;
-        let surplus = self.spare.len().saturating_sub(SPARE_MAX);
-        self.spare.drain(..surplus).collect()
-    }
+/// Notes which modules are loaded and not wished, and says which of them, oldest first, are too many.
+fn surplus(spare: &mut VecDeque<Digest>, mut loaded: HashSet<Digest>) -> Vec<Digest> {
+    spare.retain(|digest| loaded.remove(digest));
+    spare.extend(loaded);
+    let surplus = spare.len().saturating_sub(SPARE_MAX);
+    spare.drain(..surplus).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn active(digests: std::ops::Range<u8>) -> Active {
-        let one = |byte| {
-            (
-                ModuleName::new(format!("m{byte}")).unwrap(),
-                ModuleKind::Selector,
-                Digest([byte; 32]),
-            )
-        };
-        digests.map(one).collect()
+    fn loaded(bytes: std::ops::RangeInclusive<u8>) -> HashSet<Digest> {
+        bytes.map(|byte| Digest([byte; 32])).collect()
     }
 
     #[test]
-    fn replaced_modules_stay_loaded_for_a_while() {
-        let mut spare = Spare::default();
-        assert!(spare.replaced(&active(0..1)).is_empty());
-        for next in 1..=SPARE_MAX as u8 {
-            assert!(spare.replaced(&active(next..next + 1)).is_empty());
+    fn the_newest_of_what_nobody_wishes_stays_loaded() {
+        let newest = SPARE_MAX as u8;
+        let mut spare = VecDeque::new();
+        for byte in 1..=newest {
+            assert_eq!(surplus(&mut spare, loaded(1..=byte)), []);
         }
-        let unloaded = spare.replaced(&active(100..101));
-        assert_eq!(unloaded, [Digest([0; 32])]);
-        // One that is active again is not spare.
-        assert_eq!(spare.replaced(&active(1..2)), []);
-        assert!(!spare.spare.contains(&Digest([1; 32])));
+        let oldest = Digest([1; 32]);
+        assert_eq!(surplus(&mut spare, loaded(1..=newest + 1)), [oldest]);
+        // One that is wished again, or in use, is not spare.
+        assert_eq!(surplus(&mut spare, loaded(3..=3)), []);
+        assert_eq!(spare, [Digest([3; 32])]);
     }
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use hashbrown::HashSet;
-use maitred_protocol::NodeCommand;
+use maitred_protocol::{Chooser, Digest, ModuleKind, ModuleName, NodeCommand};
 use maitred_registry::Event;
+use maitred_registry::decide::Decision;
 use maitred_replica::{Effect, Input, Replica, TakeSnapshot};
 use tokio::sync::mpsc;
 
@@ -18,6 +18,7 @@ use crate::clock;
 use crate::decision_store::DecisionStore;
 use crate::host::Host;
 use crate::metrics::Metrics;
+use crate::module_service::Wish;
 use crate::node_service::Acks;
 use crate::router::Answers;
 use crate::storage_thread::LogJob;
@@ -103,7 +104,10 @@ impl ReplicaLoop {
             Effect::Compact(through) => self.log(LogJob::Compact(through))?,
             Effect::Select { lane, batch } => {
                 let inbox = Arc::clone(&host.inbox);
+                let metrics = Arc::clone(&host.metrics);
                 host.lanes.submit(batch, move |decisions| {
+                    let fallbacks = decisions.iter().filter(|one| fell_back(one)).count() as u64;
+                    metrics.fallbacks.fetch_add(fallbacks, Ordering::Relaxed);
                     inbox.push(Input::Selected { lane, decisions });
                 });
             }
@@ -126,7 +130,7 @@ impl ReplicaLoop {
                 };
                 host.nodes.stop((&node, epoch), stop);
             }
-            Effect::Modules(active) => host.modules.want(active),
+            Effect::Modules(ready) => host.modules.want(self.wish(ready)),
             Effect::KeepAliveAck { link, ack } => turn.acks.push((link, ack)),
             Effect::Record(incarnation, trace) => self.decisions.record(incarnation, trace),
             Effect::Explain(ticket, record) => {
@@ -148,7 +152,6 @@ impl ReplicaLoop {
     }
 
     fn follow(&self, events: &[Event]) {
-        let mut modules = false;
         for event in events {
             match event {
                 Event::NodeDown(_, epoch)
@@ -158,15 +161,32 @@ impl ReplicaLoop {
                 } => {
                     self.host.nodes.end(*epoch);
                 }
-                Event::Module(_) => modules = true,
                 _ => {}
             }
         }
-        if modules {
-            let all = self.replica.registry().modules();
-            let versions = all.flat_map(|(_, module)| &module.versions);
-            let digests: HashSet<_> = versions.map(|version| version.digest).collect();
-            self.host.modules.recorded(digests);
-        }
     }
+
+    /// The replica asks for modules whenever something about them changes.
+    fn wish(&self, ready: Vec<(ModuleName, ModuleKind, Digest)>) -> Wish {
+        let mut wish = Wish {
+            ready,
+            ..Wish::default()
+        };
+        for (_, module) in self.replica.registry().modules() {
+            let active = module.active.as_ref().map(|active| active.version);
+            for version in &module.versions {
+                wish.recorded.insert(version.digest);
+                if Some(version.version) == active {
+                    wish.active.insert(version.digest);
+                }
+            }
+        }
+        wish
+    }
+}
+
+/// Whether a fallback had to choose. Where there was nothing to choose from, nobody chose.
+fn fell_back(decision: &Decision) -> bool {
+    let why = &decision.trace.why;
+    matches!(why.chooser, Chooser::Fallback { .. }) && why.candidates > 0
 }

@@ -2,8 +2,9 @@
 //! threads and tasks. A host that cannot start leaves nothing running.
 
 use std::collections::hash_map::RandomState;
+use std::future::pending;
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use maitred_replica::{Recovered, Replica};
 use maitred_sandbox::{Callbacks, CompilerCommand, Lanes, Sandbox, SandboxConfig};
 use maitred_transport::{Alpn, BindError, Endpoint, Identity, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::boot::{self, Opened};
 use crate::callback_runner::Runner;
@@ -30,6 +31,9 @@ use crate::{clock, slog_bridge, threads};
 /// The argument that makes the host's own program compile a module.
 const COMPILE: &str = "internal-compile";
 
+/// Longest that a host's call of itself may take.
+const SELF_CALL: Duration = Duration::from_secs(5);
+
 /// Starts hosts.
 #[derive(Debug, Clone, Copy)]
 pub struct Server;
@@ -46,6 +50,7 @@ impl Server {
             Some(identity) => identity.clone(),
             None => Identity::from_files(&config.tls.ca, &config.tls.cert, &config.tls.key)?,
         };
+        accepted(&identity).await?;
         let compiler = match config.compiler.clone() {
             Some(compiler) => compiler,
             None => CompilerCommand {
@@ -86,6 +91,30 @@ where
 {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| StartError::Broken(error.to_string()))?
+}
+
+/// Calls the host's own certificate, on a port of the loopback interface: whoever starts a host with
+/// one that nobody accepts is to hear of it now, and not from every client.
+async fn accepted(identity: &Identity) -> Result<(), StartError> {
+    let limits = Limits::default();
+    let here = (Ipv4Addr::LOCALHOST, 0).into();
+    let host = Endpoint::server(here, identity, &[Alpn::Client], limits)?;
+    let local_addr = host.local_addr();
+    let address = local_addr.map_err(|source| BindError::Socket {
+        address: here,
+        source,
+    })?;
+    let caller = Endpoint::client(identity)?;
+    let serving = maitred_transport::serve(&host, Vec::new(), pending(), Duration::ZERO);
+    let called = tokio::select! {
+        called = caller.connect(address, Alpn::Client, SELF_CALL) => called,
+        () = serving => return Ok(()),
+    };
+    match called {
+        Err(error) if error.is_fatal() => Err(StartError::Certificate(error)),
+        // Anything else is not the certificate's fault, and no reason not to start.
+        _ => Ok(()),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -138,9 +167,9 @@ fn make_host(config: &ServerConfig, opened: &Opened, sandbox: Arc<Sandbox>) -> H
         runner,
         lanes: Lanes::new(Arc::clone(&sandbox)),
         sandbox,
-        blobs: opened.blobs.clone(),
         uploads: Semaphore::new(UPLOADS_MAX),
         inspections: Semaphore::new(INSPECTIONS_MAX),
+        activations: Mutex::new(()),
         ready: watch::Sender::new(false),
         stopping: watch::Sender::new(false),
         disk_full: Arc::default(),

@@ -107,6 +107,7 @@ impl Running {
         self.accept.send_replace(false);
         self.host.inbox.push(Input::Shutdown);
         self.host.stopping.send_replace(true);
+        self.host.sandbox.stop_compiling();
         if let Some(served) = self.served.take() {
             // It ends within its drain; a panic of it has nothing more to tell.
             let _ = served.await;

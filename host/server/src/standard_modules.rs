@@ -9,11 +9,16 @@ use std::time::Duration;
 
 use maitred_protocol::{ClientId, Digest, ModuleKind, ModuleName, Rejection, Request, Response};
 
+use crate::activate;
 use crate::host::Host;
 use crate::upload::{Incoming, take_in};
 
 /// How long to wait before asking again what could not be done yet.
 const AGAIN: Duration = Duration::from_millis(20);
+/// First pause after they could not be installed; each one is twice as long.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// The longest pause.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 macro_rules! prebuilt {
     ($name:literal) => {
@@ -33,19 +38,53 @@ const SELECTORS: [(&str, &[u8]); 5] = [
 ];
 const CALLBACK: (&str, &[u8]) = prebuilt!("start");
 
-/// Waits until this host leads, installs what is missing if it is to, and says that the host is
-/// ready.
+/// Waits until this host leads, installs what is missing if it is to, however often that has to be
+/// tried, and says that the host is ready.
 pub(crate) async fn make_ready(host: Arc<Host>, install: bool) {
-    let Some(client) = open_session(&host).await else {
-        return;
-    };
-    if install && let Err(why) = install_all(&host, client).await {
-        // Everything else works: types that name a missing selector use their fallback.
-        tracing::error!(%why, "the standard modules could not be installed");
+    let mut pause = RETRY_MIN;
+    loop {
+        // One for each try: what was left of the last one may be forgotten.
+        let Some(client) = open_session(&host).await else {
+            return;
+        };
+        if !install {
+            break;
+        }
+        let Err((from, why)) = install_all(&host, client).await else {
+            break;
+        };
+        tracing::error!(%why, "the standard modules could not be installed; trying again in {} ms", pause.as_millis());
+        host.modules.set_missing(missing(from, &why));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
+            () = host.stopping() => return,
+        }
     }
+    host.modules.set_missing(Vec::new());
     // What was active before a restart is being loaded; without it, decisions would fall back.
     host.modules.settled().await;
     host.ready.send_replace(true);
+}
+
+/// The standard modules from the one that could not be installed on.
+fn missing(from: usize, why: &str) -> Vec<(ModuleName, String)> {
+    let names = all().skip(from).map(|(_, name, _)| name);
+    let names = names.filter_map(|name| ModuleName::new(name).ok());
+    names
+        .map(|name| {
+            (
+                name,
+                format!("it is not installed yet, and tried again: {why}"),
+            )
+        })
+        .collect()
+}
+
+/// All of them, in the order in which they are installed.
+fn all() -> impl Iterator<Item = (ModuleKind, &'static str, &'static [u8])> {
+    let selectors = SELECTORS.map(|(name, bytes)| (ModuleKind::Selector, name, bytes));
+    let callback = (ModuleKind::Callback, CALLBACK.0, CALLBACK.1);
+    selectors.into_iter().chain([callback])
 }
 
 /// Asks until this host leads; none when it is shutting down.
@@ -65,54 +104,70 @@ async fn ask(host: &Host, sequence: u64, request: Request) -> Response {
     host.spell_out(host.router.request(sequence, request).await)
 }
 
-async fn install_all(host: &Arc<Host>, client: ClientId) -> Result<(), String> {
-    let name = |text| ModuleName::new(text).map_err(|error| error.to_string());
-    let mut sequence = 0;
-    if is_active(host, &name(CALLBACK.0)?).await? {
+/// Installs what is missing; says with which one it ended, and why.
+async fn install_all(host: &Arc<Host>, client: ClientId) -> Result<(), (usize, String)> {
+    if is_active(host, CALLBACK.0).await.map_err(|why| (0, why))? {
         return Ok(());
     }
-    let selectors = SELECTORS.map(|module| (ModuleKind::Selector, module));
-    for (kind, (text, bytes)) in selectors
-        .into_iter()
-        .chain([(ModuleKind::Callback, CALLBACK)])
-    {
-        let name = name(text)?;
-        if is_active(host, &name).await? {
-            continue;
-        }
-        sequence += 2;
-        let module = Incoming {
-            client,
-            sequence: sequence - 1,
-            name: name.clone(),
-            kind,
-            digest: Digest::of(bytes),
-            bytes: bytes.into(),
-        };
-        let version = match take_in(host, module, |_| ()).await {
-            Response::Pushed(_, version) => version,
-            other => return Err(format!("{text} was not taken: {other:?}")),
-        };
-        let config = None;
-        let activate = Request::ActivateModule {
-            client,
-            name,
-            version,
-            config,
-        };
-        match ask(host, sequence, activate).await {
-            Response::Module(_) => {}
-            other => return Err(format!("{text} was not activated: {other:?}")),
-        }
+    for (at, (kind, name, bytes)) in all().enumerate() {
+        let installed = install(host, client, 2 * at as u64 + 1, (kind, name, bytes)).await;
+        installed.map_err(|why| (at, why))?;
     }
     Ok(())
 }
 
+/// Installs one, unless it is there. Takes two sequence numbers.
+async fn install(
+    host: &Arc<Host>,
+    client: ClientId,
+    sequence: u64,
+    (kind, text, bytes): (ModuleKind, &str, &[u8]),
+) -> Result<(), String> {
+    if is_active(host, text).await? {
+        return Ok(());
+    }
+    let name = ModuleName::new(text).map_err(|error| error.to_string())?;
+    let module = Incoming {
+        client,
+        sequence,
+        name: name.clone(),
+        kind,
+        digest: Digest::of(bytes),
+        bytes: bytes.into(),
+    };
+    let version = match take_in(host, module, |_| ()).await {
+        Response::Pushed(_, version) => version,
+        other => return Err(format!("{text} was not taken: {}", refusal(other))),
+    };
+    let activation = Request::ActivateModule {
+        client,
+        name,
+        version,
+        config: None,
+    };
+    let answer = activate::carry_out(host, sequence + 1, activation).await;
+    match answer.into_response() {
+        Response::Module(_) => Ok(()),
+        other => Err(format!("{text} was not activated: {}", refusal(other))),
+    }
+}
+
+/// A no, in words.
+fn refusal(response: Response) -> String {
+    match response {
+        Response::Rejected(why) => why.to_string(),
+        Response::Unavailable(why) => why.to_string(),
+        Response::Unknown(why) => why,
+        _ => "the answer is not one to this question".to_owned(),
+    }
+}
+
 /// Whether a module has an active version.
-async fn is_active(host: &Host, name: &ModuleName) -> Result<bool, String> {
-    match ask(host, 0, Request::GetModule(name.clone())).await {
+async fn is_active(host: &Host, text: &str) -> Result<bool, String> {
+    let name = ModuleName::new(text).map_err(|error| error.to_string())?;
+    match ask(host, 0, Request::GetModule(name)).await {
         Response::Module(module) => Ok(module.active.is_some()),
         Response::Rejected(Rejection::NotFound(_)) => Ok(false),
-        other => Err(format!("{name} could not be looked up: {other:?}")),
+        other => Err(format!("{text} could not be looked up: {}", refusal(other))),
     }
 }

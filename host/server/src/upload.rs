@@ -243,10 +243,16 @@ fn check_and_store(
         let reason = "the bytes that came are not those of the digest: send them again";
         return Err(Box::new(rejected(Stage::Receiving, reason)));
     }
-    let no = |error: maitred_sandbox::ModuleError| Box::new(rejected(error.stage, error.reason));
+    let ending = || Box::new(Response::Unavailable(Unavailable::ShuttingDown));
+    let no = |error: maitred_sandbox::ModuleError| {
+        if *host.stopping.borrow() {
+            return ending();
+        }
+        Box::new(rejected(error.stage, error.reason))
+    };
     let inspected = host.sandbox.inspect(kind, bytes, &progress).map_err(no)?;
     progress(UploadStage::Recording);
-    host.blobs.put(digest, bytes).map_err(|error| {
+    let written = host.modules.write_down(digest, bytes).map_err(|error| {
         tracing::warn!(%error, "an uploaded module cannot be written down");
         Box::new(Response::Unavailable(if error.is_disk_full() {
             Unavailable::DiskFull(error.to_string())
@@ -254,6 +260,8 @@ fn check_and_store(
             Unavailable::Overloaded(format!("the module cannot be written down: {error}"))
         }))
     })?;
+    written.ok_or_else(ending)?;
+    host.modules.make_room();
     host.sandbox.load(digest, kind, bytes).map_err(no)?;
     Ok(inspected)
 }

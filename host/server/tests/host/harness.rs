@@ -53,19 +53,28 @@ impl Group {
         running
     }
 
-    /// A host without modules: quicker.
-    pub(crate) async fn start_bare(&self) -> Running {
-        let config = ServerConfig {
+    /// Settings of a host without modules.
+    pub(crate) fn bare(&self) -> ServerConfig {
+        ServerConfig {
             standard_modules: false,
             ..self.config()
-        };
-        let running = Server::start(config).await.unwrap();
+        }
+    }
+
+    /// A host without modules: quicker.
+    pub(crate) async fn start_bare(&self) -> Running {
+        let running = Server::start(self.bare()).await.unwrap();
         within(running.ready()).await.unwrap();
         running
     }
 
     pub(crate) async fn try_start(&self) -> Result<Running, StartError> {
         Server::start(self.config()).await
+    }
+
+    /// Another certificate of the group.
+    pub(crate) fn identity(&self, kind: IssueKind) -> Identity {
+        self.authority.identity("another", kind, 1).unwrap()
     }
 
     pub(crate) fn client_identity(&self) -> Identity {

@@ -1,7 +1,5 @@
 //! What a host is for: nodes, processes, and that all of it is still there after a restart.
 
-use std::time::Duration;
-
 use maitred_client::protocol::{Chooser, ProcessState, Rejection, TypeSpec};
 use maitred_client::{Error, SpawnError};
 use maitred_server::{Server, ServerConfig, StartError};
@@ -156,44 +154,6 @@ async fn a_callback_that_is_not_there_ends_the_create_with_the_reason() {
         format!("{error:?}").contains("the callback nosuch is not available"),
         "{error:?}"
     );
-    handle.shutdown().await;
-    within(running.shutdown()).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_nearly_full_sheds_creates_and_nothing_else() {
-    let group = Group::new();
-    let mut config = ServerConfig {
-        standard_modules: false,
-        ..group.config()
-    };
-    config.disk.low_bytes = u64::MAX;
-    let running = Server::start(config).await.unwrap();
-    within(running.ready()).await.unwrap();
-    let client = group.client(&running).await;
-    let handle = node(&client, "n1", Starter::default()).await;
-    let shedding = async {
-        while within(client.status()).await.unwrap().shedding.is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    within(shedding).await;
-    let create = client
-        .create(key("room/1"))
-        .deadline(Duration::from_millis(500));
-    let error = within(create.send()).await.unwrap_err();
-    assert!(error.to_string().contains("disk is nearly full"), "{error}");
-    // What frees room, and what needs none, goes on.
-    for error in [
-        within(client.get(&key("room/2"))).await.unwrap_err(),
-        within(client.del(&key("room/2"), None)).await.unwrap_err(),
-    ] {
-        assert!(
-            matches!(error, Error::Rejected(Rejection::NotFound(_))),
-            "{error:?}"
-        );
-    }
-    assert!(handle.lease_ok());
     handle.shutdown().await;
     within(running.shutdown()).await.unwrap();
 }

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod activation;
 mod commands;
+mod disk;
+mod ends;
 mod harness;
 mod life;
 mod upload;

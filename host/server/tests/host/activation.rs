@@ -1,0 +1,168 @@
+//! Which module decides: changing it costs no decision, and what is missing is said and tried again.
+
+use std::collections::BTreeSet;
+
+use maitred_client::Client;
+use maitred_client::protocol::{Chooser, ModuleKind, ModuleName};
+use maitred_server::{CompilerCommand, Server, ServerConfig};
+
+use crate::harness::{Group, Starter, key, node, within};
+use crate::wire::page;
+
+const SPREAD: &[u8] = include_bytes!("../../../../selectors/prebuilt/spread.wasm");
+
+/// The same selector in other bytes: with a custom section that nobody reads.
+fn variant(number: u8) -> Vec<u8> {
+    [SPREAD, &[0, 3, 1, b'v', number]].concat()
+}
+
+async fn push(client: &Client, name: &ModuleName, number: u8) -> u32 {
+    let bytes = variant(number);
+    let push = client.push_module(name, ModuleKind::Selector, &bytes, |_| ());
+    within(push).await.unwrap().1
+}
+
+/// The version that placed a new process.
+async fn placed_by(client: &Client, name: &ModuleName, id: &str) -> u32 {
+    let create = client.create(key(&format!("room/{id}")));
+    let created = within(create.selector(name.clone()).send()).await.unwrap();
+    match created.record.why.chooser {
+        Chooser::Selector { version, .. } => version,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_decision_falls_back_because_of_an_activation() {
+    let group = Group::new();
+    let mut config = group.bare();
+    // So few that versions which nobody wishes do not stay loaded.
+    config.guests.modules = 4;
+    let running = Server::start(config).await.unwrap();
+    within(running.ready()).await.unwrap();
+    let client = group.client(&running).await;
+    let handle = node(&client, "n1", Starter::default()).await;
+    let name: ModuleName = "mine".parse().unwrap();
+    // More than may be loaded at a time: those that are not wished give way.
+    let versions = 7;
+    for number in 1..=versions {
+        assert_eq!(push(&client, &name, number).await, u32::from(number));
+    }
+    for (turn, version) in [1, 3, 2, 5, 1, 7, 4].into_iter().enumerate() {
+        within(client.activate_module(&name, version, None))
+            .await
+            .unwrap();
+        for create in 0..3 {
+            let id = format!("{turn}-{create}");
+            assert_eq!(placed_by(&client, &name, &id).await, version);
+        }
+    }
+    for version in [7, 1, 5, 2, 3, 1] {
+        let module = within(client.rollback_module(&name)).await.unwrap();
+        assert_eq!(module.active, Some(version));
+        let id = format!("back-{}", module.revision.0);
+        assert_eq!(placed_by(&client, &name, &id).await, version);
+    }
+    assert_eq!(within(client.status()).await.unwrap().fallbacks, 0);
+    handle.shutdown().await;
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_were_refused_or_removed_do_not_stay_on_the_disk() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let name: ModuleName = "mine".parse().unwrap();
+    push(&client, &name, 1).await;
+    push(&client, &name, 2).await;
+    let stored = || {
+        std::fs::read_dir(group.data_dir().join("modules"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(stored(), 2);
+    let start = include_bytes!("../../../../selectors/prebuilt/start.wasm");
+    let taken = client.push_module(&name, ModuleKind::Callback, start, |_| ());
+    let error = within(taken).await.unwrap_err();
+    assert!(error.to_string().contains("is a selector"), "{error}");
+    let until = async |count| {
+        while stored() != count {
+            tokio::task::yield_now().await
+        }
+    };
+    within(until(2)).await;
+    within(client.remove_module(&name, 1)).await.unwrap();
+    within(until(1)).await;
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selector_that_is_not_there_is_counted_as_a_fallback() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let handle = node(&client, "n1", Starter::default()).await;
+    for id in 0..3 {
+        let create = client.create(key(&format!("room/{id}")));
+        let created = within(create.send()).await.unwrap();
+        let chooser = created.record.why.chooser;
+        assert!(matches!(chooser, Chooser::Fallback { .. }), "{chooser:?}");
+    }
+    assert_eq!(within(client.status()).await.unwrap().fallbacks, 3);
+    handle.shutdown().await;
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_modules_that_cannot_be_installed_are_named_and_tried_again() {
+    let group = Group::new();
+    let compiler = group.data_dir().with_file_name("compiler");
+    let config = ServerConfig {
+        http: Some((std::net::Ipv4Addr::LOCALHOST, 0).into()),
+        compiler: Some(CompilerCommand {
+            program: compiler.clone(),
+            args: Vec::new(),
+        }),
+        ..group.config()
+    };
+    let running = Server::start(config).await.unwrap();
+    let client = group.client(&running).await;
+    let named = async {
+        loop {
+            let missing = within(client.status()).await.unwrap().unavailable_modules;
+            if !missing.is_empty() {
+                break missing;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let missing = within(named).await;
+    let names: BTreeSet<&str> = missing.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(
+        names.contains("least-loaded") && names.contains("start"),
+        "{names:?}"
+    );
+    let (_, why) = &missing[0];
+    assert!(why.contains("could not be run"), "{why}");
+    let page = page(running.http_addr().unwrap(), "/readyz").await;
+    assert!(
+        page.starts_with("HTTP/1.1 503") && page.contains(why),
+        "{page}"
+    );
+
+    let real = group.config().compiler.unwrap().program;
+    std::os::unix::fs::symlink(real, compiler).unwrap();
+    within(running.ready()).await.unwrap();
+    let status = within(client.status()).await.unwrap();
+    assert_eq!(status.unavailable_modules, []);
+    let modules = within(client.modules()).await.unwrap();
+    assert_eq!(
+        modules
+            .iter()
+            .filter(|module| module.active.is_some())
+            .count(),
+        6
+    );
+    within(running.shutdown()).await.unwrap();
+}
