@@ -44,7 +44,7 @@ impl Config {
             snapshot_entries: 200_000,
             snapshot_bytes: 128 << 20,
             creates_max: 65_536,
-            batch_max: 256,
+            batch_max: 1_024,
             uncommitted_bytes_max: 64 << 20,
         }
     }
