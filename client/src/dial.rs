@@ -21,11 +21,13 @@ pub(crate) async fn dial(
     build: &str,
     within: Duration,
 ) -> Result<(Conn, FrameReader), Error> {
-    let unresolved = |problem: String| Error::link(LinkError::Broken(problem));
+    let unresolved = |problem: String| {
+        let endpoint = endpoint.to_owned();
+        Error::link(LinkError::Unresolved { endpoint, problem })
+    };
     let resolved = tokio::net::lookup_host(endpoint).await;
-    let resolved = resolved
-        .map_err(|error| unresolved(format!("cannot find the address of {endpoint}: {error}")))?;
-    let mut failed = unresolved(format!("{endpoint} has no address"));
+    let resolved = resolved.map_err(|error| unresolved(error.to_string()))?;
+    let mut failed = unresolved("it has none".to_owned());
     for address in resolved {
         let greeted = async {
             let connection = port.connect(address, Alpn::Client, within).await?;

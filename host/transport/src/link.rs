@@ -119,6 +119,16 @@ pub enum LinkError {
         /// What is wrong.
         problem: String,
     },
+    /// The name of the host leads nowhere.
+    #[error(
+        "cannot find the address of {endpoint}: {problem}; check that it is HOST:PORT, its spelling, and the name service"
+    )]
+    Unresolved {
+        /// As it was given.
+        endpoint: String,
+        /// What the system said.
+        problem: String,
+    },
     /// The other side broke the rules of QUIC or TLS.
     #[error("the two sides do not understand each other ({0}); check the versions of both")]
     Broken(String),
@@ -143,6 +153,7 @@ impl LinkError {
             | Self::Lost
             | Self::Local
             | Self::Address { .. }
+            | Self::Unresolved { .. }
             | Self::Broken(_) => false,
         }
     }

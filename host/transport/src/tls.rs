@@ -9,14 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError, RootCertStore};
 
 /// The DNS name that every host's certificate carries and that clients verify.
 pub const SERVER_NAME: &str = "maitred";
+
+/// Bytes of a PEM file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What a connection is for; agreed on in its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,6 +77,11 @@ pub enum TlsError {
         "the certificate and the private key cannot be used together: {0}; issue both again with the group's CA"
     )]
     Pair(String),
+    /// The certificate is not one that a host can show to clients of its group.
+    #[error(
+        "clients would not accept the host's certificate: {0}; issue one with the group's CA as kind host (`maitred cert issue --kind host`)"
+    )]
+    Host(&'static str),
     /// The CA certificate cannot serve as one.
     #[error(
         "the CA certificate cannot be used to verify others: {0}; give the certificate that the group's CA was made with"
@@ -141,6 +151,24 @@ impl Identity {
         Ok(self)
     }
 
+    /// Finds out whether clients will accept this as a host's, today.
+    ///
+    /// # Errors
+    /// [`TlsError::Host`] says why they will not.
+    pub fn check_host(&self) -> Result<(), TlsError> {
+        let verifier = WebPkiServerVerifier::builder_with_provider(self.roots()?, provider())
+            .build()
+            .map_err(|error| TlsError::Authority(error.to_string()))?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(|_| TlsError::Host("no name"))?;
+        let (own, chain) = self.cert.split_first().ok_or(TlsError::Host("no chain"))?;
+        let verified = verifier.verify_server_cert(own, chain, &name, &[], UnixTime::now());
+        match verified {
+            Ok(_) => Ok(()),
+            Err(rustls::Error::InvalidCertificate(problem)) => Err(TlsError::Host(why(&problem))),
+            Err(_) => Err(TlsError::Host("it cannot be verified")),
+        }
+    }
+
     fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
         let mut roots = RootCertStore::empty();
         for ca in &self.ca {
@@ -199,6 +227,23 @@ impl Identity {
     }
 }
 
+fn why(problem: &CertificateError) -> &'static str {
+    match problem {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet"
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "it was not issued by the CA given with it"
+        }
+        CertificateError::NotValidForName
+        | CertificateError::NotValidForNameContext { .. }
+        | CertificateError::InvalidPurpose
+        | CertificateError::InvalidPurposeContext { .. } => "it is not of the kind for hosts",
+        _ => "it is damaged, or of a form that is not supported",
+    }
+}
+
 fn client_quic(
     mut config: rustls::ClientConfig,
     alpns: Vec<Vec<u8>>,
@@ -227,11 +272,19 @@ fn pair(error: rustls::Error) -> TlsError {
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError::File {
+    let failed = |problem: String| TlsError::File {
         what,
         path: path.to_owned(),
-        problem: error.to_string(),
-    })
+        problem,
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+    let mut file = std::io::Read::take(file, FILE_BYTES_MAX + 1);
+    std::io::Read::read_to_end(&mut file, &mut bytes).map_err(|error| failed(error.to_string()))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(failed("it is longer than 1 MiB".to_owned()));
+    }
+    Ok(bytes)
 }
 
 fn pem_error(what: &'static str, place: &str, problem: String) -> TlsError {
@@ -268,4 +321,34 @@ fn private_key(place: &str, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsErr
         };
         pem_error("private key", place, problem)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{Authority, IssueKind};
+
+    #[test]
+    fn a_host_finds_out_by_itself_that_clients_would_not_accept_it() {
+        let ours = Authority::generate("ours").unwrap();
+        let host = ours.issue("h", IssueKind::Host, &[], &[], 1).unwrap();
+        let client = ours.issue("c", IssueKind::Client, &[], &[], 1).unwrap();
+        let other = Authority::generate("ours").unwrap();
+        let check = |ca: &Authority, issued: &crate::ca::Issued| {
+            let ca = ca.cert_pem().as_bytes();
+            let (cert, key) = (issued.cert_pem.as_bytes(), issued.key_pem.as_bytes());
+            Identity::from_pem(ca, cert, key).unwrap().check_host()
+        };
+        assert_eq!(check(&ours, &host), Ok(()));
+        let kind = TlsError::Host("it is not of the kind for hosts");
+        assert_eq!(check(&ours, &client), Err(kind));
+        let issuer = TlsError::Host("it was not issued by the CA given with it");
+        assert_eq!(check(&other, &host), Err(issuer));
+    }
+
+    #[test]
+    fn a_file_that_never_ends_is_no_certificate() {
+        let error = read("certificate", Path::new("/dev/zero")).unwrap_err();
+        assert!(error.to_string().contains("longer than 1 MiB"), "{error}");
+    }
 }
