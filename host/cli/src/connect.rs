@@ -4,6 +4,7 @@
 //! that they leave open is taken from the context.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use maitred_client::{Client, Identity};
 
@@ -17,6 +18,8 @@ use crate::out::Out;
 pub(crate) struct Shell {
     pub(crate) out: Out,
     pub(crate) global: Global,
+    /// What was connected, to be closed whatever becomes of the verb.
+    clients: Mutex<Vec<Client>>,
 }
 
 /// Which host, and who this program is to it.
@@ -27,6 +30,28 @@ pub(crate) struct Target {
 }
 
 impl Shell {
+    pub(crate) fn new(out: Out, global: Global) -> Self {
+        let clients = Mutex::default();
+        Self {
+            out,
+            global,
+            clients,
+        }
+    }
+
+    /// Closes every connection, and waits until the hosts know: one that is not told keeps them for
+    /// as long as it hears nothing, and waits for them when it shuts down.
+    pub(crate) async fn close(&self) {
+        let clients = std::mem::take(&mut *self.clients());
+        for client in clients {
+            client.close().await;
+        }
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Connects to the host that the flags, the environment or a context name.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
         self.connect(&self.target()?).await
@@ -42,7 +67,7 @@ impl Shell {
             .request_timeout(self.global.timeout)
             .connect()
             .await;
-        client.map_err(|error| {
+        let client = client.map_err(|error| {
             let mut failure = Failure::from(error);
             if failure.code == "no_answer" || failure.code == "no_connection" {
                 failure.message = format!(
@@ -52,7 +77,9 @@ impl Shell {
                 );
             }
             failure
-        })
+        })?;
+        self.clients().push(client.clone());
+        Ok(client)
     }
 
     /// Which host is meant.

@@ -72,7 +72,8 @@ fn read(path: &Path) -> Result<Option<Context>, Failure> {
     Ok(Some(context))
 }
 
-fn runs(pid: i32) -> bool {
+/// Whether a process of that id is there.
+pub(crate) fn runs(pid: i32) -> bool {
     rustix::process::Pid::from_raw(pid).is_some_and(|pid| {
         match rustix::process::test_kill_process(pid) {
             Ok(()) => true,
@@ -123,6 +124,7 @@ impl Published {
     ) -> Result<Self, Failure> {
         let folder = runtime_folder();
         own_folder(&folder)?;
+        remove_abandoned(&folder);
         let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
         let taken = read(&folder.join("dev.toml"))?.is_some();
         let name = if taken {
@@ -171,6 +173,22 @@ impl Drop for Published {
         let _ = fs::remove_file(self.file());
         for part in self.parts() {
             let _ = fs::remove_file(part);
+        }
+    }
+}
+
+/// Removes what a `dev` left that was killed: its private key is of no use, and is not kept.
+fn remove_abandoned(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let context = fs::read_to_string(&path).ok();
+        let context = context.and_then(|text| toml::from_str::<Context>(&text).ok());
+        if let (Some(Context { pid: Some(pid), .. }), Some(name)) = (context, path.file_stem())
+            && !runs(pid)
+        {
+            let name = name.to_string_lossy().into_owned();
+            let folder = folder.to_owned();
+            drop(Published { name, folder });
         }
     }
 }
@@ -244,6 +262,27 @@ mod tests {
         let text = format!("endpoints = []\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\npid = {pid}\n");
         fs::write(&file, text).unwrap();
         assert!(read(&file).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_a_killed_dev_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let gone = child.id();
+        child.wait().unwrap();
+        for (name, pid) in [("dev", gone), ("dev-1", std::process::id())] {
+            let text =
+                format!("endpoints = []\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\npid = {pid}\n");
+            fs::write(folder.path().join(format!("{name}.toml")), text).unwrap();
+            fs::write(folder.path().join(format!("{name}.key.pem")), "k").unwrap();
+        }
+        remove_abandoned(folder.path());
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["dev-1.key.pem", "dev-1.toml"]);
     }
 
     #[test]

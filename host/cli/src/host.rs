@@ -1,7 +1,9 @@
 //! A host within this program, for `dev` and `bench --embedded`; signals; and why a host does not
 //! start or has stopped, for people.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use maitred_server::{ConfigError, Failed, Running, Server, ServerConfig, StartError};
@@ -10,10 +12,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cert::of_authority;
 use crate::connect::Target;
+use crate::context::runs;
 use crate::failure::{Exit, Failure};
 
 /// The port of `dev`, when it is free.
 const PORT: u16 = 7600;
+/// How the names of temporary folders begin; the process id follows.
+const TEMPORARY: &str = "maitred-data-";
 /// How long a host that nobody else relies on waits for others to finish.
 const SHUTDOWN_MS: u64 = 500;
 /// Days that the certificates of an embedded host are valid.
@@ -44,7 +49,9 @@ impl Embedded {
         let (temporary, data) = match data {
             Some(path) => (None, path.to_owned()),
             None => {
-                let folder = tempfile::Builder::new().prefix("maitred-").tempdir();
+                remove_abandoned(&std::env::temp_dir());
+                let prefix = format!("{TEMPORARY}{}-", std::process::id());
+                let folder = tempfile::Builder::new().prefix(&prefix).tempdir();
                 let folder = folder.map_err(|error| {
                     Failure::file("make a folder in", &std::env::temp_dir(), &error)
                 })?;
@@ -70,7 +77,11 @@ impl Embedded {
             ..ServerConfig::default()
         })
         .await
-        .map_err(not_started)?;
+        .map_err(|error| {
+            let mut failure = not_started(error);
+            failure.help = failure.help.replace("--data-dir", "--data");
+            failure
+        })?;
         let target = Target {
             endpoints: vec![running.local_addr().to_string()],
             identity: Identity::from_pem(
@@ -98,6 +109,29 @@ impl Embedded {
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         let stopped = self.running.shutdown().await;
         stopped.map_err(|failed| broken(&failed))
+    }
+}
+
+/// Removes the folders of runs that were killed before they could: this user's own, whose process
+/// is gone and whose lock nobody holds. What cannot be removed does no harm.
+fn remove_abandoned(folder: &Path) {
+    let user = rustix::process::getuid().as_raw();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY));
+        let pid = rest.and_then(|rest| rest.split_once('-')?.0.parse().ok());
+        // Not that of a link.
+        let own = entry
+            .metadata()
+            .is_ok_and(|found| found.is_dir() && found.uid() == user);
+        if !own || pid.is_none_or(runs) {
+            continue;
+        }
+        // One without a lock was killed before it held anything, or is another machine's.
+        let lock = fs::File::open(entry.path().join("lock"));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -168,7 +202,10 @@ fn stated(code: &'static str, text: &str, help: &str) -> Failure {
 /// Which setting cannot be used, for people.
 pub(crate) fn unusable(error: ConfigError) -> Failure {
     let help = match &error {
-        ConfigError::File { .. } => "name another file with --config",
+        ConfigError::File { .. } => {
+            let help = "name another file with --config";
+            return Failure::advised(Exit::Usage, "usage", &error.to_string(), help);
+        }
         ConfigError::Syntax { .. } => "see `maitred serve --help` for what can be set",
         ConfigError::Field { field, .. } => match *field {
             "data_dir" => "give --data-dir DIR, MAITRED_DATA_DIR, or data_dir in the configuration",

@@ -11,6 +11,7 @@ mod connect;
 mod context;
 mod dev;
 mod failure;
+mod files;
 mod host;
 mod json;
 mod module;
@@ -47,10 +48,7 @@ fn main() -> ExitCode {
     let out = Out {
         format: cli.global.output,
     };
-    let shell = Shell {
-        out,
-        global: cli.global,
-    };
+    let shell = Shell::new(out, cli.global);
     match start(&cli.verb, &shell) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -73,7 +71,11 @@ fn start(verb: &Verb, shell: &Shell) -> Result<(), Failure> {
                 help,
             )
         })?;
-    let done = runtime.block_on(run(verb, shell));
+    let done = runtime.block_on(async {
+        let done = run(verb, shell).await;
+        shell.close().await;
+        done
+    });
     // What still runs, runs for nobody.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     done

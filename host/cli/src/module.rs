@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use maitred_protocol::limits::{CONFIG_BYTES_MAX, MODULE_BYTES_MAX};
 use maitred_protocol::{ModuleKind, ModuleName, ModuleRecord, UploadStage};
 use serde_json::json;
 
 use crate::connect::Shell;
 use crate::failure::Failure;
+use crate::files;
 use crate::json as shape;
 use crate::out::{ago, colours, table};
 
@@ -203,10 +205,8 @@ fn config(given: Option<&str>) -> Result<Option<String>, Failure> {
     match given.map(|text| (text, text.strip_prefix('@'))) {
         Some((_, Some(path))) => {
             let path = std::path::Path::new(path);
-            let text = std::fs::read_to_string(path);
-            Ok(Some(text.map_err(|error| {
-                Failure::file("read the configuration", path, &error)
-            })?))
+            let text = files::read_text("read the configuration", path, CONFIG_BYTES_MAX as u64);
+            text.map(Some)
         }
         Some((text, None)) => Ok(Some(text.to_owned())),
         None => Ok(None),
@@ -215,8 +215,7 @@ fn config(given: Option<&str>) -> Result<Option<String>, Failure> {
 
 impl Push {
     async fn run(&self, shell: &Shell) -> Result<(), Failure> {
-        let bytes = std::fs::read(&self.file)
-            .map_err(|error| Failure::file("read the module", &self.file, &error))?;
+        let bytes = files::read("read the module", &self.file, MODULE_BYTES_MAX)?;
         let config = config(self.config.as_deref())?;
         let kind = match self.kind {
             KindArg::Selector => ModuleKind::Selector,

@@ -41,7 +41,7 @@ impl Out {
     ) -> Result<(), Failure> {
         match self.format {
             Format::Json => print(&envelope(kind, body).to_string()),
-            Format::Table => print(&text()),
+            Format::Table => print(&plain(&text())),
         }
     }
 
@@ -66,6 +66,28 @@ impl Out {
     }
 }
 
+/// Whether a terminal may act on it instead of showing it: control characters, and those that turn
+/// the direction of what follows.
+fn is_active(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text in which nothing that came from elsewhere can move the cursor, colour or hide anything.
+fn plain(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' => c.to_string(),
+        c if is_active(c) => c.escape_unicode().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
+/// As [`plain`], on one line: nobody can make a row of their own.
+fn one_line(text: &str) -> String {
+    plain(&text.replace('\n', "\\n"))
+}
+
 /// Puts the version and the kind before the fields of `body`.
 pub(crate) fn envelope(kind: &str, body: Value) -> Value {
     let mut document = json!({ "v": 1, "kind": kind });
@@ -88,6 +110,12 @@ fn human(failure: &Failure) -> String {
     };
     let mut text = String::new();
     let handler = miette::GraphicalReportHandler::new_themed(theme).with_width(100);
+    let failure = &Failure {
+        message: plain(&failure.message),
+        help: plain(&failure.help),
+        details: None,
+        ..*failure
+    };
     match handler.render_report(&mut text, failure) {
         Ok(()) => text,
         Err(_) => format!("{failure}\n  help: {}\n", failure.help),
@@ -117,7 +145,7 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| one_line(cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -134,7 +162,7 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
 pub(crate) fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter()
-        .map(|(name, value)| format!("{name:width$}  {value}"))
+        .map(|(name, value)| format!("{name:width$}  {}", one_line(value)))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -189,6 +217,25 @@ mod tests {
             ],
         );
         assert_eq!(text, "NODE    STATE\na       ready\nlonger  x");
+    }
+
+    #[test]
+    fn nothing_from_elsewhere_reaches_the_terminal_as_a_command() {
+        let hostile = "\u{1b}[2J\u{9b}31m\u{202e}x\r\nnode  ready\u{7}";
+        let rows = vec![vec![hostile.to_owned(), "ready".to_owned()]];
+        for text in [
+            table(&["PROCESS", "STATE"], rows),
+            fields(&[("share", hostile.to_owned())]),
+            human(&Failure::new(Exit::Other, "x", hostile, hostile)),
+        ] {
+            let active = text.chars().filter(|c| *c != '\n').any(is_active);
+            assert!(!active, "{text:?}");
+        }
+        assert_eq!(
+            table(&["A"], vec![vec!["a\nb".to_owned()]]).lines().count(),
+            2
+        );
+        assert_eq!(plain("zone=eu → é\n█"), "zone=eu → é\n█");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use maitred_client::Error;
-use maitred_protocol::{Fallback, ModuleName, OnNodeLost, Rejection, TypeName, TypeSpec};
+use maitred_protocol::{
+    Fallback, ModuleKind, ModuleName, ModuleRecord, OnNodeLost, Rejection, TypeName, TypeSpec,
+};
 use serde_json::json;
 
 use crate::args::{duration, millis};
@@ -92,7 +94,7 @@ impl Type {
             Self::Get(name) => {
                 let client = shell.client().await?;
                 let spec = client.get_type(&name.name).await?;
-                show(shell, &spec)?;
+                show(shell, &spec, &[])?;
                 client.close().await;
                 Ok(())
             }
@@ -108,10 +110,55 @@ impl Type {
     }
 }
 
-fn show(shell: &Shell, spec: &TypeSpec) -> Result<(), Failure> {
-    let body = json!({ "type": shape::type_spec(spec) });
+/// What is allowed, and probably not meant.
+fn doubts(spec: &TypeSpec, modules: &[ModuleRecord]) -> Vec<String> {
+    let fallback = shape::fallback(spec.fallback);
+    let parts = [
+        (
+            &spec.selector,
+            ModuleKind::Selector,
+            format!("{fallback} chooses"),
+        ),
+        (
+            &spec.callback,
+            ModuleKind::Callback,
+            "creates fail".to_owned(),
+        ),
+    ];
+    let doubt = |(name, kind, until): &(&ModuleName, ModuleKind, String)| {
+        let known = modules.iter().find(|module| module.name == **name);
+        let wanted = shape::module_kind(*kind);
+        let problem = match known {
+            None => "there is no such module".to_owned(),
+            Some(module) if module.kind != *kind => {
+                format!("it is a {}", shape::module_kind(module.kind))
+            }
+            Some(module) if module.active.is_none() => "no version of it is active".to_owned(),
+            Some(_) => return None,
+        };
+        Some(format!(
+            "{wanted} {name}: {problem}; until there is one, {until}"
+        ))
+    };
+    parts.iter().filter_map(doubt).collect()
+}
+
+fn show(shell: &Shell, spec: &TypeSpec, warnings: &[String]) -> Result<(), Failure> {
+    let mut body = json!({ "type": shape::type_spec(spec) });
+    if !warnings.is_empty() {
+        body["warnings"] = json!(warnings);
+    }
     let text = || rows(std::slice::from_ref(spec));
     shell.out.show("Type", body, text)
+}
+
+/// Exact: `50ms`, `10s`, `1500ms`.
+fn time(millis: u32) -> String {
+    if millis >= 1_000 && millis.is_multiple_of(1_000) {
+        format!("{}s", millis / 1_000)
+    } else {
+        format!("{millis}ms")
+    }
 }
 
 fn rows(types: &[TypeSpec]) -> String {
@@ -133,8 +180,8 @@ fn rows(types: &[TypeSpec]) -> String {
             shape::fallback(spec.fallback).to_owned(),
             shape::on_node_lost(spec.on_node_lost).to_owned(),
             spec.attempts.to_string(),
-            format!("{}ms", spec.back_off_ms),
-            format!("{}ms", spec.deadline_ms),
+            time(spec.back_off_ms),
+            time(spec.deadline_ms),
         ]
     };
     table(&header, types.iter().map(row))
@@ -150,7 +197,11 @@ impl Put {
         };
         self.apply(&mut spec);
         let spec = client.put_type(spec).await?;
-        show(shell, &spec)?;
+        let warnings = doubts(&spec, &client.modules().await?);
+        for warning in warnings.iter().filter(|_| !shell.out.is_json()) {
+            eprintln!("warning: {warning}");
+        }
+        show(shell, &spec, &warnings)?;
         client.close().await;
         Ok(())
     }

@@ -26,6 +26,30 @@ fn headless_sums_up_in_one_line() {
 }
 
 #[test]
+fn what_a_killed_dev_left_behind_is_cleared_by_the_next_one() {
+    let place = Place::new();
+    let temporary = place.path().join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let folders = || std::fs::read_dir(&temporary).unwrap().count();
+    let args = ["dev", "--headless", "--port", "0"];
+    let mut command = place.command(&args);
+    command.env("TMPDIR", &temporary);
+    let mut killed = place.start_command(command);
+    assert!(killed.line().starts_with("maitred "));
+    killed.signal(Signal::KILL);
+    assert_eq!(killed.wait().code, -1);
+    assert_eq!(folders(), 1);
+    let mut command = place.command(&args);
+    command.env("TMPDIR", &temporary);
+    let mut next = place.start_command(command);
+    assert!(next.line().starts_with("maitred "));
+    assert_eq!(folders(), 1, "only the new one's");
+    next.signal(Signal::TERM);
+    next.wait();
+    assert_eq!(folders(), 0);
+}
+
+#[test]
 fn other_commands_find_a_running_dev_without_flags() {
     let place = Place::new();
     let mut dev = place.start(&["dev", "--headless", "--port", "0", "--life", "1m"]);
@@ -90,6 +114,13 @@ fn other_commands_find_a_running_dev_without_flags() {
     std::fs::write(place.path().join("bad.wasm"), b"no component").unwrap();
     let push = ["module", "push", "bad", "bad.wasm", "-o", "json"];
     assert_eq!(place.error(&push, 8)["code"], "module_rejected");
+
+    let doubtful = ["type", "put", "odd", "--selector", "start", "-o", "json"];
+    let warnings = &place.json(&doubtful)["warnings"];
+    assert!(
+        warnings[0].as_str().unwrap().contains("is a callback"),
+        "{warnings}"
+    );
 
     place.json(&["node", "cordon", "eu-1", "-o", "json"]);
     let node = place.json(&["node", "get", "eu-1", "-o", "json"]);

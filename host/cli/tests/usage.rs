@@ -134,6 +134,50 @@ fn a_configuration_with_an_unknown_field_is_refused_by_name() {
 }
 
 #[test]
+fn a_host_with_a_certificate_that_no_client_accepts_does_not_start() {
+    let place = Place::new();
+    place.json(&["cert", "init", "-o", "json"]);
+    let serve = ["serve", "--data-dir", "d", "--listen", "127.0.0.1:0"];
+    let wrong = [
+        "--ca",
+        "certs/ca.pem",
+        "--cert",
+        "certs/client.pem",
+        "--key",
+        "certs/client.key",
+    ];
+    let error = place.error(&[&serve[..], &wrong, &["-o", "json"]].concat(), 7);
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("kind for hosts")
+    );
+    assert!(!place.path().join("d").exists());
+}
+
+#[test]
+fn files_and_names_that_lead_nowhere_are_told_from_hosts_that_do_not_answer() {
+    let place = Place::new();
+    place.error(&["module", "push", "x", "/dev/zero", "-o", "json"], 2);
+    place.json(&["cert", "init", "-o", "json"]);
+    let status = ["status", "--endpoint", "127.0.0.1", "--timeout", "1s"];
+    let files = [
+        "--ca",
+        "certs/ca.pem",
+        "--cert",
+        "certs/client.pem",
+        "--key",
+        "certs/client.key",
+    ];
+    let error = place.error(&[&status[..], &files, &["-o", "json"]].concat(), 6);
+    assert!(
+        error["help"].as_str().unwrap().contains("HOST:PORT"),
+        "{error}"
+    );
+}
+
+#[test]
 fn completions_know_the_verbs() {
     let place = Place::new();
     for shell in ["bash", "zsh", "fish"] {

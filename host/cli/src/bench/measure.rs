@@ -16,6 +16,8 @@ use crate::sample::{SampleNode, Spec, random};
 
 /// The type of everything that is made.
 const TYPE: &str = "maitred-bench";
+/// Processes of one node: with ids like these a node can have some 19,000.
+const PROCESSES_MAX: u64 = 18_000;
 /// Processes that reads go to.
 const READ_FROM: u64 = 1_000;
 
@@ -35,6 +37,12 @@ struct Target {
 impl Target {
     fn key(&self, number: u64) -> Result<ProcessKey, Error> {
         Ok(ProcessKey::new(TYPE, &format!("{}-{number}", self.run))?)
+    }
+
+    /// Whether there is room for one more.
+    fn has_room(&self, op: Op) -> bool {
+        let room = PROCESSES_MAX * self.names.len() as u64;
+        op == Op::Get || self.next.load(Ordering::Relaxed) < room
     }
 
     async fn once(&self, client: &Client, op: Op) -> Result<(), Error> {
@@ -149,15 +157,18 @@ pub(super) async fn run(
             end,
         ));
     }
+    let ended = slots.join_all().await;
+    // Earlier than the end when the nodes were full before.
+    let seconds = (Instant::now().min(end) - begin.min(Instant::now())).as_secs_f64();
     let mut sum = Measured {
         op,
         in_flight,
-        seconds: measured.as_secs_f64(),
+        seconds,
         failed: 0,
         last_error: None,
         times: times(),
     };
-    for one in slots.join_all().await {
+    for one in ended {
         sum.failed += one.failed;
         sum.last_error = sum.last_error.or(one.last_error);
         // Both have the same bounds, so nothing can be out of range.
@@ -186,7 +197,7 @@ async fn slot(target: Arc<Target>, client: Client, op: Op, begin: Instant, end: 
     };
     loop {
         let asked = Instant::now();
-        if asked >= end {
+        if asked >= end || !target.has_room(op) {
             return slot;
         }
         let done = target.once(&client, op).await;
@@ -209,7 +220,7 @@ async fn slot(target: Arc<Target>, client: Client, op: Op, begin: Instant, end: 
 
 impl Measured {
     fn rate(&self) -> f64 {
-        self.times.len() as f64 / self.seconds
+        self.times.len() as f64 / self.seconds.max(0.001)
     }
 
     fn micros(&self, quantile: f64) -> f64 {

@@ -136,12 +136,19 @@ impl Summary {
     }
 }
 
+impl Summary {
+    /// Says what came of it, to a person.
+    pub(crate) fn show(&self) -> Result<(), Failure> {
+        print(&self.text)
+    }
+}
+
 /// Says what came of it; a failure unless all went well.
 pub(crate) fn finish(summary: &Summary, json: bool) -> Result<(), Failure> {
     if json {
         print(&envelope("DevSummary", summary.json.clone()).to_string())?;
     } else {
-        print(&summary.text)?;
+        summary.show()?;
     }
     if summary.creates > 0 && summary.failures == 0 {
         return Ok(());

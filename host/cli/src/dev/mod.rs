@@ -115,7 +115,12 @@ impl Dev {
         };
         let summary = world.stop().await?;
         ended?;
-        headless::finish(&summary, json)
+        if headless {
+            headless::finish(&summary, json)
+        } else {
+            // Whoever killed nodes by hand has seen what failed.
+            summary.show()
+        }
     }
 }
 

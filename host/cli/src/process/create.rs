@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use maitred_protocol::limits::ARGS_BYTES_MAX;
 use maitred_protocol::{
     CreateOptions, CreateProcess, ModuleName, NodeName, OnConflict, ProcessKey,
 };
@@ -15,6 +16,7 @@ use super::{placed, text};
 use crate::args::{duration, millis, pair};
 use crate::connect::Shell;
 use crate::failure::Failure;
+use crate::files;
 use crate::json as shape;
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -83,9 +85,7 @@ impl Spec {
     fn request(&self) -> Result<CreateProcess, Failure> {
         let args = match (&self.args, &self.args_file) {
             (Some(text), _) => text.clone().into_bytes(),
-            (None, Some(path)) => {
-                std::fs::read(path).map_err(|error| Failure::file("read", path, &error))?
-            }
+            (None, Some(path)) => files::read("read", path, ARGS_BYTES_MAX as u64)?,
             (None, None) => Vec::new(),
         };
         Ok(CreateProcess {

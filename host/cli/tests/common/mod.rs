@@ -69,7 +69,10 @@ impl Place {
 
     /// Starts one that runs until it is told to end.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        let mut command = self.command(args);
+        self.start_command(self.command(args))
+    }
+
+    pub(crate) fn start_command(&self, mut command: Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
