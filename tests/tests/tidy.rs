@@ -2,7 +2,10 @@
 //!
 //! What is here is looked up in the sources and in what cargo says; nothing is run.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop here"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +15,10 @@ use std::process::Command;
 use serde_json::Value;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 fn metadata() -> Value {
@@ -22,7 +28,11 @@ fn metadata() -> Value {
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -36,15 +46,29 @@ struct Row {
 fn table() -> BTreeMap<String, Row> {
     let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
     let list = |cell: &str| -> BTreeSet<String> {
-        cell.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        cell.split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
-    let rows = text.lines().filter(|line| line.starts_with("| maitred-")).map(|line| {
-        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        assert_eq!(cells.len(), 4, "a row has four cells: {line}");
-        let name = cells[0].split_whitespace().next().unwrap().to_owned();
-        let pure = cells[0].contains("**pure**");
-        (name, Row { uses: list(cells[2]), forbidden: list(cells[3]), pure })
-    });
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| maitred-"))
+        .map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            assert_eq!(cells.len(), 4, "a row has four cells: {line}");
+            let name = cells[0].split_whitespace().next().unwrap().to_owned();
+            let pure = cells[0].contains("**pure**");
+            (
+                name,
+                Row {
+                    uses: list(cells[2]),
+                    forbidden: list(cells[3]),
+                    pure,
+                },
+            )
+        });
     rows.collect()
 }
 
@@ -52,7 +76,8 @@ fn table() -> BTreeMap<String, Row> {
 fn direct(package: &Value) -> BTreeSet<String> {
     let dependencies = package["dependencies"].as_array().unwrap().iter();
     let kept = dependencies.filter(|dependency| dependency["kind"] != "dev");
-    kept.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect()
+    kept.map(|dependency| dependency["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// Names of everything that a package is built from.
@@ -60,7 +85,12 @@ fn closure(metadata: &Value, name: &str) -> BTreeSet<String> {
     let packages = metadata["packages"].as_array().unwrap();
     let name_of: BTreeMap<&str, &str> = packages
         .iter()
-        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+        .map(|package| {
+            (
+                package["id"].as_str().unwrap(),
+                package["name"].as_str().unwrap(),
+            )
+        })
         .collect();
     let nodes: BTreeMap<&str, &Value> = metadata["resolve"]["nodes"]
         .as_array()
@@ -87,8 +117,12 @@ fn closure(metadata: &Value, name: &str) -> BTreeSet<String> {
 fn crates_use_what_the_architecture_says_and_nothing_else() {
     let metadata = metadata();
     let table = table();
-    let members: BTreeSet<&str> =
-        metadata["workspace_members"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let members: BTreeSet<&str> = metadata["workspace_members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     let mut wrong = Vec::new();
     let mut found = BTreeSet::new();
     for package in metadata["packages"].as_array().unwrap() {
@@ -102,20 +136,32 @@ fn crates_use_what_the_architecture_says_and_nothing_else() {
             continue;
         };
         let direct = direct(package);
-        let ours: BTreeSet<_> = direct.iter().filter(|d| d.starts_with("maitred-")).cloned().collect();
+        let ours: BTreeSet<_> = direct
+            .iter()
+            .filter(|d| d.starts_with("maitred-"))
+            .cloned()
+            .collect();
         for extra in ours.difference(&row.uses) {
             wrong.push(format!("{name} uses {extra}, which its row does not name"));
         }
         for missing in row.uses.difference(&ours) {
-            wrong.push(format!("{name} does not use {missing}, which its row names"));
+            wrong.push(format!(
+                "{name} does not use {missing}, which its row names"
+            ));
         }
-        let reach = if row.pure { closure(&metadata, name) } else { direct };
+        let reach = if row.pure {
+            closure(&metadata, name)
+        } else {
+            direct
+        };
         for forbidden in reach.intersection(&row.forbidden) {
             wrong.push(format!("{name} must not name {forbidden}"));
         }
     }
     for row in table.keys().filter(|row| !found.contains(*row)) {
-        wrong.push(format!("{row} has a row in docs/ARCHITECTURE.md and does not exist"));
+        wrong.push(format!(
+            "{row} has a row in docs/ARCHITECTURE.md and does not exist"
+        ));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
@@ -125,8 +171,16 @@ fn pure_crates_ban_clocks_and_unordered_maps() {
     for name in ["protocol", "registry", "replica"] {
         let path = root().join("host").join(name).join("clippy.toml");
         let text = fs::read_to_string(&path).unwrap();
-        for banned in ["std::time::Instant", "std::time::SystemTime", "std::collections::HashMap"] {
-            assert!(text.contains(banned), "{} does not ban {banned}", path.display());
+        for banned in [
+            "std::time::Instant",
+            "std::time::SystemTime",
+            "std::collections::HashMap",
+        ] {
+            assert!(
+                text.contains(banned),
+                "{} does not ban {banned}",
+                path.display()
+            );
         }
     }
 }
@@ -170,7 +224,11 @@ fn every_source_says_what_it_decides_and_fits_in_the_head() {
 #[test]
 fn nothing_is_left_open() {
     // Put together here, so that this file does not find itself.
-    let marks = [["to", "do!("].concat(), ["unimpl", "emented!("].concat(), ["#[ig", "nore"].concat()];
+    let marks = [
+        ["to", "do!("].concat(),
+        ["unimpl", "emented!("].concat(),
+        ["#[ig", "nore"].concat(),
+    ];
     let mut wrong = Vec::new();
     for path in sources() {
         let text = fs::read_to_string(&path).unwrap();
