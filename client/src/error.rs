@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use maitred_protocol::request::OutOfBounds;
+use maitred_protocol::bounds::OutOfBounds;
 use maitred_protocol::{FrameError, InvalidName, Rejection, RequestId, Unavailable};
 use maitred_transport::{BindError, CloseCode, LinkError, TlsError};
 

@@ -15,9 +15,10 @@ use rkyv::util::AlignedVec;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::bounds::OutOfBounds;
 use crate::limits::{ARCHIVE_DEPTH_MAX, FRAME_BYTES_MAX};
 use crate::node::{Hello, KeepAlive, KeepAliveAck, NodeAnswer, NodeCommand, Welcome};
-use crate::request::{OutOfBounds, Request, Upload, UploadStage};
+use crate::request::{Request, Upload, UploadStage};
 use crate::response::Response;
 
 /// The version of the message set that this program speaks.
@@ -258,4 +259,145 @@ fn from_archive<T: Wire>(bytes: &[u8]) -> Result<T, FrameError> {
         rkyv::api::access_with_context::<T::Archived, _, rancor::Error>(bytes, &mut validator)
             .map_err(malformed)?;
     rkyv::deserialize::<T, rancor::Error>(archived).map_err(malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ClientId, NodeName, ProcessKey};
+    use crate::limits::ARGS_BYTES_MAX;
+    use crate::request::{CreateOptions, CreateProcess};
+
+    fn create(args: usize) -> Request {
+        let create = CreateProcess {
+            key: ProcessKey::new("player", "1001").unwrap(),
+            args: vec![7; args],
+            selector: None,
+            callback: None,
+            options: CreateOptions {
+                requester: Some(NodeName::new("eu-1").unwrap()),
+                require: vec![("zone".to_owned(), "eu".to_owned())],
+                ..CreateOptions::default()
+            },
+        };
+        Request::CreateProcess(ClientId(3), Box::new(create))
+    }
+
+    fn frame(request: &Request) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(42, request, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Option<Request>, FrameError> {
+        split(bytes)?.map(|frame| decode(&frame)).transpose()
+    }
+
+    #[test]
+    fn a_message_reads_back_and_frames_follow_each_other() {
+        let request = create(100);
+        let mut bytes = frame(&request);
+        encode(43, &Request::Status, &mut bytes).unwrap();
+        let first = split(&bytes).unwrap().unwrap();
+        assert_eq!(
+            first.header,
+            Header {
+                kind: Kind::Request,
+                request_id: 42
+            }
+        );
+        assert_eq!(decode::<Request>(&first).unwrap(), request);
+        assert_eq!(read(&bytes[first.consumed..]), Ok(Some(Request::Status)));
+    }
+
+    #[test]
+    fn a_truncated_frame_waits_for_the_rest() {
+        let bytes = frame(&create(100));
+        for cut in 0..bytes.len() {
+            assert_eq!(split(&bytes[..cut]), Ok(None), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_refused_by_its_first_bytes() {
+        let bytes = frame(&Request::Status);
+        let too_long = (FRAME_BYTES_MAX as u32).to_le_bytes();
+        assert_eq!(
+            split(&too_long),
+            Err(FrameError::TooLong(FRAME_BYTES_MAX as u64 + 4))
+        );
+        assert_eq!(split(&9_u32.to_le_bytes()), Err(FrameError::TooShort(9)));
+        let with = |at: usize, byte: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            bytes
+        };
+        assert_eq!(split(&with(4, 2)[..5]), Err(FrameError::Version(2)));
+        assert_eq!(split(&with(5, 99)[..6]), Err(FrameError::Kind(99)));
+        let expected = FrameError::Unexpected {
+            got: Kind::Hello,
+            expected: Kind::Request,
+        };
+        assert_eq!(read(&with(5, 1)), Err(expected));
+    }
+
+    #[test]
+    fn a_message_that_fits_no_frame_is_not_sent() {
+        let labels = vec![("k".to_owned(), "v".repeat(FRAME_BYTES_MAX))];
+        let request = Request::UpdateNode {
+            client: ClientId(1),
+            name: NodeName::new("a").unwrap(),
+            epoch: crate::id::NodeEpoch(1),
+            labels: Some(labels),
+            capacity: None,
+            share: None,
+        };
+        let mut bytes = vec![1, 2, 3];
+        assert!(matches!(
+            encode(1, &request, &mut bytes),
+            Err(FrameError::TooLong(_))
+        ));
+        assert_eq!(bytes, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_field_out_of_bounds_is_named() {
+        let error = read(&frame(&create(ARGS_BYTES_MAX + 1))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "args is 65537, and must be at most 65,536 bytes"
+        );
+    }
+
+    #[test]
+    fn damaged_bytes_never_panic_and_never_pass_the_bounds() {
+        let whole = frame(&create(50));
+        let mut random = 1_u64;
+        let mut next = |below: usize| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) as usize % below
+        };
+        let (mut passed, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=next(4) {
+                let at = HEADER_BYTES + next(bytes.len() - HEADER_BYTES);
+                bytes[at] ^= 1 << next(8);
+            }
+            match read(&bytes) {
+                Ok(Some(request)) => {
+                    assert_eq!(request.check(), Ok(()));
+                    passed += 1;
+                }
+                Ok(None) => panic!("the length was not touched"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(
+            passed > 0 && refused > 0,
+            "{passed} passed, {refused} refused"
+        );
+    }
 }

@@ -7,6 +7,7 @@
 //!
 //! It must never name a clock, a socket, a runtime, Raft or wasmtime.
 
+pub mod bounds;
 pub mod codec;
 pub mod id;
 pub mod limits;
