@@ -1,0 +1,311 @@
+//! The shapes of a snapshot's chunks: mirrors of what is in memory, frozen with the format's version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use maitred_protocol::{
+    Attempt, Chooser, ClientId, CreateOptions, Incarnation, ModuleKind, ModuleName, ModuleRecord,
+    ModuleVersion, NodeEpoch, NodeName, ProcessKey, ProcessState, Rejection, RequestId, Revision,
+    TypeName, TypeSpec, Verdict,
+};
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::candidates::NodeFacts;
+use crate::module::{Active, Module};
+use crate::node::Node;
+use crate::outcome::Outcome;
+use crate::process::{Record, Spec};
+use crate::session::Session;
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) enum Chunk {
+    Head {
+        index: u64,
+        time_ms: u64,
+        fleet_revision: u64,
+        swept: ClientId,
+    },
+    Choosers(Vec<Chooser>),
+    Nodes(Vec<NodeMirror>),
+    Cordoned(Vec<NodeName>),
+    Modules(Vec<ModuleMirror>),
+    Types(Vec<TypeSpec>),
+    Records(Vec<RecordMirror>),
+    Sessions(Vec<SessionMirror>),
+    End {
+        records: u64,
+    },
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug)]
+pub(super) struct NodeMirror {
+    pub(super) name: NodeName,
+    pub(super) epoch: NodeEpoch,
+    pub(super) types: Vec<TypeName>,
+    pub(super) address: String,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) capacity: u32,
+    pub(super) share: Vec<u8>,
+    pub(super) ttl_ms: u32,
+    pub(super) revision: Revision,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ModuleMirror {
+    pub(super) name: ModuleName,
+    pub(super) kind: ModuleKind,
+    pub(super) versions: Vec<ModuleVersion>,
+    pub(super) last_version: u32,
+    pub(super) active: Option<(u32, String, u64)>,
+    pub(super) history: Vec<(u32, String)>,
+    pub(super) revision: Revision,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SpecMirror {
+    pub(super) args: Vec<u8>,
+    pub(super) selector: ModuleName,
+    pub(super) callback: ModuleName,
+    pub(super) options: CreateOptions,
+    pub(super) deadline_at_ms: u64,
+    pub(super) request: Option<RequestId>,
+    pub(super) failures: Vec<Attempt>,
+    pub(super) confirmed: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct RecordMirror {
+    pub(super) key: ProcessKey,
+    pub(super) state: ProcessState,
+    pub(super) node: NodeName,
+    pub(super) epoch: NodeEpoch,
+    pub(super) incarnation: Incarnation,
+    pub(super) revision: Revision,
+    pub(super) created_ms: u64,
+    pub(super) attempt: u32,
+    pub(super) demand: u32,
+    pub(super) pid: String,
+    pub(super) share: Vec<u8>,
+    pub(super) spec: Option<SpecMirror>,
+    pub(super) chooser: u32,
+    pub(super) seed: u32,
+    pub(super) micros: u32,
+    pub(super) candidates: u32,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) enum OutcomeMirror {
+    Created(Box<RecordMirror>, bool),
+    Process(Box<RecordMirror>),
+    Done(Revision),
+    Registered(NodeEpoch, Vec<Verdict>),
+    Pushed(Box<ModuleRecord>, u32),
+    Module(Box<ModuleRecord>),
+    Type(Box<TypeSpec>),
+    Rejected(Box<Rejection>),
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct SessionMirror {
+    pub(super) client: ClientId,
+    pub(super) forgotten_below: u64,
+    pub(super) last_index: u64,
+    pub(super) outcomes: Vec<(u64, u64, OutcomeMirror)>,
+}
+
+/// Numbers the choosers, which many records share.
+#[derive(Default)]
+pub(super) struct ChooserTable {
+    pub(super) list: Vec<Chooser>,
+    pub(super) numbers: hashbrown::HashMap<*const Chooser, u32>,
+}
+
+impl ChooserTable {
+    pub(super) fn number(&mut self, chooser: &Arc<Chooser>) -> u32 {
+        *self.numbers.entry(Arc::as_ptr(chooser)).or_insert_with(|| {
+            let same = self.list.iter().rposition(|have| have == &**chooser);
+            same.unwrap_or_else(|| {
+                self.list.push((**chooser).clone());
+                self.list.len() - 1
+            }) as u32
+        })
+    }
+}
+
+impl From<&Node> for NodeMirror {
+    fn from(node: &Node) -> Self {
+        let facts = &*node.facts;
+        Self {
+            name: facts.name.clone(),
+            epoch: facts.epoch,
+            types: facts.types.clone(),
+            address: facts.address.clone(),
+            labels: facts.labels.clone(),
+            capacity: facts.capacity,
+            share: node.share.to_vec(),
+            ttl_ms: node.ttl_ms,
+            revision: node.revision,
+        }
+    }
+}
+
+impl From<NodeMirror> for Node {
+    fn from(mirror: NodeMirror) -> Self {
+        Self {
+            name: Arc::new(mirror.name.clone()),
+            facts: Arc::new(NodeFacts {
+                name: mirror.name,
+                epoch: mirror.epoch,
+                types: mirror.types,
+                address: mirror.address,
+                labels: mirror.labels,
+                capacity: mirror.capacity,
+            }),
+            share: mirror.share.into(),
+            ttl_ms: mirror.ttl_ms,
+            revision: mirror.revision,
+            used: 0,
+            of_type: BTreeMap::new(),
+            of_group: BTreeMap::new(),
+            keys: BTreeSet::new(),
+        }
+    }
+}
+
+impl From<(&ModuleName, &Module)> for ModuleMirror {
+    fn from((name, module): (&ModuleName, &Module)) -> Self {
+        let active = module.active.as_ref();
+        Self {
+            name: name.clone(),
+            kind: module.kind,
+            versions: module.versions.clone(),
+            last_version: module.last_version,
+            active: active.map(|active| (active.version, active.config.to_string(), active.at)),
+            history: module
+                .history
+                .iter()
+                .map(|(v, config)| (*v, config.to_string()))
+                .collect(),
+            revision: module.revision,
+        }
+    }
+}
+
+impl From<ModuleMirror> for Module {
+    fn from(mirror: ModuleMirror) -> Self {
+        let active = mirror.active;
+        Self {
+            kind: mirror.kind,
+            versions: mirror.versions,
+            last_version: mirror.last_version,
+            active: active.map(|(version, config, at)| Active {
+                version,
+                config: config.into(),
+                at,
+            }),
+            history: mirror
+                .history
+                .into_iter()
+                .map(|(v, config)| (v, config.into()))
+                .collect(),
+            revision: mirror.revision,
+        }
+    }
+}
+
+impl RecordMirror {
+    pub(super) fn new(record: &Record, choosers: &mut ChooserTable) -> Self {
+        Self {
+            key: record.key(),
+            state: record.state,
+            node: (*record.node).clone(),
+            epoch: record.epoch,
+            incarnation: record.incarnation,
+            revision: record.revision,
+            created_ms: record.created_ms,
+            attempt: record.attempt,
+            demand: record.demand,
+            pid: record.pid.to_string(),
+            share: record.share.to_vec(),
+            spec: record.spec.as_deref().map(SpecMirror::from),
+            chooser: choosers.number(&record.why.chooser),
+            seed: record.why.seed,
+            micros: record.why.micros,
+            candidates: record.why.candidates,
+        }
+    }
+}
+
+impl From<&Spec> for SpecMirror {
+    fn from(spec: &Spec) -> Self {
+        Self {
+            args: spec.args.to_vec(),
+            selector: spec.selector.clone(),
+            callback: spec.callback.clone(),
+            options: spec.options.clone(),
+            deadline_at_ms: spec.deadline_at_ms,
+            request: spec.request,
+            failures: spec.failures.clone(),
+            confirmed: spec.confirmed,
+        }
+    }
+}
+
+impl From<SpecMirror> for Spec {
+    fn from(mirror: SpecMirror) -> Self {
+        Self {
+            args: mirror.args.into(),
+            selector: mirror.selector,
+            callback: mirror.callback,
+            options: mirror.options,
+            deadline_at_ms: mirror.deadline_at_ms,
+            request: mirror.request,
+            failures: mirror.failures,
+            confirmed: mirror.confirmed,
+        }
+    }
+}
+
+impl SessionMirror {
+    pub(super) fn new(client: ClientId, session: &Session, choosers: &mut ChooserTable) -> Self {
+        let outcomes = session
+            .outcomes
+            .iter()
+            .filter_map(|(sequence, (index, outcome))| {
+                Some((*sequence, *index, OutcomeMirror::new(outcome, choosers)?))
+            });
+        Self {
+            client,
+            forgotten_below: session.forgotten_below,
+            last_index: session.last_index,
+            outcomes: outcomes.collect(),
+        }
+    }
+}
+
+impl OutcomeMirror {
+    /// None for outcomes that are never remembered.
+    pub(super) fn new(outcome: &Outcome, choosers: &mut ChooserTable) -> Option<Self> {
+        Some(match outcome {
+            Outcome::Created { record, created } => {
+                Self::Created(Box::new(RecordMirror::new(record, choosers)), *created)
+            }
+            Outcome::Process(record) => {
+                Self::Process(Box::new(RecordMirror::new(record, choosers)))
+            }
+            Outcome::Done(revision) => Self::Done(*revision),
+            Outcome::Registered { epoch, verdicts } => Self::Registered(*epoch, verdicts.to_vec()),
+            Outcome::Pushed(module, version) => {
+                Self::Pushed(Box::new((**module).clone()), *version)
+            }
+            Outcome::Module(module) => Self::Module(Box::new((**module).clone())),
+            Outcome::Type(spec) => Self::Type(Box::new((**spec).clone())),
+            Outcome::Rejected(rejection) => Self::Rejected(Box::new((**rejection).clone())),
+            Outcome::Session(_)
+            | Outcome::Reserved(_)
+            | Outcome::Stale(_)
+            | Outcome::Forgotten
+            | Outcome::NoSession => return None,
+        })
+    }
+}
