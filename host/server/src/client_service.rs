@@ -204,6 +204,8 @@ async fn read_requests(
         }
         host.inbox.offer(&mut batch.inputs);
         refuse_rest(host, link, &mut batch);
+        // Whoever always has something to ask does not hold up its own keep-alives.
+        tokio::task::coop::consume_budget().await;
         if batch.refused.is_empty() {
             continue;
         }
@@ -258,7 +260,12 @@ fn is_activation(request: &Request) -> bool {
 
 async fn activated(host: Arc<Host>, link: Arc<Link>, slot: u16, id: u64, request: Request) {
     let answer = activate::carry_out(&host, id, request).await;
-    link.put(vec![Out::Answer(slot, answer)]);
+    let order = 0; // It registers nobody.
+    link.put(vec![Out::Answer {
+        slot,
+        order,
+        answer,
+    }]);
 }
 
 /// The node whose session the answer will bind to the connection.

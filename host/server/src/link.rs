@@ -26,8 +26,15 @@ const SLOTS_KEPT: usize = 64;
 /// Something that goes out.
 #[derive(Debug)]
 pub(crate) enum Out {
-    /// The answer to the request in a slot.
-    Answer(u16, Answer),
+    /// An answer.
+    Answer {
+        /// The request's slot.
+        slot: u16,
+        /// Grows from answer to answer of the replica, on all connections.
+        order: u64,
+        /// What is answered.
+        answer: Answer,
+    },
     /// A numbered command to the node.
     Command(u64, Arc<NodeCommand>),
 }
@@ -164,6 +171,11 @@ impl Link {
         }
     }
 
+    /// Whether [`Link::end`] was called.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.outbox().closed
+    }
+
     /// Ends the outgoing task; nothing more is taken.
     pub(crate) fn end(&self) {
         let mut outbox = self.outbox();
@@ -195,7 +207,7 @@ impl Link {
 struct Draft {
     frames: Vec<u8>,
     answered: Vec<u16>,
-    registered: Vec<(NodeName, NodeEpoch)>,
+    registered: Vec<(NodeName, NodeEpoch, u64)>,
 }
 
 /// The outgoing task of a connection: runs until [`Link::end`], or until the other side is gone.
@@ -217,13 +229,17 @@ pub(crate) async fn send_out(host: Arc<Host>, link: Arc<Link>, writer: FrameWrit
 
 fn add(host: &Host, link: &Link, item: Out, draft: &mut Draft) {
     match item {
-        Out::Answer(slot, answer) => {
+        Out::Answer {
+            slot,
+            order,
+            answer,
+        } => {
             let Some((request_id, node)) = link.asked(slot) else {
                 return;
             };
             let response = host.spell_out(answer);
             if let (Response::Registered { epoch, .. }, Some(node)) = (&response, node) {
-                draft.registered.push((*node, *epoch));
+                draft.registered.push((*node, *epoch, order));
             }
             encode_response(request_id, &response, &mut draft.frames);
             draft.answered.push(slot);
@@ -248,8 +264,8 @@ async fn flush(host: &Host, link: &Arc<Link>, writer: &FrameWriter, draft: &mut 
         draft.frames = Vec::new();
     }
     // A node learns of its session before it is told anything in its name.
-    for (name, epoch) in draft.registered.drain(..) {
-        host.nodes.bind(name, epoch, link);
+    for (name, epoch, order) in draft.registered.drain(..) {
+        host.nodes.bind(name, epoch, order, link);
     }
     if !draft.answered.is_empty() {
         link.release(&mut draft.answered);

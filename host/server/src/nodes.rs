@@ -2,7 +2,7 @@
 //! answered yet.
 //!
 //! Holds: only the connection that a session was last bound to may renew its lease or answer its
-//! commands. A command outlives its connection: it is sent again when the session is bound to
+//! commands, and the last one is the one that the replica answered last. A command outlives its connection: it is sent again when the session is bound to
 //! another one, until its time is over or the session has ended. A node answers the same command
 //! twice alike, so sending one again is harmless; an answer that nobody waits for is counted.
 
@@ -29,6 +29,8 @@ const STOP_KEPT: Duration = Duration::from_secs(60);
 struct Session {
     name: NodeName,
     link: Option<Arc<Link>>,
+    /// Of the answer that bound it.
+    order: u64,
     /// Numbers of the unanswered commands, oldest first.
     commands: BTreeSet<u64>,
 }
@@ -54,6 +56,7 @@ impl State {
         self.sessions.entry(epoch).or_insert_with(|| Session {
             name: name.clone(),
             link: None,
+            order: 0,
             commands: BTreeSet::new(),
         })
     }
@@ -107,11 +110,26 @@ impl Nodes {
     }
 
     /// From now on the session is commanded through `link`; what it has not answered is sent again.
-    pub(crate) fn bind(&self, name: NodeName, epoch: NodeEpoch, link: &Arc<Link>) {
+    /// In vain when the connection has ended, or when the replica answered another one after this:
+    /// `order` is the answer's.
+    pub(crate) fn bind(&self, name: NodeName, epoch: NodeEpoch, order: u64, link: &Arc<Link>) {
         let again = {
             let mut state = self.lock();
+            // A connection ends before it is unbound, so one of the two sees the other.
+            if link.has_ended() {
+                return;
+            }
             let session = state.session(&name, epoch);
+            if session.order > order {
+                return;
+            }
+            session.order = order;
             session.link = Some(Arc::clone(link));
+            let mut bound = link.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            if !bound.contains(&epoch) {
+                bound.push(epoch);
+            }
+            drop(bound);
             let numbers: Vec<u64> = session.commands.iter().copied().collect();
             let commands = numbers.into_iter().filter_map(|number| {
                 let command = &state.pending.get(&number)?.command;
@@ -119,9 +137,6 @@ impl Nodes {
             });
             commands.collect::<Vec<_>>()
         };
-        let mut bound = link.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        bound.push(epoch);
-        drop(bound);
         if !again.is_empty() {
             link.put(again);
         }
@@ -147,6 +162,10 @@ impl Nodes {
             return;
         };
         tracing::debug!(node = %session.name, %epoch, "a node's session has ended");
+        if let Some(link) = &session.link {
+            let mut bound = link.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            bound.retain(|have| *have != epoch);
+        }
         for number in session.commands {
             state.pending.remove(&number);
         }

@@ -44,6 +44,8 @@ pub(crate) struct Router {
 pub(crate) struct Answers {
     links: HashMap<u64, Vec<Out>>,
     own: Vec<(u64, Answer)>,
+    /// How many there have been, in all turns.
+    count: u64,
 }
 
 impl Answers {
@@ -53,8 +55,13 @@ impl Answers {
             self.own.push((ticket.0, answer));
             return;
         }
+        self.count += 1;
         let link = self.links.entry(ticket.0 >> SLOT_BITS).or_default();
-        link.push(Out::Answer(Router::slot(ticket), answer));
+        link.push(Out::Answer {
+            slot: Router::slot(ticket),
+            order: self.count,
+            answer,
+        });
     }
 }
 
@@ -138,7 +145,10 @@ impl Router {
         let (waiter, answer) = oneshot::channel();
         {
             let mut asked = self.asked();
-            if !asked.closed {
+            if asked.closed {
+                // Else it would be kept until its own answer comes.
+                drop(waiter);
+            } else {
                 asked.open.insert(number, waiter);
             }
         }
@@ -164,5 +174,23 @@ impl Router {
         let mut asked = self.asked();
         asked.closed = true;
         asked.open = HashMap::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_after_the_end_is_answered_at_once() {
+        let router = Router::new(Arc::new(Inbox::default()));
+        router.end();
+        let asked = router.request(0, Request::Status);
+        let patience = std::time::Duration::from_secs(10);
+        let answer = tokio::time::timeout(patience, asked).await.unwrap();
+        assert!(matches!(
+            answer.into_response(),
+            Response::Unavailable(Unavailable::ShuttingDown)
+        ));
     }
 }

@@ -129,9 +129,10 @@ impl Running {
 
     /// Tells all threads to end, in whatever order they can.
     fn end_threads(&self) {
+        // The replica before the log: it must not find that gone.
+        self.host.inbox.close();
         self.log_stopping.store(true, Ordering::Relaxed);
         self.host.runner.stop_all();
-        self.host.inbox.close();
         self.host.modules.close();
         self.host.router.end();
     }

@@ -32,6 +32,9 @@ const TOLD_BYTES: u64 = 256 << 10;
 /// Longest silence in the middle of an upload.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// Bytes a second below which an upload is broken off, or a few slow ones would keep all others out.
+const SPEED_MIN: u64 = 32 << 10;
+
 /// A module on its way in.
 pub(crate) struct Incoming {
     pub(crate) client: ClientId,
@@ -128,8 +131,17 @@ async fn take_upload(
         // A stage that finds no room is not missed.
         let _ = writer.try_send(sequence, &UploadStage::Received(bytes));
     };
-    let Some(bytes) = receive(reader, upload.bytes, told).await? else {
-        let reason = "the stream ended or fell silent before all bytes had come";
+    let allowed = SILENCE + Duration::from_secs(upload.bytes / SPEED_MIN);
+    let receiving = receive(reader, upload.bytes, told);
+    let bytes = match tokio::time::timeout(allowed, receiving).await {
+        Ok(received) => received?,
+        Err(_) => None,
+    };
+    let Some(bytes) = bytes else {
+        let reason = format!(
+            "the stream ended, fell silent or was slower than {} KiB a second before all bytes had come",
+            SPEED_MIN >> 10
+        );
         return Ok(rejected(Stage::Receiving, reason));
     };
     let incoming = Incoming {

@@ -37,6 +37,49 @@ fn register(client: maitred_protocol::ClientId) -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_connection_that_attached_last_has_the_node_though_it_is_the_older_one() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let (_older_endpoint, older) = group.connect(running.local_addr()).await;
+    let (mut old, mut old_reader) = greet(&older).await;
+    let (_newer_endpoint, newer) = group.connect(running.local_addr()).await;
+    let (mut new, mut new_reader) = greet(&newer).await;
+    old.write_all(&frame(1, &Request::OpenSession))
+        .await
+        .unwrap();
+    let Some((1, Response::Session(session))) = within(old_reader.message()).await.unwrap() else {
+        panic!("no session");
+    };
+    old.write_all(&frame(2, &register(session))).await.unwrap();
+    let epoch = registered(&mut old_reader).await;
+    let attach = Request::AttachNode {
+        name: "n1".parse().unwrap(),
+        epoch,
+        inventory: Vec::new(),
+    };
+    for (number, pid) in [(1, "new"), (2, "old"), (3, "new"), (4, "old")] {
+        let (send, reader) = if pid == "new" {
+            (&mut new, &mut new_reader)
+        } else {
+            (&mut old, &mut old_reader)
+        };
+        send.write_all(&frame(3, &attach)).await.unwrap();
+        registered(reader).await;
+        let create = client.create(key(&format!("room/{number}")));
+        let created = tokio::spawn(create.send());
+        let (number, _) = command(reader).await;
+        let started = NodeAnswer::Started {
+            pid: pid.to_owned(),
+            share: Vec::new(),
+        };
+        send.write_all(&frame(number, &started)).await.unwrap();
+        assert_eq!(within(created).await.unwrap().unwrap().record.pid, pid);
+    }
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_is_sent_again_over_a_new_connection_and_only_that_one_may_answer_it() {
     let group = Group::new();
     let config = ServerConfig {
