@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
 use common::Place;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -23,6 +26,50 @@ fn headless_sums_up_in_one_line() {
     let nodes = summary["nodes"].as_object().unwrap();
     let placed = |name: &str| nodes[name]["placed"].as_u64().unwrap();
     assert_eq!(placed("eu-1") + placed("eu-2") + placed("us-1"), creates);
+}
+
+/// Needs `script` of util-linux to make a terminal; without it, there is nothing to try.
+#[test]
+fn the_live_table_obeys_keys_and_gives_the_terminal_back() {
+    let made = Command::new("script").arg("--version").output();
+    if !made.is_ok_and(|made| String::from_utf8_lossy(&made.stdout).contains("util-linux")) {
+        return;
+    }
+    let place = Place::new();
+    // It ends by itself should a key be lost, so that nothing here waits for ever.
+    let program = env!("CARGO_BIN_EXE_maitred");
+    let dev = format!("stty rows 40 cols 100; exec '{program}' dev --port 0 --for 60s");
+    let mut command = place.command_of("script", &["-qec", &dev, "/dev/null"]);
+    let mut terminal = command
+        .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keys = terminal.stdin.take().unwrap();
+    let mut out = terminal.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    let mut wait_for = |word: &str, seen: &mut Vec<u8>| {
+        let mut part = [0; 4_096];
+        let from = seen.len();
+        while !String::from_utf8_lossy(&seen[from..]).contains(word) {
+            let count = out.read(&mut part).unwrap_or(0);
+            assert!(count > 0, "{word}: {}", String::from_utf8_lossy(seen));
+            seen.extend_from_slice(&part[..count]);
+        }
+    };
+    wait_for("RECENT", &mut seen);
+    keys.write_all(b"d").unwrap();
+    wait_for("drains:", &mut seen);
+    keys.write_all(b"e").unwrap();
+    wait_for("closes", &mut seen);
+    // The first only closes what is on top.
+    keys.write_all(b"qq").unwrap();
+    wait_for("\u{1b}[?1049l", &mut seen);
+    wait_for("placed by", &mut seen);
+    assert!(terminal.wait().unwrap().success());
+    assert!(String::from_utf8_lossy(&seen).contains("\u{1b}[?1049h"));
 }
 
 #[test]

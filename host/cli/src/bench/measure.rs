@@ -258,6 +258,7 @@ impl Measured {
             "in_flight": self.in_flight,
             "ops": self.times.len().to_string(),
             "failed": self.failed.to_string(),
+            "seconds": self.seconds,
             "ops_per_s": self.rate(),
             "p50_us": self.micros(0.5),
             "p99_us": self.micros(0.99),

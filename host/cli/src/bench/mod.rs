@@ -21,7 +21,8 @@ use crate::out::{short, table};
 use measure::{Ground, Measured};
 
 const LOOP: &str = "closed loop: each slot sends its next request when the last one is answered, so \
-                    time spent waiting for a slot is not counted";
+                    time spent waiting for a slot is not counted\na measurement ends early \
+                    when its nodes are full, at 18,000 processes each";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Op {

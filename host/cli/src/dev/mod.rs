@@ -20,7 +20,7 @@ use maitred_client::Client;
 use crate::args::duration;
 use crate::connect::Shell;
 use crate::context::Published;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::host::{Embedded, Signals};
 use crate::serve::{LogFormat, start_log};
 
@@ -113,7 +113,10 @@ impl Dev {
         } else {
             live::run(&mut world, end, &mut signals).await
         };
-        let summary = world.stop().await?;
+        let summary = tokio::select! {
+            stopped = world.stop() => stopped?,
+            () = signals.next() => return Err(interrupted()),
+        };
         ended?;
         if headless {
             headless::finish(&summary, json)
@@ -122,6 +125,14 @@ impl Dev {
             summary.show()
         }
     }
+}
+
+/// A second signal, while the creates under way are waited for.
+fn interrupted() -> Failure {
+    let message = "ended by a second signal before everything was closed";
+    let help =
+        "nothing of it was to be kept, unless --data was given: the next start recovers that";
+    Failure::new(Exit::Other, "interrupted", message, help)
 }
 
 impl World {

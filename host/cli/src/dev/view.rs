@@ -63,7 +63,11 @@ fn draw_nodes(frame: &mut Frame<'_>, area: Rect, world: &World, screen: &Screen)
         "", "NODE", "ZONE", "STATE", "USED", "PROCS", "CPU", "LEASE", "PLACED",
     ])
     .style(Style::new().bold());
-    let rows = world.fleet.members.iter().enumerate().map(|(at, member)| {
+    // The chosen one stays in sight when there are more than fit below the header.
+    let fit = usize::from(area.height.saturating_sub(1)).max(1);
+    let hidden = (screen.selected + 1).saturating_sub(fit);
+    let members = world.fleet.members.iter().enumerate().skip(hidden);
+    let rows = members.map(|(at, member)| {
         let name = &member.spec.name;
         let record = screen
             .seen

@@ -23,7 +23,12 @@ impl Place {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_maitred"));
+        self.command_of(env!("CARGO_BIN_EXE_maitred"), args)
+    }
+
+    /// Another program in the same surroundings.
+    pub(crate) fn command_of(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MAITRED_") {
                 command.env_remove(name);
