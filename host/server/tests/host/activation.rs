@@ -115,6 +115,62 @@ async fn a_selector_that_is_not_there_is_counted_as_a_fallback() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_active_module_that_cannot_be_loaded_is_named_and_tried_again() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let name: ModuleName = "mine".parse().unwrap();
+    push(&client, &name, 1).await;
+    within(client.activate_module(&name, 1, None))
+        .await
+        .unwrap();
+    push(&client, &name, 2).await;
+    within(running.shutdown()).await.unwrap();
+    // Their machine code is gone, and there is no compiler.
+    let compiled = group.data_dir().join("compiled");
+    std::fs::remove_dir_all(&compiled).unwrap();
+    let compiler = group.data_dir().with_file_name("compiler");
+    let config = ServerConfig {
+        compiler: Some(CompilerCommand {
+            program: compiler.clone(),
+            args: Vec::new(),
+        }),
+        ..group.bare()
+    };
+    let running = Server::start(config).await.unwrap();
+    within(running.ready()).await.unwrap();
+    let client = group.client(&running).await;
+    let unavailable = within(client.status()).await.unwrap().unavailable_modules;
+    assert_eq!(unavailable.len(), 1, "{unavailable:?}");
+    assert!(
+        unavailable[0].1.contains("could not be run"),
+        "{unavailable:?}"
+    );
+    // Nor can what cannot be run here become active.
+    let error = within(client.activate_module(&name, 2, None)).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("could not be run"), "{error}");
+
+    let real = group.config().compiler.unwrap().program;
+    std::os::unix::fs::symlink(real, compiler).unwrap();
+    let loaded = async {
+        while !within(client.status())
+            .await
+            .unwrap()
+            .unavailable_modules
+            .is_empty()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(loaded).await;
+    let handle = node(&client, "n1", Starter::default()).await;
+    assert_eq!(placed_by(&client, &name, "1").await, 1);
+    handle.shutdown().await;
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn standard_modules_that_cannot_be_installed_are_named_and_tried_again() {
     let group = Group::new();
     let compiler = group.data_dir().with_file_name("compiler");

@@ -120,6 +120,28 @@ async fn a_certificate_that_is_not_a_hosts_is_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_another_version_or_host_is_refused_and_left_alone() {
+    let group = Group::new();
+    within(group.start_bare().await.shutdown()).await.unwrap();
+    let config = ServerConfig {
+        host: 2,
+        ..group.bare()
+    };
+    let error = Server::start(config).await.unwrap_err().to_string();
+    assert!(error.contains("belongs to host 1"), "{error}");
+    let file = group.data_dir().join("VERSION");
+    let ours = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, ours.replace("format 1", "format 2")).unwrap();
+    let error = Server::start(group.bare()).await.unwrap_err().to_string();
+    assert!(
+        error.contains("\"2\"") && error.contains("run the version of the program"),
+        "{error}"
+    );
+    std::fs::write(&file, ours).unwrap();
+    within(group.start_bare().await.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn those_of_another_group_are_told_so() {
     let group = Group::new();
     let running = group.start_bare().await;
