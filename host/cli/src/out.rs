@@ -40,7 +40,7 @@ impl Out {
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Json => print(&envelope(kind, body).to_string()),
+            Format::Json => print(&line(&envelope(kind, body))),
             Format::Table => print(&plain(&text())),
         }
     }
@@ -58,7 +58,7 @@ impl Out {
     /// Says why a verb failed.
     pub(crate) fn failure(self, failure: &Failure) {
         let text = match self.format {
-            Format::Json => failure.to_json().to_string() + "\n",
+            Format::Json => line(&failure.to_json()) + "\n",
             Format::Table => human(failure),
         };
         // Nothing is left to be done when stderr is gone.
@@ -81,6 +81,20 @@ fn plain(text: &str) -> String {
         c => c.to_string(),
     };
     text.chars().map(shown).collect()
+}
+
+/// A document on one line. Only strings can hold what a terminal might act on, so it may be escaped
+/// wherever it stands.
+pub(crate) fn line(document: &Value) -> String {
+    let mut line = String::new();
+    for c in document.to_string().chars() {
+        match c {
+            // None of them is beyond four digits.
+            c if is_active(c) => line += &format!("\\u{:04x}", u32::from(c)),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 /// As [`plain`], on one line: nobody can make a row of their own.
@@ -235,6 +249,10 @@ mod tests {
             table(&["A"], vec![vec!["a\nb".to_owned()]]).lines().count(),
             2
         );
+        let document = json!({ "share": hostile });
+        let written = line(&document);
+        assert!(!written.chars().any(is_active), "{written}");
+        assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), document);
         assert_eq!(plain("zone=eu → é\n█"), "zone=eu → é\n█");
     }
 

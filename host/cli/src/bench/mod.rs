@@ -54,7 +54,8 @@ impl Op {
 /// the machine that it measures, unless the host is on another one.
 ///
 /// Example: maitred bench --op create --in-flight 1,64,1024 --duration 5s
-///          maitred bench --embedded -o json
+///
+/// Example: maitred bench --embedded -o json
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// What is measured

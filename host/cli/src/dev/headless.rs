@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::World;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, Signals};
-use crate::out::{envelope, print};
+use crate::out::{self, envelope, print};
 
 /// How often the selector is swapped.
 const SWAP: Duration = Duration::from_secs(1);
@@ -146,7 +146,7 @@ impl Summary {
 /// Says what came of it; a failure unless all went well.
 pub(crate) fn finish(summary: &Summary, json: bool) -> Result<(), Failure> {
     if json {
-        print(&envelope("DevSummary", summary.json.clone()).to_string())?;
+        print(&out::line(&envelope("DevSummary", summary.json.clone())))?;
     } else {
         summary.show()?;
     }

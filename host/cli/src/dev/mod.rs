@@ -37,7 +37,7 @@ space pauses the load, q quits.
 Other terminals of this user find the host without flags: try `maitred node ls` meanwhile.
 
 Example: maitred dev
-         maitred dev --headless --json --for 10s     # for scripts: one line, exit code 0 if all went well";
+         maitred dev --headless --json --for 10s     # for scripts: one line of JSON";
 
 /// Try it: a host, sample nodes, a steady load, and a live table; nothing to configure
 ///
