@@ -15,6 +15,8 @@ use crate::sample::{SampleNode, Spec};
 const AWAY: Duration = Duration::from_secs(10);
 /// Short enough that a person sees what happens to the processes of a killed node.
 const TTL: Duration = Duration::from_secs(5);
+/// Processes of one node: what it can name when it reconnects, less something for longer ids.
+const PROCESSES_MAX: u32 = 18_000;
 /// Zones, and how much larger than the smallest their nodes are.
 const PLACES: [(&str, f64); 6] = [
     ("eu", 1.5),
@@ -191,6 +193,27 @@ impl Member {
     }
 }
 
+/// Whether so many nodes can have what the load comes to.
+pub(crate) fn check(nodes: u16, rate: u32, life: Duration) -> Result<(), Failure> {
+    // As large as the smallest node's share of all, which is three quarters of the mean.
+    let each = f64::from(PROCESSES_MAX) * 0.75;
+    let expected = f64::from(rate) * life.as_secs_f64();
+    let needed = (expected / each).ceil();
+    if f64::from(nodes) >= needed {
+        return Ok(());
+    }
+    let message = format!(
+        "{rate} creates a second that live {} s come to {expected:.0} processes, more than {nodes} nodes can have",
+        life.as_secs_f64()
+    );
+    let help = if needed <= 64.0 {
+        format!("use --nodes {needed}, a lower --rate, or a shorter --life")
+    } else {
+        "use a lower --rate, or a shorter --life".to_owned()
+    };
+    Err(Failure::usage(message, help))
+}
+
 fn specs(nodes: usize, rate: u32, life: Duration) -> Vec<Spec> {
     let expected = f64::from(rate) * life.as_secs_f64();
     let places: Vec<(&str, f64)> = PLACES.into_iter().cycle().take(nodes).collect();
@@ -203,7 +226,7 @@ fn specs(nodes: usize, rate: u32, life: Duration) -> Vec<Spec> {
         Spec {
             name: format!("{zone}-{number}"),
             zone: zone.to_owned(),
-            capacity: ((unit * weight) as u32).clamp(1, 1_000_000),
+            capacity: ((unit * weight) as u32).clamp(1, PROCESSES_MAX),
             types: TYPES.map(|(name, ..)| name).to_vec(),
             ttl: TTL,
             life: Some(life),
@@ -215,6 +238,22 @@ fn specs(nodes: usize, rate: u32, life: Duration) -> Vec<Spec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_load_that_the_nodes_cannot_have_is_refused() {
+        let second = Duration::from_secs(1);
+        check(3, 20, second * 12).unwrap();
+        check(1, 5_000, second * 2).unwrap();
+        let refused = check(3, 5_000, second * 12).unwrap_err();
+        assert!(refused.help.contains("--nodes 5"), "{}", refused.help);
+        check(5, 5_000, second * 12).unwrap();
+        assert!(
+            !check(64, 5_000, second * 3_600)
+                .unwrap_err()
+                .help
+                .contains("--nodes")
+        );
+    }
 
     #[test]
     fn the_fleet_has_room_for_the_load() {

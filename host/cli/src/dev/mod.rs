@@ -102,6 +102,7 @@ impl Dev {
         if headless {
             start_log(&self.log, LogFormat::Text)?;
         }
+        fleet::check(self.nodes, self.rate, self.life)?;
         let mut signals = Signals::new()?;
         let mut world = tokio::select! {
             world = World::start(self, shell) => world?,
