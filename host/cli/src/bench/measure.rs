@@ -20,6 +20,9 @@ const TYPE: &str = "maitred-bench";
 const PROCESSES_MAX: u64 = 18_000;
 /// Processes that reads go to.
 const READ_FROM: u64 = 1_000;
+/// Processes that sets go to: registered first, and updated from then on. More than can be in
+/// flight, so that no two changes of one process are.
+const SET_TO: u64 = 10_000;
 
 /// What a measurement needs to be there.
 pub(super) struct Ground {
@@ -42,7 +45,7 @@ impl Target {
     /// Whether there is room for one more.
     fn has_room(&self, op: Op) -> bool {
         let room = PROCESSES_MAX * self.names.len() as u64;
-        op == Op::Get || self.next.load(Ordering::Relaxed) < room
+        matches!(op, Op::Get | Op::Set) || self.next.load(Ordering::Relaxed) < room
     }
 
     async fn once(&self, client: &Client, op: Op) -> Result<(), Error> {
@@ -51,7 +54,7 @@ impl Target {
             Op::Create | Op::All => {
                 client.create(self.key(number)?).send().await?;
             }
-            Op::Set => self.set(client, number).await?,
+            Op::Set => self.set(client, number % SET_TO).await?,
             Op::Get => {
                 client.get(&self.key(number % READ_FROM)?).await?;
             }
@@ -65,7 +68,7 @@ impl Target {
             key: self.key(number)?,
             node: node.clone(),
             epoch: *epoch,
-            pid: number.to_string(),
+            pid: self.next.load(Ordering::Relaxed).to_string(),
             share: Vec::new(),
             incarnation: None,
         };

@@ -21,14 +21,14 @@ use crate::out::{short, table};
 use measure::{Ground, Measured};
 
 const LOOP: &str = "closed loop: each slot sends its next request when the last one is answered, so \
-                    time spent waiting for a slot is not counted\na measurement ends early \
-                    when its nodes are full, at 18,000 processes each";
+                    time spent waiting for a slot is not counted\ncreates end early \
+                    when their nodes are full, at 18,000 processes each";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Op {
     /// A whole create: decide, record, have a node start it, record that
     Create,
-    /// Register a process that its node runs already: one change
+    /// Register a process that its node runs already, or update it: one change
     Set,
     /// Look a process up, linearizably
     Get,
