@@ -1,9 +1,13 @@
 //! A small game node: registers, starts what it is asked to start, and prints what happens.
 //!
-//! `cargo run -p maitred-client --example game_node -- HOST:PORT CA.pem CERT.pem KEY.pem [NAME]`
+//! `cargo run -p maitred-client --example game_node -- HOST:PORT CA CERT KEY [NAME]`, with the files
+//! that `maitred cert init --dir certs` makes:
+//!
+//! `cargo run -p maitred-client --example game_node -- 127.0.0.1:7600 certs/ca.pem certs/client.pem certs/client.key`
 
 use std::error::Error;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use maitred_client::protocol::{Incarnation, Load, ProcessKey};
@@ -51,10 +55,20 @@ impl NodeHandler for Rooms {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("game_node: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [host, ca, cert, key, rest @ ..] = args.as_slice() else {
-        return Err("usage: game_node HOST:PORT CA.pem CERT.pem KEY.pem [NAME]".into());
+        return Err("usage: game_node HOST:PORT certs/ca.pem certs/client.pem certs/client.key [NAME]".into());
     };
     let name = rest.first().map_or("example-1", String::as_str);
     let identity = Identity::from_files(Path::new(ca), Path::new(cert), Path::new(key))?;

@@ -22,8 +22,17 @@ pub(crate) struct Spec {
     pub(crate) capacity: u32,
     pub(crate) types: Vec<&'static str>,
     pub(crate) ttl: Duration,
-    /// How long its processes live on average; none: until they are stopped.
-    pub(crate) life: Option<Duration>,
+    /// Which processes end by themselves, and when; none: they run until they are stopped.
+    pub(crate) life: Option<Life>,
+}
+
+/// How processes end by themselves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    /// How long they live on average.
+    pub(crate) mean: Duration,
+    /// Whether it is one of them; all others run until they are stopped.
+    pub(crate) of: fn(&ProcessKey) -> bool,
 }
 
 /// A sample node that is registered.
@@ -80,7 +89,7 @@ impl SampleNode {
 
 struct Game {
     capacity: u32,
-    life: Option<Duration>,
+    life: Option<Life>,
     running: Mutex<HashMap<ProcessKey, Process>>,
     handle: OnceLock<NodeHandle>,
     pids: AtomicU64,
@@ -108,7 +117,8 @@ impl Game {
 
     fn begin(self: &Arc<Self>, key: ProcessKey, incarnation: Incarnation) {
         let mut running = self.running();
-        let life = self.life.map(|mean| {
+        let mortal = self.life.filter(|life| (life.of)(&key));
+        let life = mortal.map(|Life { mean, .. }| {
             let (game, key) = (Arc::clone(self), key.clone());
             let span = life(mean, random());
             let task = tokio::spawn(async move {

@@ -8,8 +8,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::Dev;
 use super::rules::TYPES;
+use super::work;
 use crate::failure::Failure;
-use crate::sample::{SampleNode, Spec};
+use crate::sample::{Life, SampleNode, Spec};
 
 /// How long a killed node stays away.
 const AWAY: Duration = Duration::from_secs(10);
@@ -229,7 +230,10 @@ fn specs(nodes: usize, rate: u32, life: Duration) -> Vec<Spec> {
             capacity: ((unit * weight) as u32).clamp(1, PROCESSES_MAX),
             types: TYPES.map(|(name, ..)| name).to_vec(),
             ttl: TTL,
-            life: Some(life),
+            life: Some(Life {
+                mean: life,
+                of: work::made,
+            }),
         }
     };
     places.into_iter().map(spec).collect()

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use maitred_client::Client;
-use maitred_protocol::{Explanation, NodeRecord, Status};
+use maitred_protocol::{Explanation, NodeRecord, Status, TypeSpec};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,7 @@ const MESSAGE: Duration = Duration::from_secs(8);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) nodes: Vec<NodeRecord>,
+    pub(crate) types: Vec<TypeSpec>,
     pub(crate) status: Option<Status>,
     pub(crate) problem: Option<String>,
 }
@@ -110,6 +111,7 @@ pub(crate) async fn run(
             screen.say(problem);
         }
         screen.seen = seen.borrow().clone();
+        world.rules.see(&screen.seen.types);
         let drawn = terminal.0.draw(|frame| view::draw(frame, world, &screen));
         if let Err(error) = drawn {
             break Err(unusable(&error));
@@ -127,12 +129,13 @@ fn watch_host(client: Client) -> (JoinHandle<()>, watch::Receiver<Seen>) {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            let answer = tokio::try_join!(client.nodes(), client.status());
+            let answer = tokio::try_join!(client.nodes(), client.types(), client.status());
             tell.send_modify(|seen| match answer {
-                Ok((mut nodes, status)) => {
+                Ok((mut nodes, types, status)) => {
                     nodes.sort_by(|a, b| a.name.cmp(&b.name));
                     *seen = Seen {
                         nodes,
+                        types,
                         status: Some(status),
                         problem: None,
                     };

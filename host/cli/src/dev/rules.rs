@@ -45,12 +45,24 @@ impl Rules {
         let name = SELECTORS[self.swaps % SELECTORS.len()];
         let selector = ModuleName::new(name)?;
         for spec in &mut self.specs {
-            let mut next = spec.clone();
+            // Others may have changed it meanwhile: only its selector is swapped.
+            let mut next = client.get_type(&spec.name).await?;
             next.selector = selector.clone();
             *spec = client.put_type(next).await?;
         }
         self.swaps += 1;
         Ok(format!("{name} decides now, for all types"))
+    }
+
+    /// Takes over what the host says of the types, which others may have changed.
+    pub(crate) fn see(&mut self, types: &[TypeSpec]) {
+        for spec in &mut self.specs {
+            let seen = types.iter().find(|seen| seen.name == spec.name);
+            // What was asked for before the last swap may come after it.
+            if let Some(seen) = seen.filter(|seen| seen.revision > spec.revision) {
+                *spec = seen.clone();
+            }
+        }
     }
 
     /// `player → spread  room → …`.

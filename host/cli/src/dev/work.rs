@@ -58,6 +58,19 @@ impl Work {
     }
 }
 
+/// The id of the load's process of that number, in the run that began at `start`, below a million.
+fn id(start: u64, number: u64) -> String {
+    format!("{start:06}-{number}")
+}
+
+/// Whether the load made it, in this run or an earlier one on the same folder. What a person
+/// creates meanwhile is not the load's to end.
+pub(crate) fn made(key: &ProcessKey) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = key.id.as_str().split_once('-');
+    parts.is_some_and(|(start, number)| start.len() == 6 && digits(start) && digits(number))
+}
+
 async fn generate(
     client: Client,
     stats: Arc<Stats>,
@@ -80,7 +93,7 @@ async fn generate(
             continue;
         };
         let (type_name, ..) = TYPES[(number % TYPES.len() as u64) as usize];
-        let Ok(key) = ProcessKey::new(type_name, &format!("{start}-{number}")) else {
+        let Ok(key) = ProcessKey::new(type_name, &id(start, number)) else {
             continue;
         };
         let (client, stats) = (client.clone(), Arc::clone(&stats));
@@ -94,5 +107,19 @@ async fn generate(
             }
             drop(permit);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_load_knows_its_own_from_those_of_a_person() {
+        let made = |id: &str| made(&ProcessKey::new("player", id).unwrap());
+        assert!(made(&id(7, 0)) && made(&id(999_999, u64::MAX)));
+        for other in ["1001", "370281", "370281-", "eu-1", "12-34", "370281-x"] {
+            assert!(!made(other), "{other}");
+        }
     }
 }
