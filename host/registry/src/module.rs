@@ -182,12 +182,17 @@ impl Registry {
         if module.version(version).is_none() {
             return Outcome::not_found(format!("version {version} of module {name}"));
         }
-        let old = module.active.take();
-        let config = match (config, &old) {
+        let config = match (config, &module.active) {
             (Some(config), _) => config.into(),
             (None, Some(old)) => Arc::clone(&old.config),
             (None, None) => "{}".into(),
         };
+        let same = |old: &Active| old.version == version && old.config == config;
+        if module.active.as_ref().is_some_and(same) {
+            // Nothing changes, and the way back least of all: a script may say it twice.
+            return Outcome::Module(Arc::new(module.to_wire(name)));
+        }
+        let old = module.active.take();
         if let Some(old) = old {
             module.history.push((old.version, old.config));
             if module.history.len() > ROLLBACKS_MAX {

@@ -7,11 +7,21 @@ use std::sync::Arc;
 
 use maitred_protocol::{Digest, ModuleKind, ModuleName, Rejection, Request, Response};
 use maitred_replica::Answer;
+use serde::de::IgnoredAny;
 
 use crate::host::Host;
 
 /// Carries out [`Request::ActivateModule`] or [`Request::RollbackModule`].
 pub(crate) async fn carry_out(host: &Arc<Host>, sequence: u64, request: Request) -> Answer {
+    if let Request::ActivateModule {
+        config: Some(config),
+        ..
+    } = &request
+        && let Err(error) = serde_json::from_str::<IgnoredAny>(config)
+    {
+        let no = Rejection::Invalid(format!("the configuration is not JSON: {error}"));
+        return Answer::Other(Box::new(Response::Rejected(no)));
+    }
     let _turn = host.activations.lock().await;
     let next = match &request {
         Request::ActivateModule { name, version, .. } => find(host, name, Some(*version)).await,

@@ -69,6 +69,35 @@ async fn no_decision_falls_back_because_of_an_activation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn saying_an_activation_twice_keeps_the_way_back_and_a_configuration_is_json() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let name: ModuleName = "mine".parse().unwrap();
+    for number in 1..=2 {
+        push(&client, &name, number).await;
+        let activate = client.activate_module(&name, number.into(), None);
+        within(activate).await.unwrap();
+    }
+    let first = within(client.activate_module(&name, 2, None))
+        .await
+        .unwrap();
+    let again = within(client.activate_module(&name, 2, None))
+        .await
+        .unwrap();
+    assert_eq!(
+        (first.activated, first.previous),
+        (again.activated, Some(1))
+    );
+    let nonsense = client.activate_module(&name, 2, Some("nonsense".to_owned()));
+    let error = within(nonsense).await.unwrap_err().to_string();
+    assert!(error.contains("the configuration is not JSON"), "{error}");
+    let back = within(client.rollback_module(&name)).await.unwrap();
+    assert_eq!(back.active, Some(1));
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_were_refused_or_removed_do_not_stay_on_the_disk() {
     let group = Group::new();
     let running = group.start_bare().await;
