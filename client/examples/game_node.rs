@@ -68,7 +68,10 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [host, ca, cert, key, rest @ ..] = args.as_slice() else {
-        return Err("usage: game_node HOST:PORT certs/ca.pem certs/client.pem certs/client.key [NAME]".into());
+        return Err(
+            "usage: game_node HOST:PORT certs/ca.pem certs/client.pem certs/client.key [NAME]"
+                .into(),
+        );
     };
     let name = rest.first().map_or("example-1", String::as_str);
     let identity = Identity::from_files(Path::new(ca), Path::new(cert), Path::new(key))?;

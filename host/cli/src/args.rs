@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use maitred_protocol::limits::{BACK_OFF_MS_MAX, DEADLINE_MS_MAX};
 
 use crate::out::Format;
 use crate::{bench, cert, completions, dev, module, node, process, serve, status, types};
@@ -135,7 +136,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3_600.0,
-        _ => return Err("a time needs a unit: 500ms, 10s, 2m or 1h".to_owned()),
+        _ => return Err("a time needs a unit: 500ms, 10s or 2m".to_owned()),
     };
     let number: f64 = number
         .parse()
@@ -146,6 +147,39 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     } else {
         Err("a time must be between 1ms and 24h".to_owned())
     }
+}
+
+/// Reads the time that a create may take, at most [`DEADLINE_MS_MAX`].
+///
+/// # Errors
+/// A sentence for people.
+pub(crate) fn deadline(text: &str) -> Result<Duration, String> {
+    at_most(duration(text)?, DEADLINE_MS_MAX, "10m")
+}
+
+/// Reads the pause before a second attempt, at most [`BACK_OFF_MS_MAX`].
+///
+/// # Errors
+/// A sentence for people.
+pub(crate) fn back_off(text: &str) -> Result<Duration, String> {
+    at_most(duration(text)?, BACK_OFF_MS_MAX, "60s")
+}
+
+fn at_most(span: Duration, millis: u32, written: &str) -> Result<Duration, String> {
+    if span <= Duration::from_millis(millis.into()) {
+        Ok(span)
+    } else {
+        Err(format!("must be at most {written}"))
+    }
+}
+
+/// Reads a whole number from 0.
+///
+/// # Errors
+/// A sentence for people.
+pub(crate) fn whole(text: &str) -> Result<u32, String> {
+    let number = text.parse();
+    number.map_err(|_| format!("must be a whole number, 0 to {}", u32::MAX))
 }
 
 /// Reads `KEY=VALUE`.
@@ -202,6 +236,18 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         for bad in ["10", "s", "", "-1s", "1.2.3s", "25h", "0s", "10 s"] {
             assert!(duration(bad).is_err(), "{bad:?} passed");
+        }
+    }
+
+    #[test]
+    fn the_limits_of_a_create_are_said_as_they_are_written() {
+        assert_eq!(deadline("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(deadline("1h"), Err("must be at most 10m".to_owned()));
+        assert_eq!(back_off("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(back_off("61s"), Err("must be at most 60s".to_owned()));
+        assert_eq!(whole("20"), Ok(20));
+        for bad in ["lots", "-1", "1.5", "4294967296"] {
+            assert!(whole(bad).unwrap_err().contains("whole number"), "{bad}");
         }
     }
 

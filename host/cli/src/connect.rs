@@ -95,6 +95,7 @@ impl Shell {
             Some(context) => context.endpoints.clone(),
             None => return Err(no_host()),
         };
+        endpoints.iter().try_for_each(|endpoint| check(endpoint))?;
         let part = |given: &Option<PathBuf>, pick: fn(&Context) -> &PathBuf, flag: &str| {
             let found = given
                 .clone()
@@ -124,7 +125,7 @@ impl Shell {
             return match context::find(name)? {
                 Some(found) => Ok(Some(found)),
                 None => Err(Failure::new(
-                    Exit::Unavailable,
+                    Exit::Usage,
                     "no_context",
                     format!("there is no context {name:?}"),
                     format!(
@@ -138,6 +139,17 @@ impl Shell {
             None => context::find("dev"),
         }
     }
+}
+
+/// Whether it can be an address at all; whether it leads anywhere shows when it is called.
+fn check(endpoint: &str) -> Result<(), Failure> {
+    let parts = endpoint.rsplit_once(':');
+    if parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+        return Ok(());
+    }
+    let message = format!("{endpoint:?} is not an address");
+    let help = "an endpoint is HOST:PORT, such as 127.0.0.1:7600";
+    Err(Failure::usage(message, help))
 }
 
 fn no_host() -> Failure {

@@ -242,6 +242,11 @@ impl Push {
             let digest = digest.map_or(String::new(), |one| one.digest.short());
             let next = if self.activate {
                 decides(&record)
+            } else if record.active == Some(version) {
+                let name = &self.module;
+                return format!(
+                    "the same bytes as {name}@{version} ({digest}), which decides already"
+                );
             } else {
                 format!(
                     "it decides nothing yet: maitred module activate {} --version {version}",

@@ -1,7 +1,7 @@
 //! What each error of the client library means here: exit code, code word, and what to do.
 
 use maitred_client::{Cause, Error, Fatal};
-use maitred_protocol::{Attempt, ModuleName, Refusal, Rejection, Unavailable};
+use maitred_protocol::{Attempt, ModuleName, Refusal, RefusalReason, Rejection, Unavailable};
 use maitred_transport::LinkError;
 use serde_json::json;
 
@@ -114,12 +114,9 @@ fn rejected(rejection: Rejection) -> Failure {
             &text,
             "see the verb's --help for the limits",
         ),
-        Rejection::NotFound(_) => Failure::new(
-            Exit::NotFound,
-            "not_found",
-            text,
-            "list what there is with the `ls` of the same verb",
-        ),
+        Rejection::NotFound(ref what) => {
+            Failure::new(Exit::NotFound, "not_found", &text, whereabouts(what))
+        }
         Rejection::AlreadyExists(record) => Failure::new(
             Exit::Conflict,
             "already_exists",
@@ -173,10 +170,24 @@ fn rejected(rejection: Rejection) -> Failure {
     }
 }
 
+/// The command that lists what there is instead of `what`.
+fn whereabouts(what: &str) -> String {
+    let mut words = what.split(' ');
+    let verb = words.find(|word| ["process", "node", "module", "type"].contains(word));
+    match verb {
+        Some(verb) => format!("see what there is with `maitred {verb} ls`"),
+        None => "see what there is with the `ls` of the same verb".to_owned(),
+    }
+}
+
 fn with_attempts(text: String, attempts: &[Attempt]) -> String {
     attempts.iter().fold(text, |text, attempt| {
         format!("{text}\n  {}: {}", attempt.node, attempt.cause)
     })
+}
+
+fn foreign(refusal: &Refusal) -> bool {
+    refusal.reason == RefusalReason::TypeNotHosted
 }
 
 fn no_placement(refusals: &[Refusal], more: u32, selector: Option<&ModuleName>) -> Failure {
@@ -192,6 +203,8 @@ fn no_placement(refusals: &[Refusal], more: u32, selector: Option<&ModuleName>) 
     }
     let help = if refusals.is_empty() && more == 0 && selector.is_none() {
         "there are no nodes: start a game node, or try `maitred dev`"
+    } else if more == 0 && !refusals.is_empty() && refusals.iter().all(foreign) {
+        "start a node that hosts the type, or one without --types"
     } else {
         "add a node, raise a capacity, or uncordon one (`maitred node ls`)"
     };
@@ -205,7 +218,7 @@ fn no_placement(refusals: &[Refusal], more: u32, selector: Option<&ModuleName>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use maitred_protocol::{NodeName, RefusalReason};
+    use maitred_protocol::NodeName;
 
     fn exit(rejection: Rejection) -> u8 {
         Failure::from(Error::Rejected(rejection)).exit as u8
@@ -238,6 +251,25 @@ mod tests {
         assert!(failure.message.contains("eu-1: capacity: 0 left, 1 needed"));
         assert!(failure.message.contains("2 more"));
         assert_eq!(failure.to_json()["details"]["refusals"][0]["node"], "eu-1");
+    }
+
+    #[test]
+    fn help_names_the_command_that_helps() {
+        for (what, command) in [
+            ("process player/9", "`maitred process ls`"),
+            ("version 3 of module spread", "`maitred module ls`"),
+            ("node eu-9", "`maitred node ls`"),
+        ] {
+            assert!(whereabouts(what).contains(command), "{what}");
+        }
+        let refusal = |reason| Refusal {
+            node: NodeName::new("eu-1").unwrap(),
+            reason,
+        };
+        let foreign = refusal(RefusalReason::TypeNotHosted);
+        let help = |refusals: &[Refusal]| no_placement(refusals, 0, None).help;
+        assert!(help(std::slice::from_ref(&foreign)).contains("hosts the type"));
+        assert!(!help(&[foreign, refusal(RefusalReason::Cordoned)]).contains("hosts the type"));
     }
 
     #[test]

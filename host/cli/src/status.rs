@@ -58,7 +58,7 @@ fn text(status: &Status) -> String {
                 status.running, status.starting, status.pending
             ),
         ),
-        ("clients", status.clients.to_string()),
+        ("sessions", status.clients.to_string()),
         ("fallbacks", status.fallbacks.to_string()),
     ];
     if let Some(reason) = &status.shedding {

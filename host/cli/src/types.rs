@@ -9,7 +9,7 @@ use maitred_protocol::{
 };
 use serde_json::json;
 
-use crate::args::{duration, millis};
+use crate::args::{back_off, deadline, millis};
 use crate::connect::Shell;
 use crate::failure::Failure;
 use crate::json as shape;
@@ -80,10 +80,10 @@ pub(crate) struct Put {
     #[arg(long, value_name = "N")]
     attempts: Option<u8>,
     /// Pause before the second attempt, doubled for each further one, at most 60s
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = back_off)]
     back_off: Option<Duration>,
     /// Time that a create may take, at most 10m
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     deadline: Option<Duration>,
 }
 
@@ -196,13 +196,33 @@ impl Put {
             Err(error) => return Err(error.into()),
         };
         self.apply(&mut spec);
+        let modules = client.modules().await?;
+        self.check(&modules)?;
         let spec = client.put_type(spec).await?;
-        let warnings = doubts(&spec, &client.modules().await?);
+        let warnings = doubts(&spec, &modules);
         for warning in warnings.iter().filter(|_| !shell.out.is_json()) {
             eprintln!("warning: {warning}");
         }
         show(shell, &spec, &warnings)?;
         client.close().await;
+        Ok(())
+    }
+
+    /// Whether the modules that are given are of the kinds that are meant. One that is not there
+    /// yet may come.
+    fn check(&self, modules: &[ModuleRecord]) -> Result<(), Failure> {
+        for (given, wanted) in [
+            (&self.selector, ModuleKind::Selector),
+            (&self.callback, ModuleKind::Callback),
+        ] {
+            let known = modules.iter().find(|one| given.as_ref() == Some(&one.name));
+            if let Some(module) = known.filter(|one| one.kind != wanted) {
+                let (is, wanted) = (shape::module_kind(module.kind), shape::module_kind(wanted));
+                let message = format!("{} is a {is}, not a {wanted}", module.name);
+                let help = "see which are there with `maitred module ls`";
+                return Err(Failure::usage(message, help));
+            }
+        }
         Ok(())
     }
 

@@ -162,12 +162,22 @@ fn other_commands_find_a_running_dev_without_flags() {
     let push = ["module", "push", "bad", "bad.wasm", "-o", "json"];
     assert_eq!(place.error(&push, 8)["code"], "module_rejected");
 
-    let doubtful = ["type", "put", "odd", "--selector", "start", "-o", "json"];
+    let wrong = ["type", "put", "odd", "--selector", "start", "-o", "json"];
+    let refused = place.error(&wrong, 2);
+    assert_eq!(refused["message"], "start is a callback, not a selector");
+    place.error(&["type", "get", "odd", "-o", "json"], 3);
+    let doubtful = ["type", "put", "odd", "--selector", "later", "-o", "json"];
     let warnings = &place.json(&doubtful)["warnings"];
     assert!(
-        warnings[0].as_str().unwrap().contains("is a callback"),
+        warnings[0].as_str().unwrap().contains("no such module"),
         "{warnings}"
     );
+    let spread = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../selectors/prebuilt/spread.wasm"
+    );
+    let again = place.run(&["module", "push", "spread", spread]);
+    assert!(again.out.contains("decides already"), "{}", again.out);
 
     place.json(&["node", "cordon", "eu-1", "-o", "json"]);
     let node = place.json(&["node", "get", "eu-1", "-o", "json"]);

@@ -60,6 +60,8 @@ fn wrong_command_lines_are_exit_code_2() {
         &["process", "get", "no-slash"],
         &["process", "get", "Upper/1"],
         &["process", "create", "a/b", "--deadline", "5"],
+        &["process", "create", "a/b", "--deadline", "1h"],
+        &["process", "create", "a/b", "--demand", "lots"],
         &["process", "create", "a/b", "--require", "zone"],
         &["module", "rm", "x"],
         &["dev", "--nodes", "0"],
@@ -82,7 +84,7 @@ fn without_a_host_it_says_what_to_do() {
     let error = place.error(&["node", "ls", "-o", "json"], 6);
     assert_eq!(error["code"], "no_host");
     assert!(error["help"].as_str().unwrap().contains("maitred dev"));
-    let error = place.error(&["status", "--context", "prod", "-o", "json"], 6);
+    let error = place.error(&["status", "--context", "prod", "-o", "json"], 2);
     assert_eq!(error["code"], "no_context");
     let flags = ["status", "--endpoint", "127.0.0.1:1", "-o", "json"];
     assert_eq!(place.error(&flags, 7)["code"], "no_certificate");
@@ -161,7 +163,7 @@ fn files_and_names_that_lead_nowhere_are_told_from_hosts_that_do_not_answer() {
     let place = Place::new();
     place.error(&["module", "push", "x", "/dev/zero", "-o", "json"], 2);
     place.json(&["cert", "init", "-o", "json"]);
-    let status = ["status", "--endpoint", "127.0.0.1", "--timeout", "1s"];
+    let status = ["status", "--endpoint", "localhost", "--timeout", "1s"];
     let files = [
         "--ca",
         "certs/ca.pem",
@@ -170,7 +172,7 @@ fn files_and_names_that_lead_nowhere_are_told_from_hosts_that_do_not_answer() {
         "--key",
         "certs/client.key",
     ];
-    let error = place.error(&[&status[..], &files, &["-o", "json"]].concat(), 6);
+    let error = place.error(&[&status[..], &files, &["-o", "json"]].concat(), 2);
     assert!(
         error["help"].as_str().unwrap().contains("HOST:PORT"),
         "{error}"

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::read::decision;
 use super::{placed, text};
-use crate::args::{duration, millis, pair};
+use crate::args::{back_off, deadline, millis, pair, whole};
 use crate::connect::Shell;
 use crate::failure::Failure;
 use crate::files;
@@ -51,13 +51,13 @@ struct Spec {
     #[arg(long, value_enum, default_value = "return")]
     on_conflict: Conflict,
     /// Time that it may take, at most 10m [default: the type's, 10s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
     deadline: Option<Duration>,
     /// Nodes to try, at most 16 [default: the type's, 3]
     #[arg(long, value_name = "N")]
     attempts: Option<u8>,
     /// Pause before the second attempt, doubled for each further one, at most 60s [default: the type's, 50ms]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = back_off)]
     back_off: Option<Duration>,
     /// Its party: selectors may keep one together
     #[arg(long, value_name = "TEXT")]
@@ -66,7 +66,7 @@ struct Spec {
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     require: Vec<(String, String)>,
     /// Units of capacity that it takes
-    #[arg(long, value_name = "UNITS", default_value_t = 1)]
+    #[arg(long, value_name = "UNITS", default_value_t = 1, value_parser = whole)]
     demand: u32,
     /// -1000 to 1000; larger is more important
     #[arg(
