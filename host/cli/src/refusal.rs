@@ -204,7 +204,7 @@ fn no_placement(refusals: &[Refusal], more: u32, selector: Option<&ModuleName>) 
     let help = if refusals.is_empty() && more == 0 && selector.is_none() {
         "there are no nodes: start a game node, or try `maitred dev`"
     } else if more == 0 && !refusals.is_empty() && refusals.iter().all(foreign) {
-        "start a node that hosts the type, or one without --types"
+        "start a node that hosts the type, or one that names no types and so hosts all"
     } else {
         "add a node, raise a capacity, or uncordon one (`maitred node ls`)"
     };
