@@ -292,12 +292,6 @@ impl Replica {
         &self.registry
     }
 
-    /// Whether this host leads and takes requests.
-    #[must_use]
-    pub fn is_serving(&self) -> bool {
-        self.serving.is_some()
-    }
-
     pub(crate) fn reply(&mut self, ticket: Ticket, response: Response) {
         self.effects
             .push(Effect::Reply(ticket, Answer::Other(Box::new(response))));
