@@ -4,6 +4,7 @@
 
 use crate::id::{Incarnation, InvalidName, ModuleName, NodeName, ProcessKey, TypeName};
 use crate::limits as limit;
+use crate::peer::{Join, PeerBatch, PeerHello, PeerRequest};
 use crate::record::TypeSpec;
 use crate::request::{CreateProcess, ListProcesses, RegisterNode, Request, SetProcess, Upload};
 
@@ -95,6 +96,54 @@ fn inventory(inventory: &[(ProcessKey, Incarnation)]) -> Result<(), OutOfBounds>
         "at most 20,000",
     )?;
     Ok(inventory.iter().try_for_each(|(key, _)| key.check())?)
+}
+
+fn host_address(address: &str) -> Result<(), OutOfBounds> {
+    let (got, max) = (address.len() as i64, limit::TEXT_BYTES_MAX as i64);
+    number("address", got, 1, max, "1 to 256 bytes")
+}
+
+fn build(build: &str) -> Result<(), OutOfBounds> {
+    let max = limit::TEXT_BYTES_MAX;
+    field("build", build.len(), max, "at most 256 bytes")
+}
+
+impl PeerHello {
+    pub(crate) fn check(&self) -> Result<(), OutOfBounds> {
+        build(&self.build)
+    }
+}
+
+impl Join {
+    pub(crate) fn check(&self) -> Result<(), OutOfBounds> {
+        self.name.check()?;
+        host_address(&self.address)?;
+        let bounds = "a number that is not 0";
+        number("instance", i64::from(self.instance != 0), 1, 1, bounds)
+    }
+}
+
+impl PeerBatch {
+    pub(crate) fn check(&self) -> Result<(), OutOfBounds> {
+        self.messages.iter().try_for_each(|message| {
+            let (bytes, max) = (message.context.len(), limit::RAFT_CONTEXT_BYTES_MAX);
+            field("context", bytes, max, "at most 64 bytes")
+        })
+    }
+}
+
+impl PeerRequest {
+    pub(crate) fn check(&self) -> Result<(), OutOfBounds> {
+        match self {
+            Self::Join(join) => join.check(),
+            Self::Hold { bytes, .. } => {
+                let got = i64::try_from(*bytes).unwrap_or(i64::MAX);
+                let max = limit::MODULE_BYTES_MAX as i64;
+                number("module", got, 1, max, "1 byte to 32 MiB")
+            }
+            Self::Snapshot { .. } | Self::Blob(_) | Self::Evidence(_) => Ok(()),
+        }
+    }
 }
 
 impl CreateProcess {
@@ -253,7 +302,18 @@ impl Request {
             | Self::ListNodes
             | Self::ListModules
             | Self::ListTypes
+            | Self::CloseSession(_)
+            | Self::RemoveMember { .. }
+            | Self::TransferLeader { .. }
+            | Self::ListMembers
             | Self::Status => Ok(()),
+            Self::AddMember { name, address, .. } => {
+                name.check()?;
+                host_address(address)
+            }
+            Self::ReplaceMember { address, .. } => {
+                address.as_deref().map_or(Ok(()), host_address)
+            }
             Self::CreateProcess(_, create) | Self::Plan(create) => create.check(),
             Self::SetProcess(_, set) => set.check(),
             Self::GetProcess { key, .. } | Self::DelProcess { key, .. } | Self::Explain(key) => {

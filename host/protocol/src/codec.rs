@@ -16,9 +16,11 @@ use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::bounds::OutOfBounds;
-use crate::limits::{ARCHIVE_DEPTH_MAX, FRAME_BYTES_MAX};
+use crate::limits::{ARCHIVE_DEPTH_MAX, FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
+use crate::member::Notice;
 use crate::node::{Hello, KeepAlive, KeepAliveAck, NodeAnswer, NodeCommand, Welcome};
-use crate::request::{Request, Upload, UploadStage};
+use crate::peer::{PeerBatch, PeerGreeting, PeerHello, PeerRequest, PeerResponse};
+use crate::request::{Request, SaveSnapshot, SavedSnapshot, Upload, UploadStage};
 use crate::response::Response;
 
 /// The version of the message set that this program speaks.
@@ -51,9 +53,34 @@ pub enum Kind {
     Upload = 9,
     /// [`UploadStage`], host to client.
     Stage = 10,
+    /// [`Notice`], host to client.
+    Notice = 11,
+    /// [`PeerHello`], host to host.
+    PeerHello = 12,
+    /// [`PeerGreeting`], host to host.
+    PeerGreeting = 13,
+    /// [`PeerBatch`], host to host.
+    PeerBatch = 14,
+    /// [`PeerRequest`], host to host.
+    PeerRequest = 15,
+    /// [`PeerResponse`], host to host.
+    PeerResponse = 16,
+    /// [`SaveSnapshot`], client to host.
+    SaveSnapshot = 17,
+    /// [`SavedSnapshot`], host to client.
+    SavedSnapshot = 18,
 }
 
 impl Kind {
+    /// Bytes of the longest frame of this kind.
+    #[must_use]
+    pub fn frame_bytes_max(self) -> usize {
+        match self {
+            Self::PeerBatch => PEER_FRAME_BYTES_MAX,
+            _ => FRAME_BYTES_MAX,
+        }
+    }
+
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Hello,
@@ -66,6 +93,14 @@ impl Kind {
             8 => Self::KeepAliveAck,
             9 => Self::Upload,
             10 => Self::Stage,
+            11 => Self::Notice,
+            12 => Self::PeerHello,
+            13 => Self::PeerGreeting,
+            14 => Self::PeerBatch,
+            15 => Self::PeerRequest,
+            16 => Self::PeerResponse,
+            17 => Self::SaveSnapshot,
+            18 => Self::SavedSnapshot,
             _ => return None,
         })
     }
@@ -95,8 +130,8 @@ pub struct Frame<'a> {
 /// after them can be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The length is beyond [`FRAME_BYTES_MAX`].
-    #[error("frame of {0} bytes; the limit is 1,048,576")]
+    /// The length is beyond [`Kind::frame_bytes_max`].
+    #[error("frame of {0} bytes; the limit is 1,048,576 (8,388,608 between hosts)")]
     TooLong(u64),
     /// The length leaves no room for a header.
     #[error("frame of {0} bytes is shorter than its header")]
@@ -171,6 +206,14 @@ wire! {
     KeepAliveAck => KeepAliveAck;
     Upload => Upload, Upload::check;
     UploadStage => Stage;
+    Notice => Notice;
+    PeerHello => PeerHello, PeerHello::check;
+    PeerGreeting => PeerGreeting;
+    PeerBatch => PeerBatch, PeerBatch::check;
+    PeerRequest => PeerRequest, PeerRequest::check;
+    PeerResponse => PeerResponse;
+    SaveSnapshot => SaveSnapshot;
+    SavedSnapshot => SavedSnapshot;
 }
 
 /// Appends a frame with `message` to `out`.
@@ -181,7 +224,7 @@ pub fn encode<T: Wire>(request_id: u64, message: &T, out: &mut Vec<u8>) -> Resul
     let archive = rkyv::to_bytes::<rancor::Error>(message)
         .map_err(|error| FrameError::Malformed(error.to_string()))?;
     let length = HEADER_BYTES - 4 + archive.len();
-    if length + 4 > FRAME_BYTES_MAX {
+    if length + 4 > T::KIND.frame_bytes_max() {
         return Err(FrameError::TooLong(length as u64 + 4));
     }
     out.reserve(length + 4);
@@ -202,8 +245,9 @@ pub fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
         return Ok(None);
     };
     let length = u32::from_le_bytes(*length);
-    if length as usize + 4 > FRAME_BYTES_MAX {
-        return Err(FrameError::TooLong(u64::from(length) + 4));
+    let too_long = FrameError::TooLong(u64::from(length) + 4);
+    if length as usize + 4 > PEER_FRAME_BYTES_MAX {
+        return Err(too_long);
     }
     if (length as usize) < HEADER_BYTES - 4 {
         return Err(FrameError::TooShort(length));
@@ -215,8 +259,13 @@ pub fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
     }
     let kind = match rest.get(1) {
         Some(&byte) => Kind::from_byte(byte).ok_or(FrameError::Kind(byte))?,
+        // Only one kind may be longer, and a length without one promises nothing.
+        None if length as usize + 4 > FRAME_BYTES_MAX => return Err(too_long),
         None => return Ok(None),
     };
+    if length as usize + 4 > kind.frame_bytes_max() {
+        return Err(too_long);
+    }
     let Some(frame) = rest.get(..length as usize) else {
         return Ok(None);
     };

@@ -134,6 +134,10 @@ text_id!(
     NodeName, "node name", |what, text| check_name(what, text, true)
 );
 text_id!(
+    /// The name of a host: letters, digits, `.`, `_` and `-`, 1 to 64 of them.
+    HostName, "host name", |what, text| check_name(what, text, true)
+);
+text_id!(
     /// The id of a process within its type: 1 to 256 bytes of UTF-8 without control characters.
     ProcessId, "process id", check_id
 );
@@ -267,6 +271,25 @@ impl fmt::Display for Digest {
 }
 
 impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which cluster: made by chance when it was founded, or restored from a snapshot. Hosts of
+/// different clusters do not talk to each other.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default,
+)]
+pub struct ClusterId(pub [u8; 16]);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

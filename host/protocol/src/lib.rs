@@ -11,24 +11,31 @@ pub mod bounds;
 pub mod codec;
 pub mod id;
 pub mod limits;
+pub mod member;
 pub mod node;
+pub mod peer;
 pub mod record;
 pub mod request;
 pub mod response;
 
 pub use codec::{Frame, FrameError, Header, Kind, Wire};
 pub use id::{
-    ClientId, Digest, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessId,
+    ClientId, ClusterId, Digest, HostName, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessId,
     ProcessKey, RequestId, Revision, TypeName,
 };
+pub use member::{MemberRecord, MemberRole, Members, Notice, Progress};
 pub use node::{Hello, KeepAlive, KeepAliveAck, Load, NodeAnswer, NodeCommand, Welcome};
+pub use peer::{
+    Configuration, EntryKind, Join, LogEntry, PeerBatch, PeerGreeting, PeerHello, PeerRefusal,
+    PeerRequest, PeerResponse, Purpose, RaftKind, RaftMessage, SnapshotId,
+};
 pub use record::{
     Candidate, Chooser, Evidence, Explanation, Fallback, ModuleKind, ModuleRecord, ModuleVersion,
     NodeRecord, OnNodeLost, ProcessRecord, ProcessState, Refusal, RefusalReason, Status, TypeSpec,
     Why,
 };
 pub use request::{
-    CreateOptions, CreateProcess, ListProcesses, OnConflict, RegisterNode, Request, SetProcess,
-    Upload, UploadStage,
+    CreateOptions, CreateProcess, ListProcesses, OnConflict, RegisterNode, Request, SaveSnapshot,
+    SavedSnapshot, SetProcess, Upload, UploadStage,
 };
 pub use response::{Attempt, Plan, Rejection, Response, Unavailable, Verdict};

@@ -8,6 +8,18 @@
 /// after a frame that announces their length.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of one frame between hosts, header included: a batch of Raft's messages.
+pub const PEER_FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// Hosts of a cluster, learners included.
+pub const MEMBERS_MAX: usize = 16;
+
+/// Bytes of the context of a Raft message.
+pub const RAFT_CONTEXT_BYTES_MAX: usize = 64;
+
+/// Bytes of a snapshot that a host will fetch from another.
+pub const SNAPSHOT_BYTES_MAX: u64 = 64 << 30;
+
 /// How deeply an archive may nest before validation gives up.
 pub const ARCHIVE_DEPTH_MAX: usize = 16;
 
@@ -80,6 +92,8 @@ pub const MODULE_BYTES_MAX: u64 = 32 << 20;
 pub const PRIORITY_MAX: i32 = 1_000;
 
 const _: () = {
+    // An entry that came in one frame must go out in one, and a batch of them too.
+    assert!(PEER_FRAME_BYTES_MAX >= 4 * FRAME_BYTES_MAX);
     assert!(ARGS_BYTES_MAX + ID_BYTES_MAX + 8 * 1024 < FRAME_BYTES_MAX);
     assert!(CONFIG_BYTES_MAX * 2 < FRAME_BYTES_MAX);
     // A page of records without arguments: share and pid at their largest for a fifth of the items.

@@ -348,8 +348,12 @@ pub struct Status {
     pub role: String,
     /// The leader, when one is known.
     pub leader: Option<u64>,
-    /// Voters of the group.
-    pub voters: Vec<u64>,
+    /// Why there is no leader, when there is none: who is not heard of, and how many are needed.
+    pub no_leader: Option<String>,
+    /// The members, as this host sees them.
+    pub members: Vec<crate::member::MemberRecord>,
+    /// The commands that the cluster may use; see `docs/UPGRADE.md`.
+    pub level: u16,
     /// The Raft term.
     pub term: u64,
     /// Highest index known to be committed.

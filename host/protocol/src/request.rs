@@ -3,7 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::id::{
-    ClientId, Digest, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, TypeName,
+    ClientId, Digest, HostName, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, TypeName,
 };
 use crate::record::{ModuleKind, ProcessState, TypeSpec};
 
@@ -142,6 +142,29 @@ pub enum UploadStage {
     Recording,
 }
 
+/// Asks for a snapshot: the first frame of a stream of its own.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SaveSnapshot {
+    /// Whether a snapshot that the host has already will do; else it takes a new one.
+    pub newest_kept: bool,
+}
+
+/// The answer to [`SaveSnapshot`].
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum SavedSnapshot {
+    /// So many raw bytes follow: the snapshot's file.
+    File {
+        /// The last index that it contains.
+        index: u64,
+        /// How many follow.
+        bytes: u64,
+        /// Their blake3 hash.
+        digest: Digest,
+    },
+    /// It cannot be had; why, and what to do.
+    Unavailable(String),
+}
+
 /// Everything that a client may ask on its control stream.
 ///
 /// A request that changes something carries its session; with the frame's request id that makes
@@ -150,6 +173,9 @@ pub enum UploadStage {
 pub enum Request {
     /// Opens a session; the answer is its id. The only change that needs none.
     OpenSession,
+    /// Ends a session: its outcomes are forgotten. A courtesy of clients that end; not an error when
+    /// it is not known.
+    CloseSession(ClientId),
     /// See [`CreateProcess`].
     CreateProcess(ClientId, Box<CreateProcess>),
     /// Looks a process up, linearizably; `stale` allows the host's own possibly old view.
@@ -250,6 +276,42 @@ pub enum Request {
     Explain(ProcessKey),
     /// What a create would do; nothing is changed.
     Plan(Box<CreateProcess>),
+    /// Announces a host that is to belong to the cluster: it becomes a learner, and by itself a
+    /// voter when it has caught up. The same name and address again answer the same member.
+    AddMember {
+        /// The session.
+        client: ClientId,
+        /// Its name.
+        name: HostName,
+        /// Where it will be reached: `HOST:PORT`, 1 to 256 bytes.
+        address: String,
+    },
+    /// Announces a host that takes the place (and the name) of a member: when the new one has caught
+    /// up, one change of the group lets it in and the old one out.
+    ReplaceMember {
+        /// The session.
+        client: ClientId,
+        /// The member that is to go.
+        host: u64,
+        /// Where the new one will be reached; none for the old one's address.
+        address: Option<String>,
+    },
+    /// Takes a host out of the cluster. Refused when those that are left could not commit.
+    RemoveMember {
+        /// The session.
+        client: ClientId,
+        /// Which.
+        host: u64,
+    },
+    /// Hands leadership over; to the host that has most of the log when none is named. Answered
+    /// when another host leads.
+    TransferLeader {
+        /// To whom.
+        to: Option<u64>,
+    },
+    /// The hosts of the cluster, as the host that is asked sees them; any may be asked, and no leader
+    /// is needed.
+    ListMembers,
     /// How the host is.
     Status,
 }
@@ -261,11 +323,51 @@ impl Request {
         self.client().is_some() || matches!(self, Self::OpenSession)
     }
 
+    /// The place of the session of a request that changes something.
+    pub fn client_mut(&mut self) -> Option<&mut ClientId> {
+        match self {
+            Self::CreateProcess(client, _)
+            | Self::CloseSession(client)
+            | Self::AddMember { client, .. }
+            | Self::ReplaceMember { client, .. }
+            | Self::RemoveMember { client, .. }
+            | Self::SetProcess(client, _)
+            | Self::DelProcess { client, .. }
+            | Self::RegisterNode(client, _)
+            | Self::UpdateNode { client, .. }
+            | Self::DeregisterNode { client, .. }
+            | Self::CordonNode { client, .. }
+            | Self::ActivateModule { client, .. }
+            | Self::RollbackModule(client, _)
+            | Self::RemoveModule(client, ..)
+            | Self::PutType(client, _) => Some(client),
+            Self::OpenSession
+            | Self::GetProcess { .. }
+            | Self::ListProcesses(_)
+            | Self::AttachNode { .. }
+            | Self::GetNode(_)
+            | Self::ListNodes
+            | Self::GetModule(_)
+            | Self::ListModules
+            | Self::GetType(_)
+            | Self::ListTypes
+            | Self::Explain(_)
+            | Self::Plan(_)
+            | Self::TransferLeader { .. }
+            | Self::ListMembers
+            | Self::Status => None,
+        }
+    }
+
     /// The session of a request that changes something.
     #[must_use]
     pub fn client(&self) -> Option<ClientId> {
         match self {
             Self::CreateProcess(client, _)
+            | Self::CloseSession(client)
+            | Self::AddMember { client, .. }
+            | Self::ReplaceMember { client, .. }
+            | Self::RemoveMember { client, .. }
             | Self::SetProcess(client, _)
             | Self::DelProcess { client, .. }
             | Self::RegisterNode(client, _)
@@ -288,6 +390,8 @@ impl Request {
             | Self::ListTypes
             | Self::Explain(_)
             | Self::Plan(_)
+            | Self::TransferLeader { .. }
+            | Self::ListMembers
             | Self::Status => None,
         }
     }

@@ -8,6 +8,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::id::{ClientId, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision};
+use crate::member::{MemberRecord, Members};
 use crate::record::{
     Evidence, Explanation, ModuleRecord, NodeRecord, ProcessRecord, Refusal, Status, TypeSpec,
 };
@@ -171,6 +172,10 @@ pub enum Response {
     Explained(Box<Explanation>),
     /// To `Plan`.
     Planned(Box<Plan>),
+    /// To `AddMember` and `ReplaceMember`.
+    Member(Box<MemberRecord>),
+    /// To `ListMembers`.
+    Members(Box<Members>),
     /// To `Status`.
     Status(Box<Status>),
     /// A deterministic no.
