@@ -70,7 +70,7 @@ fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("registry");
     let bytes = set(1).encode();
     group.bench_function("decode an entry", |bencher| {
-        bencher.iter(|| Entry::decode(black_box(&bytes)).unwrap());
+        bencher.iter(|| Entry::decode(black_box(&bytes), 1).unwrap());
     });
     let one = set(1);
     group.bench_function("encode an entry", |bencher| {

@@ -1,20 +1,18 @@
 //! What the log may carry: decisions, never questions.
 //!
-//! An entry is a version byte and an rkyv archive. The types of a released version are frozen: a
-//! change of shape is a new version with a `From` the old one. Apply never looks at a clock: the
+//! An entry is a version byte and an rkyv archive. The version is the level of its command: a group
+//! uses a level only once all its hosts know it. The types of a released level are frozen, and so is
+//! the size of the largest command: what is added later is boxed when it is larger. Apply never looks at a clock: the
 //! proposer's time travels in the entry.
 
 use maitred_protocol::{
-    CreateOptions, Digest, Incarnation, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey,
-    Refusal, RegisterNode, RequestId, SetProcess, TypeSpec, Why,
+    ClientId, CreateOptions, Digest, HostName, Incarnation, ModuleKind, ModuleName, NodeEpoch,
+    NodeName, ProcessKey, Refusal, RegisterNode, RequestId, SetProcess, TypeSpec, Why,
 };
 use rkyv::api::high::{HighDeserializer, to_bytes_in};
 use rkyv::rancor;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Deserialize, Serialize};
-
-/// The version that this program writes.
-pub const VERSION: u8 = 1;
 
 /// How deeply an archived entry may nest.
 const DEPTH_MAX: usize = 16;
@@ -214,14 +212,48 @@ pub enum Command {
     RemoveModule(ModuleName, u32),
     /// A type's defaults.
     PutType(Box<TypeSpec>),
+    /// A host is to be a member, or says anew where it is.
+    PutMember {
+        /// Its number; 0 for a new one, which is the entry's index.
+        host: u64,
+        /// Its name.
+        name: HostName,
+        /// Where it is reached: `HOST:PORT`.
+        address: String,
+        /// What its data directory proves itself with; 0 when the host has not come yet.
+        instance: u64,
+        /// The member that it takes the place of.
+        replaces: Option<u64>,
+    },
+    /// A host is to be a member no longer.
+    RemoveMember(u64),
+    /// The group may use commands of this level from now on.
+    SetLevel(u16),
+    /// A client needs its session no longer. Level 2.
+    CloseSession(ClientId),
+}
+
+impl Command {
+    /// The level that a group must have reached before this may be proposed in it.
+    #[must_use]
+    pub fn level(&self) -> u16 {
+        u16::from(self.version())
+    }
+
+    fn version(&self) -> u8 {
+        match self {
+            Self::CloseSession(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Bytes of the log that are not an entry of this program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
-    /// Written by another version.
+    /// Of a level that this program does not know, or was told not to use.
     #[error(
-        "log entry of version {0}; this program reads version {VERSION}: start the newer program on this data"
+        "log entry of level {0}, which this program does not know or may not use: start the newer program on this data, or without --level-max"
     )]
     Version(u8),
     /// Not an entry at all.
@@ -237,20 +269,32 @@ impl Entry {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(256);
-        bytes.push(VERSION);
+        bytes.push(self.command.version());
         to_bytes_in::<_, rancor::Error>(self, bytes).expect("serializing to memory")
     }
 
-    /// Reads what [`Entry::encode`] wrote.
+    /// Reads what [`Entry::encode`] wrote, if its level is at most `level_max`.
     ///
     /// # Errors
-    /// [`EntryError`] when the bytes are of another version or damaged.
-    pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
-        match bytes.split_first() {
-            Some((&VERSION, archive)) => decode_archive::<Self>(archive),
-            Some((&version, _)) => Err(EntryError::Version(version)),
-            None => Err(EntryError::Damaged("it is empty".to_owned())),
+    /// [`EntryError::Version`] when the level is higher, [`EntryError::Damaged`] when the bytes are
+    /// no entry.
+    pub fn decode(bytes: &[u8], level_max: u16) -> Result<Self, EntryError> {
+        let (version, archive) = match bytes.split_first() {
+            Some((version, archive)) => (*version, archive),
+            None => return Err(EntryError::Damaged("it is empty".to_owned())),
+        };
+        if u16::from(version) > level_max {
+            return Err(EntryError::Version(version));
         }
+        let entry = decode_archive::<Self>(archive)?;
+        // Or a command could pass for one of a lower level.
+        if entry.command.version() != version {
+            let level = entry.command.level();
+            return Err(EntryError::Damaged(format!(
+                "it says level {version} and its command is of level {level}"
+            )));
+        }
+        Ok(entry)
     }
 }
 

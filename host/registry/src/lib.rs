@@ -17,6 +17,7 @@ pub mod feature;
 mod index;
 mod life;
 pub mod limits;
+mod member;
 mod module;
 mod node;
 mod outcome;
@@ -33,6 +34,7 @@ use maitred_protocol::{Chooser, ModuleName, NodeName, Rejection, Revision, TypeN
 
 pub use command::{AbortCause, Command, Entry, EntryError, Place, Reserve};
 pub use index::Counts;
+pub use member::Member;
 pub use module::{Active, Module};
 pub use node::Node;
 pub use outcome::{Change, Event, Outcome, Stale};
@@ -48,6 +50,16 @@ use module::Push;
 use node::NodeChange;
 use session::Sessions;
 
+/// A registry does not go back to an index that it has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the state is at index {applied} already, which is not before {index}; give a larger one")]
+pub struct RebaseError {
+    /// The last index that was applied.
+    pub applied: u64,
+    /// The one that was asked for.
+    pub index: u64,
+}
+
 /// Everything that the group agrees on.
 #[derive(Debug)]
 pub struct Registry {
@@ -59,6 +71,8 @@ pub struct Registry {
     modules: BTreeMap<ModuleName, Module>,
     types: BTreeMap<TypeName, Arc<TypeSpec>>,
     sessions: Sessions,
+    members: BTreeMap<u64, Member>,
+    level: u16,
     /// When what selectors see of the nodes (not their counts) last changed.
     fleet_revision: u64,
     /// Lets records share their chooser, newest last; not part of the state.
@@ -84,6 +98,8 @@ impl Registry {
             modules: BTreeMap::new(),
             types: BTreeMap::new(),
             sessions: Sessions::default(),
+            members: BTreeMap::new(),
+            level: 1,
             fleet_revision: 0,
             choosers: VecDeque::new(),
         }
@@ -121,6 +137,23 @@ impl Registry {
     /// An entry without a command (a new leader's first) still moves the applied index.
     pub fn skip(&mut self, index: u64) {
         self.applied = self.applied.max(index);
+    }
+
+    /// Moves the applied index on without entries, for a group that is made from a snapshot of
+    /// another: what is registered from then on is newer than whatever that one may have done since.
+    /// The members are forgotten and the level is 1; all else stays.
+    ///
+    /// # Errors
+    /// [`RebaseError`] when the index is not larger; nothing has changed then.
+    pub fn rebase(&mut self, index: u64) -> Result<(), RebaseError> {
+        if index <= self.applied {
+            let applied = self.applied;
+            return Err(RebaseError { applied, index });
+        }
+        self.applied = index;
+        self.members.clear();
+        self.level = 1;
+        Ok(())
     }
 
     fn carry_out(&mut self, at: At, command: Command, events: &mut Vec<Event>) -> Outcome {
@@ -212,6 +245,27 @@ impl Registry {
                 self.remove_module(index, &name, version, events)
             }
             Command::PutType(spec) => self.put_type(index, *spec),
+            Command::PutMember {
+                host,
+                name,
+                address,
+                instance,
+                replaces,
+            } => {
+                let member = Member {
+                    name,
+                    address,
+                    instance,
+                    replaces,
+                };
+                self.put_member(index, host, member, events)
+            }
+            Command::RemoveMember(host) => self.remove_member(index, host, events),
+            Command::SetLevel(level) => self.set_level(index, level, events),
+            Command::CloseSession(client) => {
+                self.sessions.close(client);
+                Outcome::Done(Revision(index))
+            }
         }
     }
 

@@ -32,4 +32,7 @@ pub const OUTCOME_AGE_MAX: u64 = 1_000_000;
 /// Every so many entries one session is looked at for outcomes past their age.
 pub const SWEEP_EVERY: u64 = 64;
 
+/// The highest level of commands that there can ever be: an entry says its own in one byte.
+pub const LEVEL_LIMIT: u16 = u8::MAX as u16;
+
 const _: () = assert!(OUTCOMES_MAX >= maitred_protocol::limits::IN_FLIGHT_MAX);

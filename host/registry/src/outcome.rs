@@ -37,6 +37,8 @@ pub enum Outcome {
     Module(Arc<ModuleRecord>),
     /// A type was changed.
     Type(Arc<TypeSpec>),
+    /// A host is a member under this number.
+    Member(u64),
     /// A deterministic no.
     Rejected(Arc<Rejection>),
     /// The saga goes on: a process is reserved, and not yet running.
@@ -125,4 +127,6 @@ pub enum Event {
     NodeDown(NodeName, NodeEpoch),
     /// A module was pushed, activated, rolled back or removed.
     Module(ModuleName),
+    /// The members or the level changed.
+    Members,
 }

@@ -83,6 +83,11 @@ impl Sessions {
         ClientId(index)
     }
 
+    /// Forgets a session; one that is not known is none to forget.
+    pub(crate) fn close(&mut self, client: ClientId) {
+        self.all.remove(&client);
+    }
+
     pub(crate) fn lookup(&self, request: RequestId) -> Known {
         let Some(session) = self.all.get(&request.client) else {
             return Known::NoSession;

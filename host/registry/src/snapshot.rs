@@ -4,6 +4,7 @@
 //! version byte and an rkyv archive; a chunk stands for itself, so that they can be written, sent
 //! and checked one by one. In-memory types are free to change: only the mirrors are frozen.
 
+mod digest;
 mod load;
 mod mirror;
 
@@ -15,10 +16,13 @@ use rkyv::api::high::to_bytes_in;
 use rkyv::rancor;
 
 pub use load::Loader;
-use mirror::{ChooserTable, Chunk, ModuleMirror, NodeMirror, RecordMirror, SessionMirror};
+use mirror::{
+    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, RecordMirror, SessionMirror,
+};
 
 use crate::Registry;
 use crate::index::Shard;
+use crate::member::Member;
 use crate::module::Module;
 use crate::process::Record;
 use crate::session::Sessions;
@@ -44,6 +48,8 @@ pub struct Snapshot {
     modules: BTreeMap<ModuleName, Module>,
     types: BTreeMap<TypeName, Arc<TypeSpec>>,
     sessions: Sessions,
+    members: BTreeMap<u64, Member>,
+    level: u16,
 }
 
 /// A chunk is not one of this program's.
@@ -77,6 +83,8 @@ impl Registry {
             modules: self.modules.clone(),
             types: self.types.clone(),
             sessions: self.sessions.clone(),
+            members: self.members.clone(),
+            level: self.level,
         }
     }
 }
@@ -109,6 +117,14 @@ impl Snapshot {
         put(&Chunk::Types(
             self.types.values().map(|spec| (**spec).clone()).collect(),
         ))?;
+        // A state without them is written as ever, so that a program from before them can read it.
+        if !self.members.is_empty() {
+            let members = self.members.iter().map(MemberMirror::from).collect();
+            put(&Chunk::Members(members))?;
+        }
+        if self.level != 1 {
+            put(&Chunk::Level(self.level))?;
+        }
         let mut known = 0;
         let mut count = 0;
         for shard in &self.shards {

@@ -9,6 +9,7 @@ use super::mirror::{Chunk, OutcomeMirror, RecordMirror, SessionMirror};
 use super::{SnapshotError, VERSION};
 use crate::Registry;
 use crate::command::{EntryError, decode_archive};
+use crate::member::Member;
 use crate::outcome::Outcome;
 use crate::process::{CompactWhy, Record};
 use crate::session::Session;
@@ -111,6 +112,12 @@ impl Loader {
                     self.session(mirror)?;
                 }
             }
+            Chunk::Members(members) => {
+                registry
+                    .members
+                    .extend(members.into_iter().map(<(u64, Member)>::from));
+            }
+            Chunk::Level(level) => registry.level = level,
             Chunk::End { records } if records == self.records => self.complete = true,
             Chunk::End { .. } => return Err(SnapshotError::Incomplete),
         }
@@ -149,6 +156,7 @@ impl Loader {
             OutcomeMirror::Pushed(module, version) => Outcome::Pushed(module.into(), version),
             OutcomeMirror::Module(module) => Outcome::Module(module.into()),
             OutcomeMirror::Type(spec) => Outcome::Type(spec.into()),
+            OutcomeMirror::Member(host) => Outcome::Member(host),
             OutcomeMirror::Rejected(rejection) => Outcome::Rejected(rejection.into()),
         })
     }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Attempt, Chooser, ClientId, CreateOptions, Incarnation, ModuleKind, ModuleName, ModuleRecord,
-    ModuleVersion, NodeEpoch, NodeName, ProcessKey, ProcessState, Rejection, RequestId, Revision,
-    TypeName, TypeSpec, Verdict,
+    Attempt, Chooser, ClientId, CreateOptions, HostName, Incarnation, ModuleKind, ModuleName,
+    ModuleRecord, ModuleVersion, NodeEpoch, NodeName, ProcessKey, ProcessState, Rejection,
+    RequestId, Revision, TypeName, TypeSpec, Verdict,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::candidates::NodeFacts;
+use crate::member::Member;
 use crate::module::{Active, Module};
 use crate::node::Node;
 use crate::outcome::Outcome;
@@ -35,6 +36,8 @@ pub(super) enum Chunk {
     End {
         records: u64,
     },
+    Members(Vec<MemberMirror>),
+    Level(u16),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -103,6 +106,16 @@ pub(super) enum OutcomeMirror {
     Module(Box<ModuleRecord>),
     Type(Box<TypeSpec>),
     Rejected(Box<Rejection>),
+    Member(u64),
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct MemberMirror {
+    pub(super) host: u64,
+    pub(super) name: HostName,
+    pub(super) address: String,
+    pub(super) instance: u64,
+    pub(super) replaces: Option<u64>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -213,6 +226,30 @@ impl From<ModuleMirror> for Module {
     }
 }
 
+impl From<(&u64, &Member)> for MemberMirror {
+    fn from((host, member): (&u64, &Member)) -> Self {
+        Self {
+            host: *host,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            instance: member.instance,
+            replaces: member.replaces,
+        }
+    }
+}
+
+impl From<MemberMirror> for (u64, Member) {
+    fn from(mirror: MemberMirror) -> Self {
+        let member = Member {
+            name: mirror.name,
+            address: mirror.address,
+            instance: mirror.instance,
+            replaces: mirror.replaces,
+        };
+        (mirror.host, member)
+    }
+}
+
 impl RecordMirror {
     pub(super) fn new(record: &Record, choosers: &mut ChooserTable) -> Self {
         Self {
@@ -301,6 +338,7 @@ impl OutcomeMirror {
             Outcome::Module(module) => Self::Module(Box::new((**module).clone())),
             Outcome::Type(spec) => Self::Type(Box::new((**spec).clone())),
             Outcome::Rejected(rejection) => Self::Rejected(Box::new((**rejection).clone())),
+            Outcome::Member(host) => Self::Member(*host),
             Outcome::Session(_)
             | Outcome::Reserved(_)
             | Outcome::Stale(_)

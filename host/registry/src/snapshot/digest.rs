@@ -1,0 +1,98 @@
+//! One number for the whole state: equal for equal states, whatever the order of the table.
+//!
+//! It hashes the chunks' own mirrors, so that what a snapshot holds and what a digest sees cannot
+//! drift apart. Two things differ: choosers are numbered by the order in which a snapshot meets
+//! them, so a record is hashed with its chooser itself; and records are hashed one by one and
+//! added up, so that their order does not matter. The sum guards against mistakes, not against
+//! somebody who makes records to match. Counts of nodes, which a loader makes anew, go in as well.
+
+use blake3::Hasher;
+
+use super::encode_chunk;
+use super::mirror::{
+    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, RecordMirror, SessionMirror,
+};
+use crate::Registry;
+
+impl Registry {
+    /// The blake3 hash of all that hosts must agree on. Walks everything: some seconds for a million
+    /// records.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = Hasher::new();
+        self.hash_tables(&mut hasher);
+        self.hash_sessions(&mut hasher);
+        for lane in self.sum_of_records() {
+            hasher.update(&lane.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    fn hash_tables(&self, hasher: &mut Hasher) {
+        let head = Chunk::Head {
+            index: self.applied,
+            time_ms: self.time_ms,
+            fleet_revision: self.fleet_revision,
+            swept: self.sessions.swept,
+        };
+        let types = self.types.values().map(|spec| (**spec).clone());
+        let chunks = [
+            head,
+            Chunk::Nodes(self.nodes.values().map(NodeMirror::from).collect()),
+            Chunk::Cordoned(self.cordoned.iter().cloned().collect()),
+            Chunk::Modules(self.modules.iter().map(ModuleMirror::from).collect()),
+            Chunk::Types(types.collect()),
+            Chunk::Members(self.members.iter().map(MemberMirror::from).collect()),
+            Chunk::Level(self.level),
+        ];
+        for chunk in &chunks {
+            put(hasher, chunk);
+        }
+        for node in self.nodes.values() {
+            hasher.update(&node.used.to_le_bytes());
+            hasher.update(&node.processes().to_le_bytes());
+        }
+    }
+
+    fn hash_sessions(&self, hasher: &mut Hasher) {
+        for (client, session) in &self.sessions.all {
+            // A table for each: numbers that depend on this session alone.
+            let mut choosers = ChooserTable::default();
+            let mirror = SessionMirror::new(*client, session, &mut choosers);
+            put(hasher, &Chunk::Sessions(vec![mirror]));
+            put(hasher, &Chunk::Choosers(choosers.list));
+        }
+    }
+
+    /// The sum of the records' hashes, in four lanes.
+    fn sum_of_records(&self) -> [u64; 4] {
+        let mut choosers = ChooserTable::default();
+        let mut hashes: Vec<[u8; 32]> = Vec::new();
+        let mut sum = [0_u64; 4];
+        let shards = self.processes.shards();
+        for record in shards.iter().flat_map(|shard| shard.iter()) {
+            let mut mirror = RecordMirror::new(record, &mut choosers);
+            let number = std::mem::take(&mut mirror.chooser) as usize;
+            while hashes.len() < choosers.list.len() {
+                let chooser = choosers.list[hashes.len()].clone();
+                hashes.push(blake3::hash(&encode_chunk(&Chunk::Choosers(vec![chooser]))).into());
+            }
+            let bytes = encode_chunk(&Chunk::Records(vec![mirror]));
+            let hash = blake3::keyed_hash(&hashes[number], &bytes);
+            for (lane, bytes) in sum.iter_mut().zip(hash.as_bytes().chunks_exact(8)) {
+                let word = bytes
+                    .iter()
+                    .rev()
+                    .fold(0, |word, byte| word << 8 | u64::from(*byte));
+                *lane = lane.wrapping_add(word);
+            }
+        }
+        sum
+    }
+}
+
+fn put(hasher: &mut Hasher, chunk: &Chunk) {
+    let bytes = encode_chunk(chunk);
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(&bytes);
+}
