@@ -5,9 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
     ClientConfig, Connection, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::admit::Limits;
@@ -24,6 +26,11 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the calling side proves that it is there; the other side only listens, because
 /// 10,000 keep-alive timers would cost it 4 to 9 % of a core.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// The same between hosts: one that died without a word is called again soon. Its successor on the
+/// same port is noticed at once, see [`Endpoint::server`].
+const PEER_IDLE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often a host that calls another proves that it is there.
+const PEER_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Before anything was measured. quinn's 333 ms makes the first loss on a local network slow.
 const INITIAL_RTT: Duration = Duration::from_millis(20);
 /// Streams are allocated in advance: 16 cost 32 KiB an idle connection, 4,096 cost 370 KiB.
@@ -34,6 +41,12 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// Bytes sent and not yet acknowledged on a connection.
 const SEND_WINDOW_BYTES: u64 = 4 << 20;
+/// The same for a host that calls another: it fetches snapshots and modules, and sends entries.
+const PEER_STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const PEER_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const PEER_SEND_WINDOW_BYTES: u64 = 16 << 20;
+/// What the other side of a peer's connection may have under way, where it is the called one.
+const PEER_UNI_STREAMS_MAX: u32 = 16;
 /// Datagrams (keep-alives) waiting to be read or sent.
 const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 /// Callers whose first packet waits for a decision, and what each may send meanwhile.
@@ -71,6 +84,9 @@ impl Endpoint {
     /// Opens a port that takes connections of `alpns` (see [`crate::serve`]) and can make some.
     /// Must be called within a tokio runtime, which then carries the port.
     ///
+    /// A host that was killed and is started again on the same port with the same key tells those
+    /// who still talk to its predecessor that those connections are gone (a stateless reset).
+    ///
     /// # Errors
     /// [`BindError`] names the address or what is wrong with the identity.
     pub fn server(
@@ -86,7 +102,7 @@ impl Endpoint {
             .max_incoming(INCOMING_MAX)
             .incoming_buffer_size(INCOMING_BYTES_MAX)
             .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
-        Self::open(address, identity, Some(config), limits)
+        Self::open(address, identity, Some(config), limits, lasting(identity))
     }
 
     /// Opens a port that only makes connections, at a free port number. It speaks IPv6 and IPv4
@@ -97,10 +113,10 @@ impl Endpoint {
     pub fn client(identity: &Identity) -> Result<Self, BindError> {
         let limits = Limits::default();
         let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        match Self::open(both, identity, None, limits) {
+        match Self::open(both, identity, None, limits, EndpointConfig::default()) {
             Err(BindError::Socket { .. }) => {
                 let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-                Self::open(v4, identity, None, limits)
+                Self::open(v4, identity, None, limits, EndpointConfig::default())
             }
             opened => opened,
         }
@@ -111,17 +127,21 @@ impl Endpoint {
         identity: &Identity,
         server: Option<ServerConfig>,
         limits: Limits,
+        lasting: EndpointConfig,
     ) -> Result<Self, BindError> {
         let failed = |source| BindError::Socket { address, source };
         let mut callers = Vec::new();
         for alpn in [Alpn::Client, Alpn::Peer] {
             let mut config = ClientConfig::new(identity.client(alpn)?);
-            config.transport_config(Arc::new(transport(Some(KEEP_ALIVE))));
+            config.transport_config(Arc::new(match alpn {
+                Alpn::Client => transport(Some(KEEP_ALIVE)),
+                Alpn::Peer => peer_transport(),
+            }));
             callers.push((alpn, config));
         }
         let socket = socket(address).map_err(failed)?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let inner = quinn::Endpoint::new(EndpointConfig::default(), server, socket, runtime);
+        let inner = quinn::Endpoint::new(lasting, server, socket, runtime);
         Ok(Self {
             inner: inner.map_err(failed)?,
             limits,
@@ -209,6 +229,63 @@ fn transport(keep_alive: Option<Duration>) -> TransportConfig {
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
         .mtu_discovery_config(Some(quinn::MtuDiscoveryConfig::default()));
     config
+}
+
+/// For the calling side between hosts. The called side does not know who calls until the handshake is
+/// done, so it has the settings of all; of the two idle time-outs the shorter one holds.
+fn peer_transport() -> TransportConfig {
+    let mut config = transport(Some(PEER_KEEP_ALIVE));
+    config
+        .max_concurrent_uni_streams(PEER_UNI_STREAMS_MAX.into())
+        .stream_receive_window(PEER_STREAM_WINDOW_BYTES.into())
+        .receive_window(PEER_CONNECTION_WINDOW_BYTES.into())
+        .send_window(PEER_SEND_WINDOW_BYTES)
+        .max_idle_timeout(IdleTimeout::try_from(PEER_IDLE_TIMEOUT).ok());
+    config
+}
+
+/// Gives a called connection the windows of [`peer_transport`], once its caller is known to be a host
+/// of the group.
+pub fn widen(connection: &Connection) {
+    connection.set_receive_window(PEER_CONNECTION_WINDOW_BYTES.into());
+    connection.set_send_window(PEER_SEND_WINDOW_BYTES);
+}
+
+/// Settings that a later start with the same key will have too.
+fn lasting(identity: &Identity) -> EndpointConfig {
+    let key = ResetKey(identity.derive("maitred 1 stateless reset"));
+    let mut config = EndpointConfig::new(Arc::new(key));
+    let cids = identity.derive("maitred 1 connection ids");
+    let cids = cids
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cids)));
+    config
+}
+
+/// Makes the tokens of stateless resets.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        let hash = blake3::keyed_hash(&self.0, data);
+        for (to, from) in signature_out.iter_mut().zip(hash.as_bytes()) {
+            *to = *from;
+        }
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let hash = blake3::keyed_hash(&self.0, data);
+        // This comparison takes the same time whatever differs.
+        match <[u8; 32]>::try_from(signature) {
+            Ok(signature) if hash == signature => Ok(()),
+            _ => Err(CryptoError),
+        }
+    }
 }
 
 fn socket(address: SocketAddr) -> io::Result<UdpSocket> {

@@ -17,12 +17,15 @@ pub mod write;
 #[cfg(test)]
 #[cfg(feature = "host")]
 mod loopback_tests;
+#[cfg(test)]
+#[cfg(feature = "host")]
+mod peer_tests;
 
 pub use accept::{BoxFuture, Handler, serve};
 pub use admit::Limits;
 #[cfg(feature = "host")]
 pub use ca::{Authority, CaError, IssueKind, Issued};
-pub use endpoint::{BindError, Endpoint};
+pub use endpoint::{BindError, Endpoint, widen};
 pub use link::{CloseCode, LinkError, close};
 pub use quinn::{Connection, RecvStream, SendStream};
 pub use read::{FrameReader, ReadError, read_datagram};

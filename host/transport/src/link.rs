@@ -20,6 +20,8 @@ pub enum CloseCode {
     Protocol = 2,
     /// A limit was hit; the reason names it.
     Limit = 3,
+    /// The caller is not one that this host talks to; the reason says why.
+    Refused = 4,
     /// A code that this version does not know.
     Unknown = u32::MAX,
 }
@@ -31,6 +33,7 @@ impl CloseCode {
             1 => Self::ShuttingDown,
             2 => Self::Protocol,
             3 => Self::Limit,
+            4 => Self::Refused,
             _ => Self::Unknown,
         }
     }

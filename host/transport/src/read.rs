@@ -3,7 +3,7 @@
 //! Holds: a frame that is too long is refused by its length, before room is made for it; the buffer
 //! is small while a connection is quiet (2 KiB) and grows only as far as traffic or a frame needs.
 
-use maitred_protocol::limits::FRAME_BYTES_MAX;
+use maitred_protocol::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
 use maitred_protocol::{Frame, FrameError, Wire, codec};
 use quinn::{Connection, RecvStream};
 
@@ -39,18 +39,43 @@ pub struct FrameReader {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Bytes of the longest frame that is taken, whatever its kind may have.
+    frame_bytes_max: usize,
 }
 
 impl FrameReader {
-    /// Reads from `stream`.
+    /// Reads from `stream`, frames of at most 1 MiB.
     #[must_use]
     pub fn new(stream: RecvStream) -> Self {
+        Self::with_limit(stream, FRAME_BYTES_MAX)
+    }
+
+    /// Reads what a host of the own group sends: batches of Raft's messages have up to 8 MiB.
+    #[must_use]
+    pub fn from_peer(stream: RecvStream) -> Self {
+        Self::with_limit(stream, PEER_FRAME_BYTES_MAX)
+    }
+
+    fn with_limit(stream: RecvStream, frame_bytes_max: usize) -> Self {
         Self {
             stream,
             buffer: Vec::new(),
             start: 0,
             end: 0,
+            frame_bytes_max,
         }
+    }
+
+    /// The frame that the buffer begins with; none when more bytes are needed.
+    fn split(&self) -> Result<Option<Frame<'_>>, FrameError> {
+        let here = &self.buffer[self.start..self.end];
+        if let Some(length) = here.first_chunk::<4>() {
+            let bytes = u64::from(u32::from_le_bytes(*length)) + 4;
+            if bytes > self.frame_bytes_max as u64 {
+                return Err(FrameError::TooLong(bytes));
+            }
+        }
+        codec::split(here)
     }
 
     /// Waits for at least one whole frame, then calls `each` for all that are there. False when the
@@ -67,8 +92,7 @@ impl FrameReader {
         loop {
             let mut any = false;
             loop {
-                let whole = codec::split(&self.buffer[self.start..self.end]);
-                let Some(frame) = whole.map_err(ReadError::from)? else {
+                let Some(frame) = self.split().map_err(ReadError::from)? else {
                     break;
                 };
                 let consumed = frame.consumed;
@@ -95,7 +119,7 @@ impl FrameReader {
     pub async fn next(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
         loop {
             // Asked twice, since a borrow that is returned may not span the loop.
-            if codec::split(&self.buffer[self.start..self.end])?.is_some() {
+            if self.split()?.is_some() {
                 return self.try_next();
             }
             if !self.fill().await? {
@@ -109,11 +133,12 @@ impl FrameReader {
     /// # Errors
     /// [`ReadError::Frame`].
     pub fn try_next(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
-        let whole = codec::split(&self.buffer[self.start..self.end])?;
-        if let Some(frame) = &whole {
-            self.start += frame.consumed;
-        }
-        Ok(whole)
+        let Some(consumed) = self.split()?.map(|frame| frame.consumed) else {
+            return Ok(None);
+        };
+        let start = self.start;
+        self.start += consumed;
+        Ok(codec::split(&self.buffer[start..self.end])?)
     }
 
     /// Waits for one message of type `T`: its request id and itself. None at the end of the stream.
@@ -170,10 +195,10 @@ impl FrameReader {
         if was_full {
             wanted = (wanted * 2).min(BUFFER_BYTES_BUSY.max(self.buffer.len()));
         }
-        // `split` has refused lengths past the limit, so this cannot exceed it.
+        // `split` has refused lengths past the limit, so this does not exceed it.
         if let Some(length) = self.buffer[..left].first_chunk::<4>() {
             let frame = u32::from_le_bytes(*length) as usize + 4;
-            wanted = wanted.max(frame.min(FRAME_BYTES_MAX));
+            wanted = wanted.max(frame.min(self.frame_bytes_max));
         }
         if wanted > self.buffer.len() {
             self.buffer.resize(wanted, 0);

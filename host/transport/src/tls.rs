@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quinn::Connection;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -156,17 +157,39 @@ impl Identity {
     /// # Errors
     /// [`TlsError::Host`] says why they will not.
     pub fn check_host(&self) -> Result<(), TlsError> {
+        self.check_chain(&self.cert)
+    }
+
+    fn check_chain(&self, chain: &[CertificateDer<'static>]) -> Result<(), TlsError> {
         let verifier = WebPkiServerVerifier::builder_with_provider(self.roots()?, provider())
             .build()
             .map_err(|error| TlsError::Authority(error.to_string()))?;
         let name = ServerName::try_from(SERVER_NAME).map_err(|_| TlsError::Host("no name"))?;
-        let (own, chain) = self.cert.split_first().ok_or(TlsError::Host("no chain"))?;
+        let (own, chain) = chain.split_first().ok_or(TlsError::Host("no chain"))?;
         let verified = verifier.verify_server_cert(own, chain, &name, &[], UnixTime::now());
         match verified {
             Ok(_) => Ok(()),
             Err(rustls::Error::InvalidCertificate(problem)) => Err(TlsError::Host(why(&problem))),
             Err(_) => Err(TlsError::Host("it cannot be verified")),
         }
+    }
+
+    /// Whether the other side of a connection showed a certificate that a host of the group has: one
+    /// for clients is not enough to speak as a replica.
+    ///
+    /// # Errors
+    /// [`TlsError::Host`] says what is wrong with it.
+    pub fn check_peer(&self, connection: &Connection) -> Result<(), TlsError> {
+        let shown = connection
+            .peer_identity()
+            .and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .ok_or(TlsError::Host("none was shown"))?;
+        self.check_chain(&shown)
+    }
+
+    /// A secret of its own for every purpose, the same at every start: made from the private key.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        blake3::derive_key(purpose, self.key.secret_der())
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, TlsError> {
