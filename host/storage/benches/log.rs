@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use maitred_storage::{DataDir, Log, LogOptions};
+use maitred_protocol::HostName;
+use maitred_storage::{DataDir, HostIdentity, Log, LogOptions};
 use raft::eraftpb::{Entry, HardState};
 
 /// Bytes of an entry's data.
@@ -12,7 +13,9 @@ const KEEP: u64 = 200_000;
 
 fn durable_batches(criterion: &mut Criterion) {
     let root = tempfile::tempdir().expect("a temporary directory");
-    let dir = DataDir::create(root.path(), 1).expect("a data directory");
+    let name = HostName::new("bench").expect("a good name");
+    let identity = HostIdentity::joining(1, name);
+    let dir = DataDir::create(root.path(), &identity).expect("a data directory");
     let (mut log, _) = Log::open(&dir, &LogOptions::default()).expect("a log");
     let data = Bytes::from(vec![0x5a; ENTRY_BYTES]);
     let mut group = criterion.benchmark_group("durable batch");

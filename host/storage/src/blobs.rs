@@ -116,12 +116,19 @@ fn parse(name: &str) -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
+    use maitred_protocol::HostName;
+
     use super::*;
+    use crate::HostIdentity;
+
+    fn identity() -> HostIdentity {
+        HostIdentity::joining(1, HostName::new("a").unwrap())
+    }
 
     #[test]
     fn bytes_come_back_and_are_listed_after_a_restart() {
         let root = tempfile::tempdir().unwrap();
-        let dir = DataDir::create(root.path(), 1).unwrap();
+        let dir = DataDir::create(root.path(), &identity()).unwrap();
         let blobs = Blobs::open(&dir).unwrap();
         let (one, two) = (Digest::of(b"one"), Digest::of(b"two2"));
         blobs.put(one, b"one").unwrap();
@@ -142,7 +149,7 @@ mod tests {
     #[test]
     fn wrong_bytes_neither_come_in_nor_go_out() {
         let root = tempfile::tempdir().unwrap();
-        let dir = DataDir::create(root.path(), 1).unwrap();
+        let dir = DataDir::create(root.path(), &identity()).unwrap();
         let blobs = Blobs::open(&dir).unwrap();
         let digest = Digest::of(b"right");
         let error = blobs.put(digest, b"wrong").unwrap_err();

@@ -1,8 +1,8 @@
-//! The data directory: whose it is, of which format, and that one host at a time uses it.
+//! The data directory: whose it is, and that one host at a time uses it.
 //!
 //! ```text
-//! VERSION     "maitred data directory", format version, host id; written last, so a directory
-//!             that has it is complete
+//! VERSION     format and the host's identity (`identity`); written last, so a directory that has it
+//!             is complete
 //! lock        held with flock while the host runs; the holder's process id is in it
 //! raft/ snap/ modules/ compiled/ decisions/ tls/
 //! ```
@@ -14,19 +14,17 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::space::{SpaceLimits, SpaceMonitor, SpaceProbe, free_and_total};
-use crate::{StorageError, files};
+use crate::{HostIdentity, StorageError, files};
 
-/// The format of the directory that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
-
-const TITLE: &str = "maitred data directory";
 const FOLDERS: [&str; 6] = ["raft", "snap", "modules", "compiled", "decisions", "tls"];
+/// More than the longest identity takes.
+const VERSION_BYTES_MAX: u64 = 1 << 10;
 
 /// A data directory, locked for this process as long as the value lives.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    host: u64,
+    identity: HostIdentity,
     is_new: bool,
     probe: SpaceProbe,
     /// Closing it releases the lock.
@@ -42,7 +40,7 @@ impl DataDir {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         let dir = path.as_ref();
         if !version_file(dir).exists() {
-            check_ours_or_empty(dir)?;
+            check_empty(dir)?;
             return Err(StorageError::Missing {
                 dir: dir.to_owned(),
             });
@@ -50,65 +48,86 @@ impl DataDir {
         Self::open_existing(dir)
     }
 
-    /// Creates a directory for the host with the given id, where nothing or an empty directory is.
+    /// Creates a directory for a host, where nothing or an empty directory is.
     ///
     /// # Errors
-    /// [`StorageError::NotOurs`] when something is there, be it a data directory.
-    pub fn create(path: impl AsRef<Path>, host: u64) -> Result<Self, StorageError> {
-        let dir = path.as_ref();
-        check_ours_or_empty(dir)?;
+    /// [`StorageError::Exists`] when a data directory is there, [`StorageError::NotOurs`] when
+    /// something else is, [`StorageError::InUse`] when somebody else is creating one.
+    pub fn create(path: impl AsRef<Path>, identity: &HostIdentity) -> Result<Self, StorageError> {
+        Self::create_with(path.as_ref(), identity, |_| Ok(()))
+    }
+
+    /// [`DataDir::create`] with content: `fill` writes it before the directory counts as one. What
+    /// it wrote is removed when it fails.
+    pub(crate) fn create_with<E: From<StorageError>>(
+        dir: &Path,
+        identity: &HostIdentity,
+        fill: impl FnOnce(&Self) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        identity.check()?;
+        check_empty(dir)?;
         make_folder(dir)?;
         let lock = lock(dir)?;
         // Again, now that nobody else can be creating it.
-        check_ours_or_empty(dir)?;
+        check_empty(dir)?;
+        let made = Self {
+            path: dir.to_owned(),
+            identity: identity.clone(),
+            is_new: true,
+            probe: SpaceProbe::default(),
+            _lock: lock,
+        };
         for folder in FOLDERS {
             make_folder(&dir.join(folder))?;
         }
-        let text = format!("{TITLE}\nformat {FORMAT_VERSION}\nhost {host}\n");
-        files::write_whole(&version_file(dir), text.as_bytes())?;
+        if let Err(error) = fill(&made) {
+            for folder in FOLDERS {
+                // Its failure is the lesser one: the directory is then refused as not empty.
+                let _ = fs::remove_dir_all(dir.join(folder));
+            }
+            return Err(error);
+        }
+        files::write_whole(&version_file(dir), identity.to_text().as_bytes())?;
         // The directory's own name must survive too.
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             files::sync_dir(parent)?;
         }
-        Ok(Self {
-            path: dir.to_owned(),
-            host,
-            is_new: true,
-            probe: SpaceProbe::default(),
-            _lock: lock,
-        })
+        Ok(made)
     }
 
-    /// Opens the directory, or creates it when there is none.
+    /// Opens the directory, whoever's it is, or creates it for `identity` when there is none.
     ///
     /// # Errors
-    /// As [`DataDir::open`] and [`DataDir::create`]; [`StorageError::HostMismatch`] when the
-    /// directory was created for another host.
-    pub fn open_or_create(path: impl AsRef<Path>, host: u64) -> Result<Self, StorageError> {
+    /// As [`DataDir::open`] and [`DataDir::create`].
+    pub fn open_or_create(
+        path: impl AsRef<Path>,
+        identity: &HostIdentity,
+    ) -> Result<Self, StorageError> {
         let dir = path.as_ref();
-        if !version_file(dir).exists() {
-            return Self::create(dir, host);
+        if version_file(dir).exists() {
+            Self::open_existing(dir)
+        } else {
+            Self::create(dir, identity)
         }
-        let opened = Self::open_existing(dir)?;
-        if opened.host != host {
-            return Err(StorageError::HostMismatch {
-                dir: dir.to_owned(),
-                recorded: opened.host,
-                given: host,
-            });
+    }
+
+    /// Whose directory is there, without taking it; none when [`DataDir::create`] would make one.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`], but for [`StorageError::Missing`] and [`StorageError::InUse`].
+    pub fn peek(path: impl AsRef<Path>) -> Result<Option<HostIdentity>, StorageError> {
+        let dir = path.as_ref();
+        if version_file(dir).exists() {
+            return read_identity(dir).map(Some);
         }
-        Ok(opened)
+        check_empty(dir).map(|()| None)
     }
 
     fn open_existing(dir: &Path) -> Result<Self, StorageError> {
-        let file = version_file(dir);
-        let bytes = fs::read(&file).map_err(StorageError::io("read", &file))?;
-        let text = String::from_utf8_lossy(&bytes);
-        let host = parse_version(&text).map_err(|found| StorageError::FormatVersion {
-            file: file.clone(),
-            found,
-        })?;
+        // Before the lock, too: nothing is written into a directory of another format.
+        read_identity(dir)?;
         let lock = lock(dir)?;
+        let identity = read_identity(dir)?;
         // A folder that somebody removed is made again: `compiled` and `decisions` may be.
         for folder in FOLDERS {
             make_folder(&dir.join(folder))?;
@@ -116,17 +135,46 @@ impl DataDir {
         files::remove_temporary(dir)?;
         Ok(Self {
             path: dir.to_owned(),
-            host,
+            identity,
             is_new: false,
             probe: SpaceProbe::default(),
             _lock: lock,
         })
     }
 
-    /// The host that the directory was created for.
+    /// Whose it is.
+    #[must_use]
+    pub fn identity(&self) -> &HostIdentity {
+        &self.identity
+    }
+
+    /// Makes a joining host a joined one, durably: after a crash it is the one or the other. Doing
+    /// it again does nothing.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfOrder`] when the directory's host has a number already, or is another
+    /// instance or name; [`StorageError::DiskFull`], [`StorageError::Io`].
+    pub fn set_identity(&mut self, identity: &HostIdentity) -> Result<(), StorageError> {
+        let known = &self.identity;
+        if known == identity {
+            return Ok(());
+        }
+        identity.check()?;
+        let same = known.instance == identity.instance && known.name == identity.name;
+        if known.is_joined() || !identity.is_joined() || !same {
+            let what = format!("the identity {identity:?} given to {known:?}");
+            return Err(StorageError::OutOfOrder(what));
+        }
+        let text = identity.to_text();
+        files::write_whole(&version_file(&self.path), text.as_bytes())?;
+        self.identity = identity.clone();
+        Ok(())
+    }
+
+    /// The number of the host whose it is; 0 while it is joining.
     #[must_use]
     pub fn host(&self) -> u64 {
-        self.host
+        self.identity.host
     }
 
     /// Whether this call created it.
@@ -201,27 +249,25 @@ fn version_file(dir: &Path) -> PathBuf {
     dir.join("VERSION")
 }
 
-/// The host id, or what stands where format 1 should.
-fn parse_version(text: &str) -> Result<u64, String> {
-    let unreadable = || text.chars().take(80).collect::<String>();
-    let mut lines = text.lines();
-    if lines.next() != Some(TITLE) {
-        return Err(unreadable());
-    }
-    let format = lines.next().and_then(|line| line.strip_prefix("format "));
-    if format != Some(FORMAT_VERSION.to_string().as_str()) {
-        return Err(format.map_or_else(unreadable, str::to_owned));
-    }
-    let host = lines.next().and_then(|line| line.strip_prefix("host "));
-    host.and_then(|id| id.parse().ok()).ok_or_else(unreadable)
+fn read_identity(dir: &Path) -> Result<HostIdentity, StorageError> {
+    let file = version_file(dir);
+    let mut bytes = Vec::new();
+    File::open(&file)
+        .and_then(|open| open.take(VERSION_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(StorageError::io("read", &file))?;
+    HostIdentity::from_text(&bytes, &file)
 }
 
 /// Passes for an absent directory, an empty one, and one whose creation was cut short.
-fn check_ours_or_empty(dir: &Path) -> Result<(), StorageError> {
+fn check_empty(dir: &Path) -> Result<(), StorageError> {
     if !dir.exists() {
         return Ok(());
     }
-    // VERSION, too, has no place in a directory that is to become one.
+    if version_file(dir).exists() {
+        return Err(StorageError::Exists {
+            dir: dir.to_owned(),
+        });
+    }
     for name in files::names(dir)? {
         let path = dir.join(&name);
         let unfinished = name == "lock"
@@ -276,91 +322,4 @@ fn lock(dir: &Path) -> Result<File, StorageError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(StorageError::io("write", &path))?;
     Ok(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn created_once_and_opened_again_as_the_same_host() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a/b");
-        let missing = DataDir::open(&path).unwrap_err();
-        assert!(matches!(missing, StorageError::Missing { .. }));
-        let made = DataDir::open_or_create(&path, 7).unwrap();
-        assert!(made.is_new() && made.tls().is_dir() && made.free_bytes().unwrap() > 0);
-        drop(made);
-        let opened = DataDir::open(&path).unwrap();
-        assert_eq!((opened.host(), opened.is_new()), (7, false));
-        drop(opened);
-        let other = DataDir::open_or_create(&path, 8).unwrap_err();
-        assert!(matches!(
-            other,
-            StorageError::HostMismatch {
-                recorded: 7,
-                given: 8,
-                ..
-            }
-        ));
-        let again = DataDir::create(&path, 7).unwrap_err();
-        assert!(matches!(again, StorageError::NotOurs { .. }));
-    }
-
-    #[test]
-    fn a_second_host_is_told_who_holds_the_directory() {
-        let root = tempfile::tempdir().unwrap();
-        let first = DataDir::create(root.path(), 1).unwrap();
-        let text = DataDir::open(root.path()).unwrap_err().to_string();
-        assert!(text.contains(&std::process::id().to_string()), "{text}");
-        assert!(text.contains(root.path().to_str().unwrap()), "{text}");
-        drop(first);
-        DataDir::open(root.path()).unwrap();
-    }
-
-    #[test]
-    fn another_format_is_refused_with_what_to_do() {
-        let root = tempfile::tempdir().unwrap();
-        drop(DataDir::create(root.path(), 1).unwrap());
-        for (text, shown) in [
-            ("maitred data directory\nformat 2\nhost 1\n", "\"2\""),
-            ("something else", "something else"),
-            ("maitred data directory\nformat 1\nhost x\n", "host x"),
-        ] {
-            fs::write(version_file(root.path()), text).unwrap();
-            let error = DataDir::open(root.path()).unwrap_err();
-            assert!(matches!(error, StorageError::FormatVersion { .. }));
-            let said = error.to_string();
-            assert!(said.contains(shown) && said.contains("rejoin"), "{said}");
-        }
-    }
-
-    #[test]
-    fn a_folder_of_somebody_else_is_left_alone() {
-        let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("thesis.txt"), "mine").unwrap();
-        let error = DataDir::open_or_create(root.path(), 1).unwrap_err();
-        assert!(error.to_string().contains("thesis.txt"));
-        assert_eq!(files::names(root.path()).unwrap(), ["thesis.txt"]);
-    }
-
-    #[test]
-    fn a_log_without_its_version_file_is_not_taken_for_an_empty_directory() {
-        let root = tempfile::tempdir().unwrap();
-        let dir = DataDir::create(root.path(), 1).unwrap();
-        fs::write(dir.raft().join("0000000000000001.raftlog"), "x").unwrap();
-        drop(dir);
-        fs::remove_file(version_file(root.path())).unwrap();
-        let error = DataDir::open_or_create(root.path(), 1).unwrap_err();
-        assert!(matches!(error, StorageError::NotOurs { .. }));
-    }
-
-    #[test]
-    fn a_creation_that_was_cut_short_is_finished() {
-        let root = tempfile::tempdir().unwrap();
-        drop(DataDir::create(root.path(), 1).unwrap());
-        fs::rename(version_file(root.path()), root.path().join("VERSION.tmp")).unwrap();
-        assert!(DataDir::open_or_create(root.path(), 2).unwrap().is_new());
-        assert!(!root.path().join("VERSION.tmp").exists());
-    }
 }

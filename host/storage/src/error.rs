@@ -55,6 +55,12 @@ pub enum StorageError {
         /// Where one was looked for.
         dir: PathBuf,
     },
+    /// A data directory is there already, and was left as it is.
+    #[error("{} is a data directory already; give an empty or absent directory", dir.display())]
+    Exists {
+        /// The data directory.
+        dir: PathBuf,
+    },
     /// The directory holds something else.
     #[error(
         "{} is not empty and is not a data directory (it holds {entry:?}); give an empty or absent \
@@ -69,7 +75,7 @@ pub enum StorageError {
     },
     /// Another version of the program wrote the directory.
     #[error(
-        "{} says format {found:?}, this program reads format 1; run the version of the program \
+        "{} says format {found:?}, this program reads format {reads}; run the version of the program \
          that wrote it, or let this host rejoin its group with an empty directory",
         file.display()
     )]
@@ -78,20 +84,14 @@ pub enum StorageError {
         file: PathBuf,
         /// The version that it names, or its unreadable text.
         found: String,
+        /// The version that this program reads.
+        reads: u32,
     },
-    /// The directory belongs to another host of the group.
-    #[error(
-        "data directory {} belongs to host {recorded}, not to host {given}; start it as host \
-         {recorded}, or give host {given} an empty directory",
-        dir.display()
-    )]
-    HostMismatch {
-        /// The data directory.
-        dir: PathBuf,
-        /// The host id that it was created for.
-        recorded: u64,
-        /// The host id that it was opened for.
-        given: u64,
+    /// The file that says whose the directory is does not say it any more.
+    #[error("{} is damaged; {REMEDY}", file.display())]
+    IdentityDamaged {
+        /// The file.
+        file: PathBuf,
     },
     /// The log lost something that may have been acknowledged.
     #[error("the log is damaged: {} at byte {offset}: {what}; {REMEDY}", file.display())]
@@ -107,6 +107,14 @@ pub enum StorageError {
     #[error("snapshot {} is damaged: {what}; {REMEDY}", file.display())]
     SnapshotDamaged {
         /// The snapshot's file.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A snapshot that came from elsewhere is not what it should be. Nothing of it was taken.
+    #[error("snapshot {} is refused: {what}; fetch it again, or use another copy", file.display())]
+    SnapshotRefused {
+        /// The file.
         file: PathBuf,
         /// What is wrong.
         what: String,

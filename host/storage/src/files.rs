@@ -5,7 +5,7 @@
 //! temporary files that a crash left.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::StorageError;
@@ -70,12 +70,19 @@ pub(crate) fn total_bytes(dir: &Path) -> Result<u64, StorageError> {
     sizes.sum()
 }
 
+/// Removes a file, unless somebody else did.
+pub(crate) fn remove(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(StorageError::io("remove", path)),
+    }
+}
+
 /// Removes what crashes left unfinished in `dir`.
 pub(crate) fn remove_temporary(dir: &Path) -> Result<(), StorageError> {
     for name in names(dir)? {
         if name.ends_with(TEMPORARY) {
-            let path = dir.join(name);
-            fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
+            remove(&dir.join(name))?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@
 //! **A failed fsync panics**, in the engine: the kernel may have dropped the pages, so nothing can be
 //! retried. The thread that owns the log must take its process with it.
 //!
-//! It must not know what an entry's bytes mean.
+//! Where it begins is moved in `log_cut`. It must not know what an entry's bytes mean.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,17 +20,15 @@ use std::sync::Arc;
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState};
 use raft_engine::env::{DefaultFileSystem, FileSystem};
-use raft_engine::{Command, Engine, LogBatch};
+use raft_engine::{Engine, LogBatch};
 
-use crate::log_engine::{Entries, HARD_STATE, START};
+use crate::log_engine::{Entries, HARD_STATE};
 use crate::log_scan::{self, TornTail};
-use crate::space::{Space, SpaceLimits, SpaceMonitor, free_and_total};
+use crate::space::{Space, SpaceLimits, SpaceMonitor};
 use crate::{DataDir, StorageError, files, log_engine};
 
 /// Bytes of entries that one write may have.
 pub const WRITE_BYTES_MAX: u64 = 1 << 30;
-/// Bytes that compaction needs to free more.
-pub const COMPACT_RESERVE_BYTES: u64 = 8 << 20;
 
 /// How the log is kept.
 #[derive(Debug, Clone)]
@@ -91,14 +89,14 @@ pub struct RecoveredLog {
 
 /// The Raft log of one group. `F` is where the engine's files are; anything but a test uses the default.
 pub struct Log<F: FileSystem = DefaultFileSystem> {
-    engine: Engine<F>,
-    dir: PathBuf,
-    region: u64,
-    start: LogStart,
-    last_index: u64,
+    pub(crate) engine: Engine<F>,
+    pub(crate) dir: PathBuf,
+    pub(crate) region: u64,
+    pub(crate) start: LogStart,
+    pub(crate) last_index: u64,
     /// Where each term begins: index and term, ascending. Only those after `start` count.
-    terms: Vec<(u64, u64)>,
-    hard_state: HardState,
+    pub(crate) terms: Vec<(u64, u64)>,
+    pub(crate) hard_state: HardState,
     space: SpaceMonitor,
 }
 
@@ -247,91 +245,16 @@ impl<F: FileSystem> Log<F> {
         Ok((kept, last_index, bytes))
     }
 
-    /// Forgets entries up to and including `through_index`, and removes files that hold nothing
-    /// else. Does nothing when they are forgotten already.
-    ///
-    /// Keep `through_index` at or below [`crate::Snapshots::compact_floor`], so that the older
-    /// snapshot still serves when the newest cannot be read. Takes some 100 ms at worst.
-    ///
-    /// # Errors
-    /// As [`Log::write_all`]; works on a disk that is too full for writes.
-    ///
-    /// # Panics
-    /// As [`Log::write_all`], and when the disk fills up in the middle.
-    pub fn compact(&mut self, through_index: u64) -> Result<(), StorageError> {
-        if through_index <= self.start.index {
-            return Ok(());
+    /// The term of the entry at `index`, if the log has it or begins after it.
+    pub(crate) fn term(&self, index: u64) -> Option<u64> {
+        if index == self.start.index {
+            return Some(self.start.term);
         }
-        if through_index > self.last_index {
-            return Err(StorageError::OutOfOrder(format!(
-                "compaction through {through_index} of a log that ends at {}",
-                self.last_index
-            )));
+        if !(self.start.index..=self.last_index).contains(&index) {
+            return None;
         }
-        let after = self
-            .terms
-            .partition_point(|&(first, _)| first <= through_index);
-        let Some(&(_, term)) = self.terms[..after].last() else {
-            let what = format!("entry {through_index} has no term");
-            return Err(log_engine::lost(&self.dir, what));
-        };
-        let start = LogStart {
-            index: through_index,
-            term,
-        };
-        let hard_state = self.hard_state.clone();
-        self.begin_after(start, self.last_index, through_index + 1, &hard_state)
-    }
-
-    /// Drops all entries and begins after `start`: for a snapshot from the leader that the log does
-    /// not lead to. Make the snapshot durable first.
-    ///
-    /// # Errors
-    /// As [`Log::compact`].
-    ///
-    /// # Panics
-    /// As [`Log::compact`].
-    pub fn reset(&mut self, start: LogStart, hard_state: &HardState) -> Result<(), StorageError> {
-        let beyond_all = self.last_index.max(start.index) + 1;
-        self.begin_after(start, start.index, beyond_all, hard_state)
-    }
-
-    /// Writes that the log begins after `start` and has no entry below `cut`, then removes old files.
-    fn begin_after(
-        &mut self,
-        start: LogStart,
-        last_index: u64,
-        cut: u64,
-        hard_state: &HardState,
-    ) -> Result<(), StorageError> {
-        let (free, _) = free_and_total(&self.dir)?;
-        if free < COMPACT_RESERVE_BYTES {
-            return Err(StorageError::DiskFull {
-                path: self.dir.clone(),
-                free,
-            });
-        }
-        let mut batch = LogBatch::default();
-        batch.add_command(self.region, Command::Compact { index: cut });
-        let text = log_engine::encode_start(start);
-        self.in_batch(batch.put(self.region, START.to_vec(), text))?;
-        self.in_batch(batch.put_message(self.region, HARD_STATE.to_vec(), hard_state))?;
-        self.commit(&mut batch)?;
-        self.start = start;
-        self.last_index = last_index;
-        // Keeps the term that entries after the start may still be of.
-        let over = self
-            .terms
-            .partition_point(|&(first, _)| first <= start.index);
-        self.terms.drain(..over.saturating_sub(1));
-        if last_index == start.index {
-            self.terms.clear();
-        }
-        self.hard_state = hard_state.clone();
-        // Not `purge_expired_files`: that rewrites live entries into a second queue of files, on this
-        // thread. The hard state was just written again, so files of dead entries are all dead.
-        self.engine.purge_manager().must_purge_all_stale();
-        Ok(())
+        let after = self.terms.partition_point(|&(first, _)| first <= index);
+        self.terms[..after].last().map(|&(_, term)| term)
     }
 
     /// After which entry the log begins.
@@ -372,13 +295,13 @@ impl<F: FileSystem> Log<F> {
         }
     }
 
-    fn commit(&self, batch: &mut LogBatch) -> Result<(), StorageError> {
+    pub(crate) fn commit(&self, batch: &mut LogBatch) -> Result<(), StorageError> {
         // `true` is the fsync; `Engine::sync` of this version does nothing.
         let written = self.engine.write(batch, true);
         self.in_batch(written).map(drop)
     }
 
-    fn in_batch<T>(&self, result: raft_engine::Result<T>) -> Result<T, StorageError> {
+    pub(crate) fn in_batch<T>(&self, result: raft_engine::Result<T>) -> Result<T, StorageError> {
         result.map_err(|error| log_engine::sort_error(error, &self.dir))
     }
 

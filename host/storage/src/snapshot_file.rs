@@ -50,7 +50,7 @@ pub struct SnapshotMeta {
 /// The snapshots of a data directory. Clones are the same snapshots.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Snapshots {
@@ -61,7 +61,9 @@ impl Snapshots {
     pub fn open(dir: &DataDir) -> Result<Self, StorageError> {
         let dir = dir.snap();
         files::remove_temporary(&dir)?;
-        Ok(Self { dir })
+        let opened = Self { dir };
+        opened.remove_stale_parts()?;
+        Ok(opened)
     }
 
     /// Writes a snapshot, durable when it returns, and removes all but the newest two.
@@ -134,7 +136,7 @@ impl Snapshots {
             }
             let path = self.path(index);
             match verify(&path) {
-                Ok(()) => {
+                Ok(_) => {
                     if damage.is_some() {
                         self.put_aside(index)?;
                     }
@@ -195,17 +197,19 @@ impl Snapshots {
         Ok(older.copied().unwrap_or(0))
     }
 
-    fn path(&self, index: u64) -> PathBuf {
+    pub(crate) fn path(&self, index: u64) -> PathBuf {
         self.dir.join(format!("{index:020}{SUFFIX}"))
     }
 
     /// Ascending.
     fn indices(&self) -> Result<Vec<u64>, StorageError> {
         let names = files::names(&self.dir)?;
-        Ok(names
-            .iter()
-            .filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok())
-            .collect())
+        let named = |name: &String| {
+            let index = name.strip_suffix(SUFFIX)?.parse().ok()?;
+            // A copy that a person named by hand is not ours to load, nor to remove.
+            (self.dir.join(name) == self.path(index)).then_some(index)
+        };
+        Ok(names.iter().filter_map(named).collect())
     }
 
     /// Renames the snapshots above `index`, so that they no longer count.
@@ -219,7 +223,7 @@ impl Snapshots {
     }
 
     /// Removes all but the newest two, and those put aside: there is a good one now.
-    fn prune(&self) -> Result<(), StorageError> {
+    pub(crate) fn prune(&self) -> Result<(), StorageError> {
         let indices = self.indices()?;
         let old = indices.len().saturating_sub(KEPT);
         let mut doomed: Vec<PathBuf> = indices[..old].iter().map(|&i| self.path(i)).collect();
@@ -227,7 +231,7 @@ impl Snapshots {
         let aside = names.iter().filter(|name| name.ends_with(DAMAGED));
         doomed.extend(aside.map(|name| self.dir.join(name)));
         for path in doomed {
-            fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
+            files::remove(&path)?;
         }
         Ok(())
     }

@@ -7,15 +7,17 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use maitred_protocol::Digest;
 use protobuf::Message as _;
 use raft::eraftpb::ConfState;
 
 use crate::StorageError;
-use crate::data_dir::FORMAT_VERSION;
 use crate::snapshot_file::{CHUNK_BYTES_MAX, FOOTER, SnapshotMeta};
 
 /// Bytes that a header may have: index, term, schema and the members of the group.
 const HEADER_BYTES_MAX: usize = 1 << 20;
+/// The format of the files that this program writes and reads.
+const SNAPSHOT_FORMAT: u32 = 1;
 const MAGIC: &[u8; 8] = b"MTRDSNAP";
 
 /// Reads a snapshot, chunk by chunk; an error ends it. Each chunk's checksum is verified, the
@@ -26,12 +28,19 @@ pub struct SnapshotReader {
     path: PathBuf,
     pub(crate) meta: SnapshotMeta,
     chunks: u64,
+    /// Known at the end: the hash of everything before it, verified.
+    pub(crate) digest: Option<Digest>,
     done: bool,
 }
 
 impl SnapshotReader {
     pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
         let file = File::open(path).map_err(StorageError::io("open", path))?;
+        Self::of(file, path)
+    }
+
+    /// Reads `file`, which is at its beginning.
+    pub(crate) fn of(file: File, path: &Path) -> Result<Self, StorageError> {
         let mut input = Hashing {
             inner: BufReader::with_capacity(1 << 20, file),
             hash: blake3::Hasher::new(),
@@ -42,6 +51,7 @@ impl SnapshotReader {
             path: path.to_owned(),
             meta,
             chunks: 0,
+            digest: None,
             done: false,
         })
     }
@@ -74,13 +84,14 @@ impl SnapshotReader {
     fn check_footer(&mut self) -> Result<(), StorageError> {
         let path = &self.path;
         let chunks = u64::from_le_bytes(self.input.array(path)?);
-        let hash = self.input.hash.finalize();
+        let hash = *self.input.hash.finalize().as_bytes();
         let recorded: [u8; 32] = self.input.array(path)?;
         let more = self.input.inner.read(&mut [0]);
         let more = more.map_err(StorageError::io("read", path))?;
         if chunks != self.chunks || hash != recorded || more != 0 {
             return Err(damaged(path, "its hash does not match".to_owned()));
         }
+        self.digest = Some(Digest(hash));
         Ok(())
     }
 }
@@ -133,9 +144,23 @@ impl Hashing {
     }
 }
 
+/// What a whole snapshot file is.
+pub(crate) struct Verified {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) chunks: u64,
+    pub(crate) digest: Digest,
+}
+
 /// Reads a snapshot to its end.
-pub(crate) fn verify(path: &Path) -> Result<(), StorageError> {
-    SnapshotReader::open(path)?.try_for_each(|chunk| chunk.map(drop))
+pub(crate) fn verify(path: &Path) -> Result<Verified, StorageError> {
+    let mut reader = SnapshotReader::open(path)?;
+    reader.try_for_each(|chunk| chunk.map(drop))?;
+    let digest = reader.digest;
+    Ok(Verified {
+        digest: digest.ok_or_else(|| damaged(path, "it has no end".to_owned()))?,
+        chunks: reader.chunks,
+        meta: reader.meta,
+    })
 }
 
 fn damaged(path: &Path, what: String) -> StorageError {
@@ -156,7 +181,7 @@ pub(crate) fn encode_header(meta: &SnapshotMeta) -> Result<Vec<u8>, StorageError
         });
     }
     let mut header = MAGIC.to_vec();
-    header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    header.extend_from_slice(&SNAPSHOT_FORMAT.to_le_bytes());
     header.extend_from_slice(&(length as u32).to_le_bytes());
     header.extend_from_slice(&meta.index.to_le_bytes());
     header.extend_from_slice(&meta.term.to_le_bytes());
@@ -185,10 +210,11 @@ fn decode_header(input: &mut Hashing, path: &Path) -> Result<SnapshotMeta, Stora
         return Err(bad("its header does not match its checksum"));
     }
     // After the checksum: only an intact header says that another version wrote it.
-    if version != u64::from(FORMAT_VERSION) {
+    if version != u64::from(SNAPSHOT_FORMAT) {
         return Err(StorageError::FormatVersion {
             file: path.to_owned(),
             found: version.to_string(),
+            reads: SNAPSHOT_FORMAT,
         });
     }
     let (fixed, members) = body.split_at(20);

@@ -2,14 +2,14 @@
 //! changes nothing and is got over.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 
 use maitred_storage::{DataDir, Log, LogOptions, Space, SpaceLimits, StorageError, WriteTask};
 
 use crate::faulty_disk::{FaultyDisk, Knobs};
-use crate::support::{Place, entries, hard_state};
+use crate::support::{Place, copy_folder, entries, hard_state};
 
 fn open(dir: &DataDir) -> (Log<FaultyDisk>, Arc<Knobs>) {
     let knobs = Arc::new(Knobs::default());
@@ -50,6 +50,36 @@ fn a_failed_sync_is_not_survived() {
 }
 
 #[test]
+fn nothing_counts_as_written_before_a_slow_sync_is_done() {
+    let place = Place::new();
+    let dir = place.dir();
+    let (mut log, knobs) = open(&dir);
+    let (begun, sync_began) = channel();
+    let (let_go, held) = channel::<()>();
+    *knobs.before_sync.lock().unwrap() = Some(Box::new(move || {
+        begun.send(()).unwrap();
+        held.recv().unwrap();
+    }));
+    let returned = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // A vote by itself is synced, as entries are.
+        let write = || {
+            log.write(&[], Some(&hard_state(2, 3, 0))).unwrap();
+            returned.store(true, Ordering::SeqCst);
+        };
+        let writer = scope.spawn(write);
+        sync_began.recv().unwrap();
+        assert!(!returned.load(Ordering::SeqCst));
+        let_go.send(()).unwrap();
+        writer.join().unwrap();
+    });
+    assert!(returned.load(Ordering::SeqCst));
+    *knobs.before_sync.lock().unwrap() = None;
+    drop((log, dir));
+    assert_eq!(place.log().1.hard_state, hard_state(2, 3, 0));
+}
+
+#[test]
 fn a_write_that_finds_no_room_changes_nothing_and_may_be_tried_again() {
     for room_at_failure in [0, 1, 60, 150, 1000, 5000] {
         let place = Place::new();
@@ -67,7 +97,7 @@ fn a_write_that_finds_no_room_changes_nothing_and_may_be_tried_again() {
         }
         // As a crash would find it.
         let kept = tempfile::tempdir().unwrap();
-        copy(&place.path().join("raft"), kept.path());
+        copy_folder(&place.path().join("raft"), kept.path());
 
         knobs.room.store(1 << 20, Ordering::Relaxed);
         log.write(&entries(4..=20, 2, 1000), Some(&hard_state(2, 0, 0)))
@@ -81,7 +111,7 @@ fn a_write_that_finds_no_room_changes_nothing_and_may_be_tried_again() {
         );
 
         let crashed = Place::new();
-        copy(kept.path(), &crashed.path().join("raft"));
+        copy_folder(kept.path(), &crashed.path().join("raft"));
         let found = crashed.log().1;
         assert_eq!(
             found.entries,
@@ -89,14 +119,6 @@ fn a_write_that_finds_no_room_changes_nothing_and_may_be_tried_again() {
             "{room_at_failure} bytes of room"
         );
         assert_eq!(found.hard_state.term, 1);
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for file in std::fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
 

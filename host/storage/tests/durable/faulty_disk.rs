@@ -1,9 +1,10 @@
-//! A file system under the log's engine that runs out of room, counts syncs, or fails them.
+//! A file system under the log's engine that runs out of room, counts syncs, fails them or makes
+//! them wait, and lets a test look at the disk between any two of its operations.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 
@@ -16,6 +17,22 @@ pub(crate) struct Knobs {
     pub(crate) room: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) fail_syncs: AtomicBool,
+    /// Called before every sync, which waits for its return: a slow disk.
+    pub(crate) before_sync: Hook,
+    /// Called before every operation that changes the disk; a write is then many small ones.
+    pub(crate) before_change: Hook,
+}
+
+/// Something that a test wants done.
+pub(crate) type Hook = Mutex<Option<Box<dyn FnMut() + Send>>>;
+
+/// What a write is cut into while each operation is looked at.
+const PIECE_BYTES: usize = 16;
+
+/// Whether there was something to be called.
+fn call(hook: &Hook) -> bool {
+    let mut hook = hook.lock().unwrap();
+    hook.as_mut().map(|hook| hook()).is_some()
 }
 
 /// The real file system, with knobs.
@@ -28,6 +45,7 @@ pub(crate) struct FaultyFile {
 
 impl Handle for FaultyFile {
     fn truncate(&self, offset: usize) -> io::Result<()> {
+        call(&self.knobs.before_change);
         self.real.truncate(offset)
     }
 
@@ -37,6 +55,8 @@ impl Handle for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         self.knobs.syncs.fetch_add(1, Ordering::Relaxed);
+        call(&self.knobs.before_sync);
+        call(&self.knobs.before_change);
         if self.knobs.fail_syncs.load(Ordering::Relaxed) {
             return Err(io::Error::other("the disk is gone"));
         }
@@ -62,7 +82,13 @@ impl Write for FaultyWriter {
             // The text by which the engine knows it.
             return Err(io::Error::new(io::ErrorKind::StorageFull, "nospace"));
         }
-        let written = self.real.write(&buffer[..buffer.len().min(room)])?;
+        let piece = if call(&self.knobs.before_change) {
+            PIECE_BYTES
+        } else {
+            usize::MAX
+        };
+        let length = buffer.len().min(room).min(piece);
+        let written = self.real.write(&buffer[..length])?;
         self.knobs.room.fetch_sub(written as u64, Ordering::Relaxed);
         Ok(written)
     }
@@ -74,6 +100,7 @@ impl Write for FaultyWriter {
 
 impl WriteExt for FaultyWriter {
     fn truncate(&mut self, offset: usize) -> io::Result<()> {
+        call(&self.knobs.before_change);
         self.real.truncate(offset)
     }
 
@@ -97,6 +124,7 @@ impl FileSystem for FaultyDisk {
     type Writer = FaultyWriter;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<FaultyFile> {
+        call(&self.0.before_change);
         DefaultFileSystem.create(path).map(|real| self.wrap(real))
     }
 
@@ -106,10 +134,12 @@ impl FileSystem for FaultyDisk {
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
+        call(&self.0.before_change);
         DefaultFileSystem.delete(path)
     }
 
     fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> io::Result<()> {
+        call(&self.0.before_change);
         DefaultFileSystem.rename(from, to)
     }
 

@@ -5,10 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod damage;
+mod data_dir;
 mod decisions;
 mod disk;
 mod faulty_disk;
+mod install;
 mod log;
 mod snapshot;
+mod snapshot_tools;
+mod snapshot_transfer;
 #[path = "../support/mod.rs"]
 mod support;

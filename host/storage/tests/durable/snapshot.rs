@@ -4,38 +4,11 @@
 use std::fs;
 
 use maitred_storage::{DataDir, SnapshotMeta, Snapshots, StorageError};
-use raft::eraftpb::ConfState;
 
-use crate::support::Place;
+use crate::support::{self, Place, chunks, load};
 
 fn meta(index: u64) -> SnapshotMeta {
-    SnapshotMeta {
-        index,
-        term: index / 10,
-        conf_state: ConfState {
-            voters: vec![1, 2, 3],
-            learners: vec![9],
-            ..ConfState::default()
-        },
-        schema: 4,
-    }
-}
-
-fn chunks(index: u64) -> Vec<Vec<u8>> {
-    (0..5_u8)
-        .map(|n| vec![n ^ index as u8; 100 * usize::from(n)])
-        .collect()
-}
-
-type Loaded = (SnapshotMeta, Vec<Vec<u8>>);
-
-fn load(snapshots: &Snapshots, log_start: u64) -> Result<Option<Loaded>, StorageError> {
-    let mut read = Vec::new();
-    let meta = snapshots.latest(log_start, |chunk| {
-        read.push(chunk.to_vec());
-        Ok::<_, StorageError>(())
-    })?;
-    Ok(meta.map(|meta| (meta, read)))
+    support::meta(index, index / 10)
 }
 
 fn path(dir: &DataDir, index: u64) -> std::path::PathBuf {
@@ -63,6 +36,22 @@ fn the_newest_of_two_is_loaded_and_the_log_is_cut_at_the_older() {
     // The same one again, as a leader may send it.
     snapshots.save(&meta(30), chunks(30)).unwrap();
     assert_eq!(snapshots.compact_floor().unwrap(), 20);
+}
+
+#[test]
+fn a_file_that_somebody_named_by_hand_is_neither_loaded_nor_removed() {
+    let place = Place::new();
+    let dir = place.dir();
+    let snapshots = Snapshots::open(&dir).unwrap();
+    let saved = snapshots.save(&meta(10), chunks(10)).unwrap();
+    let copy = dir.snap().join("9.snap");
+    fs::copy(saved, &copy).unwrap();
+    for index in [20, 30] {
+        snapshots.save(&meta(index), chunks(index)).unwrap();
+    }
+    assert_eq!(snapshots.compact_floor().unwrap(), 20);
+    assert_eq!(load(&snapshots, 0).unwrap(), Some((meta(30), chunks(30))));
+    assert!(copy.exists() && !path(&dir, 10).exists());
 }
 
 #[test]

@@ -4,8 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use maitred_storage::{DataDir, Log, LogOptions, RecoveredLog, StorageError};
-use raft::eraftpb::{Entry, HardState};
+use maitred_protocol::{ClusterId, HostName};
+use maitred_storage::{
+    DataDir, HostIdentity, Log, LogOptions, RecoveredLog, SnapshotMeta, Snapshots, StorageError,
+};
+use raft::eraftpb::{ConfState, Entry, HardState};
 use tempfile::TempDir;
 
 /// A data directory that goes away with the test.
@@ -16,7 +19,7 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        drop(DataDir::create(root.path(), 1).unwrap());
+        drop(DataDir::create(root.path(), &identity(1)).unwrap());
         Self { root }
     }
 
@@ -46,6 +49,58 @@ impl Place {
         files.retain(|path| path.extension().is_some_and(|end| end == "raftlog"));
         files.sort();
         files
+    }
+}
+
+/// Copies the files of a folder, as a crash would find them.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+/// What a snapshot of a group of three is of.
+pub(crate) fn meta(index: u64, term: u64) -> SnapshotMeta {
+    SnapshotMeta {
+        index,
+        term,
+        conf_state: ConfState {
+            voters: vec![1, 2, 3],
+            learners: vec![9],
+            ..ConfState::default()
+        },
+        schema: 4,
+    }
+}
+
+/// A snapshot's content, from which its index can be told.
+pub(crate) fn chunks(index: u64) -> Vec<Vec<u8>> {
+    (0..5_u8)
+        .map(|n| vec![n ^ index as u8; 100 * usize::from(n)])
+        .collect()
+}
+
+pub(crate) type Loaded = (SnapshotMeta, Vec<Vec<u8>>);
+
+/// The newest snapshot with its chunks.
+pub(crate) fn load(snapshots: &Snapshots, log_start: u64) -> Result<Option<Loaded>, StorageError> {
+    let mut read = Vec::new();
+    let meta = snapshots.latest(log_start, |chunk| {
+        read.push(chunk.to_vec());
+        Ok::<_, StorageError>(())
+    })?;
+    Ok(meta.map(|meta| (meta, read)))
+}
+
+/// A host of a cluster.
+pub(crate) fn identity(host: u64) -> HostIdentity {
+    HostIdentity {
+        cluster: ClusterId([9; 16]),
+        host,
+        instance: 77,
+        name: HostName::new("eu-1").unwrap(),
     }
 }
 
