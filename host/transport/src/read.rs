@@ -91,10 +91,7 @@ impl FrameReader {
     ) -> Result<bool, E> {
         loop {
             let mut any = false;
-            loop {
-                let Some(frame) = self.split().map_err(ReadError::from)? else {
-                    break;
-                };
+            while let Some(frame) = self.split().map_err(ReadError::from)? {
                 let consumed = frame.consumed;
                 let done = each(&frame);
                 self.start += consumed;
