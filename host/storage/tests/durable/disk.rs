@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use maitred_storage::{DataDir, Log, LogOptions, Space, SpaceLimits, StorageError, WriteTask};
 
@@ -68,7 +69,8 @@ fn nothing_counts_as_written_before_a_slow_sync_is_done() {
             returned.store(true, Ordering::SeqCst);
         };
         let writer = scope.spawn(write);
-        sync_began.recv().unwrap();
+        let waited = sync_began.recv_timeout(Duration::from_secs(30));
+        waited.expect("a write that syncs");
         assert!(!returned.load(Ordering::SeqCst));
         let_go.send(()).unwrap();
         writer.join().unwrap();
