@@ -17,14 +17,42 @@ use crate::input::{Disk, Ticket};
 use crate::replica::{Replica, Waiter};
 use crate::saga::{Joined, selector_of};
 
+/// Whether any host can answer it.
+fn is_read(request: &Request) -> bool {
+    match request {
+        Request::GetProcess { .. }
+        | Request::ListProcesses(_)
+        | Request::GetNode(_)
+        | Request::ListNodes
+        | Request::GetModule(_)
+        | Request::ListModules
+        | Request::GetType(_)
+        | Request::ListTypes
+        | Request::Explain(_) => true,
+        // Attaching and planning need what only the leader knows.
+        _ => false,
+    }
+}
+
 impl Replica {
     pub(crate) fn admit(&mut self, ticket: Ticket, sequence: u64, request: Request) {
         if let Request::Status = request {
             let status = Box::new(self.status());
             return self.reply(ticket, Response::Status(status));
         }
+        if let Request::ListMembers = request {
+            let members = Box::new(self.members());
+            return self.reply(ticket, Response::Members(members));
+        }
         if let Request::GetProcess { stale: true, .. } = request {
             return self.answer_read(ticket, request);
+        }
+        if is_read(&request) && !self.shutting_down {
+            // Any host answers these; the leader once it knows what its predecessors promised.
+            return match (self.consensus.is_leader(), self.serving) {
+                (true, None) => self.unavailable(ticket, self.not_leader()),
+                _ => self.reads.push(ticket, request),
+            };
         }
         // A create is refused for room later, when it is known that it is not a retry.
         let grows = matches!(request, Request::SetProcess(..) | Request::PutType(..));
@@ -41,6 +69,35 @@ impl Replica {
             }
             Request::Plan(create) => return self.admit_plan(ticket, *create),
             Request::OpenSession => Command::OpenSession,
+            Request::CloseSession(client) => {
+                let command = Command::CloseSession(client);
+                if self.registry.level() < command.level() {
+                    // A courtesy that not every host of the group understands yet.
+                    let now = Revision(self.registry.applied());
+                    return self.reply(ticket, Response::Done(now));
+                }
+                return self.queue(None, command, Waiter::Client(ticket));
+            }
+            Request::AddMember { name, address, .. } => Command::PutMember {
+                host: 0,
+                name,
+                address,
+                instance: 0,
+                replaces: None,
+            },
+            Request::ReplaceMember {
+                client,
+                host,
+                address,
+            } => {
+                let request = RequestId { client, sequence };
+                return self.admit_replace(ticket, request, host, address);
+            }
+            Request::RemoveMember { client, host } => {
+                let request = RequestId { client, sequence };
+                return self.admit_remove(ticket, request, host);
+            }
+            Request::TransferLeader { to } => return self.admit_transfer(ticket, to),
             Request::SetProcess(_, set) => Command::SetProcess(set),
             Request::DelProcess {
                 key, incarnation, ..
@@ -85,6 +142,7 @@ impl Replica {
             | Request::GetType(_)
             | Request::ListTypes
             | Request::Explain(_)
+            | Request::ListMembers
             | Request::Status) => return self.reads.push(ticket, read),
         };
         self.queue(id, command, Waiter::Client(ticket));
@@ -162,6 +220,10 @@ impl Replica {
             }
             Outcome::Session(client) => Response::Session(client),
             Outcome::Done(revision) => Response::Done(revision),
+            Outcome::Member(host) => match self.registry.members().get(&host) {
+                Some(member) => Response::Member(Box::new(self.member_record(host, member))),
+                None => Response::Rejected(Rejection::NotFound(format!("host {host}"))),
+            },
             Outcome::Registered { epoch, verdicts } => {
                 Response::Registered { epoch, verdicts: verdicts.to_vec() }
             }
@@ -188,6 +250,7 @@ impl Replica {
         let counts = self.registry.counts();
         let role = match standing.role {
             StateRole::Leader => "leader",
+            StateRole::Follower if !self.consensus.node.raft.promotable() => "learner",
             StateRole::Follower => "follower",
             StateRole::Candidate | StateRole::PreCandidate => "candidate",
         };
@@ -200,7 +263,9 @@ impl Replica {
             host: self.config.id,
             role: role.to_owned(),
             leader: (standing.leader != 0).then_some(standing.leader),
-            voters: self.consensus.conf_state().voters.clone(),
+            no_leader: self.no_leader(),
+            members: self.member_records(),
+            level: self.registry.level(),
             term: standing.term,
             commit: standing.commit,
             applied: self.registry.applied(),

@@ -4,12 +4,14 @@
 //! somebody else's, and whoever waited at its index is told that the outcome is not known.
 
 use maitred_protocol::{
-    Incarnation, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey, ProcessState, Revision,
+    Incarnation, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey, ProcessState, Response,
+    Revision, Unavailable,
 };
 use maitred_registry::{Change, Entry, Event, Node};
-use raft::eraftpb::Entry as RaftEntry;
+use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
 use crate::effect::{Effect, TakeSnapshot};
+use crate::membership;
 use crate::replica::{Replica, Waiter};
 
 /// Microseconds after which a snapshot that could not be written is tried again.
@@ -23,6 +25,13 @@ impl Replica {
         let mut events = Vec::new();
         for raft_entry in committed {
             let (index, term) = (raft_entry.index, raft_entry.term);
+            if raft_entry.entry_type != EntryType::EntryNormal {
+                if let Some(change) = membership::read_change(&raft_entry.data) {
+                    self.consensus.apply_change(&change);
+                }
+                self.registry.skip(index);
+                continue;
+            }
             if raft_entry.data.is_empty() {
                 self.registry.skip(index);
                 self.begin_serving(term);
@@ -31,12 +40,15 @@ impl Replica {
             let (entry, waiter) = match self.proposed(index, term) {
                 // This host made the entry: no need to read it back.
                 Some(own) => (own.entry, own.waiter),
-                // What a replica cannot read it cannot skip either: it would differ from the others.
-                None => {
-                    let entry = Entry::decode(&raft_entry.data)
-                        .unwrap_or_else(|error| panic!("entry {index} of the log: {error}"));
-                    (entry, Waiter::Nobody)
-                }
+                None => match Entry::decode(&raft_entry.data, self.config.level_max) {
+                    Ok(entry) => (entry, Waiter::Nobody),
+                    // What a replica cannot read it cannot skip either: it would differ from the
+                    // others.
+                    Err(error) => {
+                        let why = error.to_string();
+                        return self.halt(Effect::TooOld { index, why });
+                    }
+                },
             };
             let first_event = events.len();
             let outcome = self.registry.apply(index, entry, &mut events);
@@ -62,7 +74,9 @@ impl Replica {
     /// The first entry of a leader's term: from here on it knows all that was promised.
     fn begin_serving(&mut self, term: u64) {
         let standing = self.consensus.standing();
-        if !self.consensus.is_leader() || standing.term != term || self.shutting_down {
+        let leads = self.consensus.is_leader() && standing.term == term;
+        // Raft makes an empty entry of a change that it does not take, too.
+        if !leads || self.shutting_down || self.serving == Some(term) {
             return;
         }
         self.serving = Some(term);
@@ -127,7 +141,7 @@ impl Replica {
                 }
             }
             Event::NodeDown(_, epoch) => self.leases.remove(*epoch),
-            Event::NodeChanged(_) | Event::Module(_) => {}
+            Event::NodeChanged(_) | Event::Module(_) | Event::Members => {}
         }
     }
 
@@ -148,7 +162,7 @@ impl Replica {
 
     /// The modules that must be ready: the active ones, what a rollback would bring back, and the
     /// newest, which is most likely to be activated next.
-    fn want_modules(&mut self) {
+    pub(crate) fn want_modules(&mut self) {
         let mut wanted: Vec<(ModuleName, ModuleKind, maitred_protocol::Digest)> = Vec::new();
         for (name, module) in self.registry.modules() {
             let active = module.active.as_ref().map(|active| active.version);
@@ -172,16 +186,29 @@ impl Replica {
         let bytes = log.bytes().saturating_sub(self.snapshot.bytes);
         let due = entries >= self.config.snapshot_entries
             || (entries > 0 && bytes >= self.config.snapshot_bytes);
-        let too_soon = self.now.mono_us < self.snapshot.not_before_us;
-        if self.snapshot.writing || too_soon || !due {
+        let asked = !self.snapshot.asked.is_empty();
+        if asked && index == 0 {
+            for ticket in std::mem::take(&mut self.snapshot.asked) {
+                let text = "there is nothing to take a snapshot of yet".to_owned();
+                self.unavailable(ticket, Unavailable::Overloaded(text));
+            }
             return;
         }
+        let too_soon = self.now.mono_us < self.snapshot.not_before_us && !asked;
+        // A peer that needs one cannot wait; it asks again for as long as it does.
+        let wanted = !self.snapshot.writing && log.take_wanted() && index > self.snapshot.index;
+        if self.snapshot.writing || too_soon || !(due || asked || wanted) {
+            return;
+        }
+        let log = self.consensus.log();
         let Some(term) = log.term_at(index) else {
             return;
         };
         self.snapshot.writing = true;
         self.snapshot.bytes = log.bytes();
+        self.snapshot.waiting = std::mem::take(&mut self.snapshot.asked);
         let conf_state = self.consensus.conf_state().clone();
+        self.snapshot.under_way = Some((index, term, conf_state.clone()));
         let state = self.registry.snapshot();
         let snapshot = TakeSnapshot {
             state,
@@ -194,14 +221,39 @@ impl Replica {
 
     pub(crate) fn snapshot_saved(&mut self, index: Option<u64>, floor: u64) {
         self.snapshot.writing = false;
+        let under_way = self.snapshot.under_way.take();
+        let waiting = std::mem::take(&mut self.snapshot.waiting);
         match index {
-            Some(index) => self.snapshot.index = self.snapshot.index.max(index),
-            None => self.snapshot.not_before_us = self.now.mono_us + SNAPSHOT_RETRY_US,
+            Some(index) => {
+                self.snapshot.index = self.snapshot.index.max(index);
+                if let Some((at, term, conf_state)) = under_way
+                    && at == index
+                {
+                    self.consensus.log_mut().set_saved(at, term, conf_state);
+                }
+                for ticket in waiting {
+                    self.reply(ticket, Response::Done(Revision(index)));
+                }
+            }
+            None => {
+                self.snapshot.not_before_us = self.now.mono_us + SNAPSHOT_RETRY_US;
+                for ticket in waiting {
+                    let text = "the snapshot could not be written; the host's log says why";
+                    self.unavailable(ticket, Unavailable::Overloaded(text.to_owned()));
+                }
+            }
         }
-        // Never cut what is not applied, whatever storage says.
-        let floor = floor.min(self.registry.applied());
-        if floor > 0 {
-            self.consensus.compact(floor);
+        // Never cut what is not applied, whatever storage says; nor what a peer that is fetching a
+        // snapshot will need next, within bounds.
+        let mut floor = floor.min(self.registry.applied());
+        if let Some(fetched) = self.oldest_fetched()
+            && fetched < floor
+            && self.consensus.log().bytes_after(fetched) <= self.config.log_kept_bytes
+        {
+            floor = fetched;
+        }
+        if floor > self.consensus.log().start() {
+            self.consensus.log_mut().compact(floor);
             self.effects.push(Effect::Compact(floor));
         }
     }

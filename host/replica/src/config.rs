@@ -1,21 +1,46 @@
-//! What a replica must be told once.
+//! What a replica must be told once, and which of it contradicts itself.
+
+use maitred_protocol::{HostName, Join};
+
+/// The highest level of replicated commands that this program can carry out. See
+/// `docs/UPGRADE.md`.
+pub const LEVEL_MAX: u16 = 2;
 
 /// How a replica runs. Times are in ticks; a tick is [`Config::tick_us`] microseconds.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// This host's number in the group; not 0, and never used again after its disk was lost.
     pub id: u64,
-    /// The voters of a new group. Ignored once the group exists.
+    /// The first voters of the group, the same on every host that ever belongs to it: the log says
+    /// what became of them.
     pub voters: Vec<u64>,
+    /// This host's name.
+    pub name: HostName,
+    /// Where its peers and clients reach it.
+    pub address: String,
+    /// What its data directory proves itself with.
+    pub instance: u64,
+    /// The highest level of replicated commands that this host may carry out: [`LEVEL_MAX`], or
+    /// lower to keep a way back during an upgrade.
+    pub level_max: u16,
     /// The program's version, for `status`.
     pub build: String,
     /// Microseconds between two [`crate::Input::Tick`]s.
     pub tick_us: u64,
-    /// Ticks without a leader before an election: at least 10 times the heartbeat.
+    /// Ticks without a leader before an election, at least; at most the double, by chance.
+    /// At least 5 times the heartbeat.
     pub election_ticks: usize,
     /// Ticks between two heartbeats.
     pub heartbeat_ticks: usize,
-    /// The source of all chance.
+    /// Whether a leader that a quorum confirmed a moment ago answers reads without asking again.
+    /// Rests on clocks: all hosts' must run equally fast to within two percent, pauses included
+    /// (a monotonic clock does), and all must have the same [`Config::tick_us`] and
+    /// [`Config::election_ticks`]. A host that starts does not vote for the longest election
+    /// time-out then.
+    pub lease_reads: bool,
+    /// Microseconds that a write may take before a leader hands over to a host with a better disk.
+    pub disk_slow_us: u64,
+    /// The source of all chance; another one at every start.
     pub seed: u64,
     /// Entries after which a snapshot is taken.
     pub snapshot_entries: u64,
@@ -25,6 +50,9 @@ pub struct Config {
     pub creates_max: usize,
     /// Decisions in one batch.
     pub batch_max: usize,
+    /// Bytes of entries that are kept for a host that is fetching a snapshot, beyond which it must
+    /// fetch another one.
+    pub log_kept_bytes: u64,
     /// Bytes of entries that are proposed and not yet committed; more are answered `overloaded`.
     pub uncommitted_bytes_max: u64,
 }
@@ -36,16 +64,85 @@ impl Config {
         Self {
             id,
             voters: vec![id],
+            name: HostName::new(format!("host-{id}")).expect("letters and digits"),
+            address: String::new(),
+            instance: id,
+            level_max: LEVEL_MAX,
             build: String::new(),
             tick_us: 20_000,
             election_ticks: 10,
             heartbeat_ticks: 1,
+            lease_reads: false,
+            disk_slow_us: 1_000_000,
             seed: 0,
             snapshot_entries: 200_000,
             snapshot_bytes: 128 << 20,
             creates_max: 65_536,
             batch_max: 1_024,
+            log_kept_bytes: 1 << 30,
             uncommitted_bytes_max: 64 << 20,
+        }
+    }
+
+    /// What is wrong with it, and what to do.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub fn validate(&self) -> Result<(), String> {
+        let checks = [
+            (
+                self.id != 0 && !self.voters.contains(&0),
+                "host number 0 is nobody's",
+            ),
+            (
+                (5_000..=1_000_000).contains(&self.tick_us),
+                "a tick must have 5 to 1,000 ms",
+            ),
+            (
+                (1..=100).contains(&self.heartbeat_ticks),
+                "a heartbeat must have 1 to 100 ticks",
+            ),
+            (
+                self.election_ticks >= 5 * self.heartbeat_ticks,
+                "the election time-out must be at least 5 heartbeats, or one lost packet calls an election",
+            ),
+            (
+                self.election_ticks <= 1_000,
+                "the election time-out must have at most 1,000 ticks",
+            ),
+            (
+                !self.lease_reads || self.lease_us() > 0,
+                "lease reads need an election time-out of more than 4 ticks",
+            ),
+            (
+                (1..=LEVEL_MAX).contains(&self.level_max),
+                "the level must be one that this program knows",
+            ),
+        ];
+        match checks.into_iter().find(|(holds, _)| !holds) {
+            Some((_, why)) => Err(why.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// How long after a confirmed round began no other host can have been elected: the shortest
+    /// election time-out, less a tick of phase and two that are made up for after a pause, less the
+    /// drift of two clocks.
+    #[must_use]
+    pub fn lease_us(&self) -> u64 {
+        let ticks = (self.election_ticks as u64).saturating_sub(4);
+        ticks * self.tick_us * 96 / 100
+    }
+
+    /// What this host says of itself.
+    #[must_use]
+    pub fn join(&self) -> Join {
+        Join {
+            host: self.id,
+            name: self.name.clone(),
+            address: self.address.clone(),
+            instance: self.instance,
+            level_max: self.level_max,
         }
     }
 }

@@ -9,7 +9,7 @@ use maitred_protocol::{
 use maitred_registry::candidates::NodeFacts;
 use maitred_registry::decide::{ModuleRef, SelectBatch, Trace};
 use maitred_registry::{Event, Record, Snapshot, Spec};
-use raft::eraftpb::{ConfState, Entry, HardState};
+use raft::eraftpb::{ConfState, Entry, HardState, Message};
 
 use crate::input::Ticket;
 
@@ -18,10 +18,34 @@ use crate::input::Ticket;
 pub struct Persist {
     /// Comes back when it is done; they only grow.
     pub number: u64,
+    /// The log begins anew after this index and term: everything that it held is gone, because a
+    /// snapshot that contains more was installed.
+    pub reset: Option<(u64, u64)>,
     /// To be appended; a suffix of the log that conflicts is overwritten.
     pub entries: Vec<Entry>,
     /// To be replaced.
     pub hard_state: Option<HardState>,
+    /// To be sent when all of it is durable, and not before: what they promise is in it.
+    pub release: Vec<Message>,
+}
+
+impl Persist {
+    /// Whether there is anything to write; if not, it only waits for those before it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.reset.is_none() && self.entries.is_empty() && self.hard_state.is_none()
+    }
+}
+
+/// A host to be connected with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number.
+    pub host: u64,
+    /// Where it is; empty while that is not known.
+    pub address: String,
+    /// What its data directory proves itself with; 0 while it has not come.
+    pub instance: u64,
 }
 
 /// A spawn to be carried out by the callback.
@@ -107,6 +131,42 @@ pub enum Effect {
     Explain(Ticket, Box<ProcessRecord>),
     /// Write a snapshot, then say [`crate::Input::SnapshotSaved`].
     Snapshot(Box<TakeSnapshot>),
+    /// Send these to the hosts that they are for. Any of them may be lost.
+    Send(Vec<Message>),
+    /// These are the other hosts: connect with them, and with nobody else. Comes when it changes.
+    Peers(Vec<Peer>),
+    /// Another host leads, or none, or this one does. Comes when it changes. A host that has
+    /// stopped leading gives up its spawns.
+    Leader {
+        /// Its number.
+        host: Option<u64>,
+        /// Its address, when known.
+        address: Option<String>,
+        /// The Raft term.
+        term: u64,
+        /// Whether this host leads and serves.
+        serving: bool,
+    },
+    /// This host is no longer a member: it should say so, and end.
+    Removed,
+    /// The state was replaced by a snapshot that contains everything up to this revision.
+    Restored(Revision),
+    /// This host's log has lost entries that it had acknowledged: it must not take part any more. It
+    /// should say so, and end; its data directory is of no use.
+    Lost {
+        /// The last entry of its log.
+        last: u64,
+        /// What the leader knows it to have had.
+        commit: u64,
+    },
+    /// This host's program cannot carry out what the group has agreed upon: it should say so, and
+    /// end.
+    TooOld {
+        /// The entry that it cannot read.
+        index: u64,
+        /// Why.
+        why: String,
+    },
     /// Cut the log through this index.
     Compact(u64),
     /// What changed, in order, with the revision of the last of them. For watchers.

@@ -1,9 +1,11 @@
 //! The door in: everything that can happen to a replica.
 
 use maitred_protocol::{
-    ClientId, Digest, Incarnation, KeepAlive, ModuleKind, ModuleName, ProcessKey, Request,
+    ClientId, Digest, Incarnation, Join, KeepAlive, ModuleKind, ModuleName, ProcessKey, Request,
 };
+use maitred_registry::Registry;
 use maitred_registry::decide::Decision;
+use raft::eraftpb::Message;
 
 /// The time, as the caller's clocks have it. Nothing in this crate reads one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,6 +65,15 @@ pub enum Disk {
     Low(u64),
 }
 
+/// A snapshot that was fetched from a peer. Its file is durable.
+#[derive(Debug)]
+pub struct Install {
+    /// The message that said to fetch it.
+    pub message: Message,
+    /// What it contains.
+    pub registry: Registry,
+}
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input {
@@ -119,6 +130,31 @@ pub enum Input {
         /// What the older kept snapshot contains.
         floor: u64,
     },
+    /// A peer says something; made by [`crate::peer::from_wire`]. A message that tells of a snapshot
+    /// is not given here: its file is fetched first, see [`Input::Install`].
+    Peer(Box<Message>),
+    /// A snapshot was fetched.
+    Install(Box<Install>),
+    /// A peer cannot be reached just now.
+    Unreachable(u64),
+    /// A peer has said which level it can carry out.
+    Met {
+        /// Its number.
+        host: u64,
+        /// The level.
+        level_max: u16,
+    },
+    /// A host wants to join, or says where it is now. Answered with `Member`, a rejection, or
+    /// `NotLeader`.
+    Join {
+        /// For the answer.
+        ticket: Ticket,
+        /// What it says.
+        join: Join,
+    },
+    /// Take a snapshot now. Answered with `Done` and the index that it contains, when it is
+    /// written.
+    TakeSnapshot(Ticket),
     /// The disk's room changed.
     Disk(Disk),
     /// The host is shutting down: what waits is answered, nothing new is taken.

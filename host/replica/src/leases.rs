@@ -204,7 +204,18 @@ impl Replica {
             sequence,
             alive,
         };
-        self.effects.push(Effect::KeepAliveAck { link, ack });
+        // It leaves when a quorum has confirmed, from now on, that this host still leads: a
+        // successor's full term then begins after this keep-alive was sent.
+        self.reads.push_ack(link, ack);
+    }
+
+    /// A quorum has confirmed this host since the keep-alive came.
+    pub(crate) fn acknowledge(&mut self, link: u64, ack: KeepAliveAck) {
+        let lease = self.leases.all.get(&ack.epoch);
+        let expiring = lease.is_some_and(|lease| lease.expiring);
+        if self.serving.is_some() && !expiring {
+            self.effects.push(Effect::KeepAliveAck { link, ack });
+        }
     }
 
     pub(crate) fn expire_leases(&mut self) {

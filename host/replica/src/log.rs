@@ -4,6 +4,7 @@
 //! it is durable (it must, to replicate while the disk works); what is durable is storage's affair.
 //! The length is bounded by compaction: twice the entries between two snapshots.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
@@ -18,6 +19,10 @@ pub(crate) struct Log {
     hard_state: HardState,
     conf_state: ConfState,
     bytes: u64,
+    /// The newest snapshot that is on disk: index, term, and the group then.
+    saved: Option<(u64, u64, ConfState)>,
+    /// A peer needs a newer one than that.
+    wanted: Cell<bool>,
 }
 
 impl Log {
@@ -36,7 +41,50 @@ impl Log {
             hard_state,
             conf_state,
             bytes,
+            saved: None,
+            wanted: Cell::new(false),
         }
+    }
+
+    /// A snapshot has been written, or was found.
+    pub(crate) fn set_saved(&mut self, index: u64, term: u64, conf_state: ConfState) {
+        if self.saved.as_ref().is_none_or(|saved| saved.0 <= index) {
+            self.saved = Some((index, term, conf_state));
+        }
+    }
+
+    /// Whether a peer waits for a snapshot that is not there yet; asked once.
+    pub(crate) fn take_wanted(&self) -> bool {
+        self.wanted.take()
+    }
+
+    /// A snapshot takes the place of everything.
+    pub(crate) fn reset(&mut self, (index, term): (u64, u64), conf_state: ConfState) {
+        self.entries.clear();
+        (self.start, self.start_term) = (index, term);
+        self.conf_state = conf_state.clone();
+        self.set_saved(index, term, conf_state);
+    }
+
+    pub(crate) fn set_conf_state(&mut self, conf_state: ConfState) {
+        self.conf_state = conf_state;
+    }
+
+    /// The entries, from the oldest on.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// Everything through this index is gone.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Bytes of the entries after `index`.
+    pub(crate) fn bytes_after(&self, index: u64) -> u64 {
+        let skip = index.saturating_sub(self.start) as usize;
+        let kept = self.entries.iter().skip(skip);
+        kept.map(|entry| entry.data.len() as u64).sum()
     }
 
     pub(crate) fn last(&self) -> u64 {
@@ -157,8 +205,28 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> Result<Snapshot> {
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// Names the newest snapshot: its bytes are fetched from the disk. One that was taken before the
+    /// peer belonged to the group would not be taken by it.
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
+        let knows = |conf: &ConfState| {
+            let members = [&conf.voters, &conf.learners, &conf.voters_outgoing];
+            members.iter().any(|members| members.contains(&to))
+        };
+        match &self.saved {
+            Some((index, term, conf_state))
+                if *index >= request_index.max(self.start) && knows(conf_state) =>
+            {
+                let mut snapshot = Snapshot::default();
+                let metadata = snapshot.mut_metadata();
+                (metadata.index, metadata.term) = (*index, *term);
+                metadata.set_conf_state(conf_state.clone());
+                Ok(snapshot)
+            }
+            _ => {
+                self.wanted.set(true);
+                Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
+        }
     }
 }
 

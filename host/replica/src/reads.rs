@@ -1,13 +1,24 @@
-//! Linearizable reads: one read index for all that wait (Ongaro's thesis, section 6.4).
+//! Linearizable reads, and the proof that this host still leads (Ongaro's thesis, section 6.4).
 //!
-//! Reads of a turn share a round. A round is granted when Raft has confirmed, after the round was
-//! asked for, that this host still leads; it is served once everything up to its index is applied.
+//! Reads that come while two rounds are under way share the next one. A round is granted when a
+//! quorum has confirmed, after the round was asked for, that the leader still leads; it is served
+//! once everything up to its index is applied. A follower asks its leader. Keep-alives wait for a
+//! round too: what is acknowledged without one could outlive the leader's reign, and with it the
+//! node its lease.
+//!
+//! **Lease.** Where [`Config::lease_reads`] allows it, a round that was granted to the leader lets it
+//! answer alone for [`Config::lease_us`] from the moment the round was *asked for*: no host that
+//! confirmed it votes for another before its shortest election time-out is over. The lease ends when
+//! leadership is handed over, since that election waits for nobody; and a host that has just started
+//! holds its vote back, since it does not remember what it confirmed.
 
 use std::collections::VecDeque;
 
-use maitred_protocol::{Request, Response, Revision};
+use maitred_protocol::{KeepAliveAck, Request, Response, Revision};
 use maitred_registry::Record;
+use raft::eraftpb::{Message, MessageType};
 
+use crate::config::Config;
 use crate::effect::{Answer, Effect};
 use crate::input::Ticket;
 use crate::replica::Replica;
@@ -15,43 +26,111 @@ use crate::replica::Replica;
 /// A round of reads.
 #[derive(Debug)]
 struct Round {
-    context: u64,
+    number: u64,
+    /// When it was first asked for, and when last.
+    first_us: u64,
     asked_us: u64,
     index: Option<u64>,
     reads: Vec<(Ticket, Request)>,
+    acks: Vec<(u64, KeepAliveAck)>,
 }
 
 /// Reads that wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reads {
     next: Vec<(Ticket, Request)>,
+    next_acks: Vec<(u64, KeepAliveAck)>,
     rounds: VecDeque<Round>,
-    context: u64,
+    number: u64,
+    /// Tells rounds of this run of this host from all others': an answer to a question of an earlier
+    /// run would be too old.
+    run: [u8; 16],
+    again_us: u64,
+    lease_us: Option<u64>,
+    lease_until_us: u64,
+    votes_from_us: Option<u64>,
+    longest_election_us: u64,
 }
 
-/// Microseconds after which a round is asked for again: Raft drops requests without a word when
-/// leadership is unsettled.
-const ROUND_US: u64 = 500_000;
+/// Rounds that may be under way without an answer; what comes meanwhile shares the next.
+const ROUNDS_MAX: usize = 2;
+
+/// Microseconds after which reads that nobody could grant are given back.
+const PATIENCE_US: u64 = 2_000_000;
 
 impl Reads {
+    pub(crate) fn new(config: &Config) -> Self {
+        let mut run = [0; 16];
+        run[..8].copy_from_slice(&config.id.to_le_bytes());
+        run[8..].copy_from_slice(&config.seed.to_le_bytes());
+        Self {
+            next: Vec::new(),
+            next_acks: Vec::new(),
+            rounds: VecDeque::new(),
+            number: 0,
+            run,
+            // Raft drops questions without a word when leadership is unsettled.
+            again_us: 4 * config.heartbeat_ticks as u64 * config.tick_us,
+            lease_us: config.lease_reads.then(|| config.lease_us()),
+            lease_until_us: 0,
+            votes_from_us: None,
+            longest_election_us: 2 * config.election_ticks as u64 * config.tick_us,
+        }
+    }
+
+    fn context(&self, number: u64) -> Vec<u8> {
+        [&self.run[..], &number.to_le_bytes()].concat()
+    }
+
     pub(crate) fn push(&mut self, ticket: Ticket, request: Request) {
         self.next.push((ticket, request));
     }
 
-    pub(crate) fn granted(&mut self, granted: Vec<(u64, u64)>) {
+    /// An acknowledgement that leaves when a round that begins now is granted.
+    pub(crate) fn push_ack(&mut self, link: u64, ack: KeepAliveAck) {
+        self.next_acks.push((link, ack));
+    }
+
+    pub(crate) fn granted(&mut self, granted: Vec<(Vec<u8>, u64)>, leads: bool) {
         for (context, index) in granted {
+            let Some(number) = context.strip_prefix(&self.run) else {
+                continue;
+            };
+            let Ok(number) = <[u8; 8]>::try_from(number).map(u64::from_le_bytes) else {
+                continue;
+            };
             // A round that is granted grants those before it: they were asked for earlier.
-            for round in self
-                .rounds
-                .iter_mut()
-                .take_while(|round| round.context <= context)
-            {
+            let before = |round: &&mut Round| round.number <= number;
+            for round in self.rounds.iter_mut().take_while(before) {
                 round.index.get_or_insert(index);
+                if let Some(lease_us) = self.lease_us.filter(|_| leads) {
+                    self.lease_until_us = self.lease_until_us.max(round.first_us + lease_us);
+                }
             }
         }
     }
 
+    /// Nobody is promised anything any more.
+    pub(crate) fn drop_lease(&mut self) {
+        self.lease_until_us = 0;
+    }
+
+    /// Whether a call for votes must be held back: this run may not remember what an earlier one
+    /// has confirmed to a leader.
+    pub(crate) fn holds_votes(&mut self, message: &Message, now_us: u64) -> bool {
+        let until = *self
+            .votes_from_us
+            .get_or_insert(now_us + self.longest_election_us);
+        let votes = matches!(
+            message.msg_type,
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+        );
+        votes && self.lease_us.is_some() && now_us < until
+    }
+
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
+        self.drop_lease();
+        self.next_acks.clear();
         let waiting = self.rounds.drain(..).flat_map(|round| round.reads);
         waiting
             .chain(self.next.drain(..))
@@ -61,26 +140,56 @@ impl Reads {
 }
 
 impl Replica {
-    /// Asks for a round for the reads of this turn, and again for one that got no answer.
+    /// Asks for a round for what waits, and again for one that got no answer.
     pub(crate) fn request_reads(&mut self) {
-        let reads = std::mem::take(&mut self.reads.next);
-        if !reads.is_empty() {
-            self.reads.context += 1;
-            let (context, asked_us) = (self.reads.context, self.now.mono_us);
-            self.reads.rounds.push_back(Round {
-                context,
-                asked_us,
-                index: None,
-                reads,
-            });
-            self.consensus.read_index(context);
+        let now_us = self.now.mono_us;
+        if self.serving.is_some() && now_us < self.reads.lease_until_us {
+            for (ticket, request) in std::mem::take(&mut self.reads.next) {
+                self.answer_read(ticket, request);
+            }
         }
-        if let Some(oldest) = self.reads.rounds.front_mut()
-            && oldest.index.is_none()
-            && oldest.asked_us + ROUND_US <= self.now.mono_us
+        let waits = !self.reads.next.is_empty() || !self.reads.next_acks.is_empty();
+        let asked = self
+            .reads
+            .rounds
+            .iter()
+            .filter(|round| round.index.is_none());
+        if waits && asked.count() < ROUNDS_MAX {
+            self.reads.number += 1;
+            let round = Round {
+                number: self.reads.number,
+                first_us: now_us,
+                asked_us: now_us,
+                index: None,
+                reads: std::mem::take(&mut self.reads.next),
+                acks: std::mem::take(&mut self.reads.next_acks),
+            };
+            self.consensus.read_index(self.reads.context(round.number));
+            self.reads.rounds.push_back(round);
+        }
+        let oldest = self.reads.rounds.iter_mut();
+        if let Some(oldest) = oldest.into_iter().find(|round| round.index.is_none())
+            && oldest.asked_us + self.reads.again_us <= now_us
         {
-            oldest.asked_us = self.now.mono_us;
-            self.consensus.read_index(oldest.context);
+            oldest.asked_us = now_us;
+            let number = oldest.number;
+            self.consensus.read_index(self.reads.context(number));
+        }
+        self.give_reads_back();
+    }
+
+    /// Reads that could not be granted in time may find another host.
+    fn give_reads_back(&mut self) {
+        let now_us = self.now.mono_us;
+        while let Some(round) = self.reads.rounds.front()
+            && round.index.is_none()
+            && round.first_us + PATIENCE_US <= now_us
+            && let Some(round) = self.reads.rounds.pop_front()
+        {
+            let why = self.not_leader();
+            for (ticket, _) in round.reads {
+                self.unavailable(ticket, why.clone());
+            }
         }
     }
 
@@ -96,6 +205,9 @@ impl Replica {
             };
             for (ticket, request) in round.reads {
                 self.answer_read(ticket, request);
+            }
+            for (link, ack) in round.acks {
+                self.acknowledge(link, ack);
             }
         }
     }
@@ -177,7 +289,10 @@ impl Replica {
                 epoch,
                 inventory,
             } => {
-                return self.attach_node(ticket, &name, epoch, &inventory);
+                return match self.serving {
+                    Some(_) => self.attach_node(ticket, &name, epoch, &inventory),
+                    None => self.unavailable(ticket, self.not_leader()),
+                };
             }
             // Everything else changes something, or is answered before it gets here.
             other => {

@@ -13,17 +13,18 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use maitred_protocol::{Rejection, RequestId, Response, Unavailable};
+use maitred_protocol::{Rejection, RequestId, Response, Revision, Unavailable};
 use maitred_registry::random::Random;
 use maitred_registry::{Command, Entry, EntryError, Registry};
-use raft::eraftpb::{ConfState, Entry as RaftEntry, HardState};
+use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState, Message};
 
 use crate::config::Config;
-use crate::consensus::{Consensus, Proposal, Refused};
+use crate::consensus::{Consensus, Lost, Proposal, Refused};
 use crate::effect::{Answer, Effect};
-use crate::input::{Disk, Input, Now, Push, Ticket};
+use crate::input::{Disk, Input, Install, Now, Push, Ticket};
 use crate::leases::Leases;
 use crate::log::Log;
+use crate::membership::Peers;
 use crate::placing::Placing;
 use crate::reads::Reads;
 use crate::saga::{Life, Placed, Sagas};
@@ -78,6 +79,9 @@ pub enum StartError {
         /// What it must contain.
         needed: u64,
     },
+    /// The configuration contradicts itself.
+    #[error("{0}")]
+    Config(String),
     /// The log and the snapshot do not meet.
     #[error(
         "the log begins after entry {log} but the newest snapshot ends at {snapshot}; restore the snapshot that belongs to this log, or let this host join its group anew"
@@ -134,6 +138,15 @@ pub struct Replica {
     pub(crate) shutting_down: bool,
     pub(crate) started_us: u64,
     pub(crate) snapshot: SnapshotState,
+    pub(crate) peers: Peers,
+    /// Writes under way: their numbers, and when they were asked for.
+    pub(crate) writes: VecDeque<(u64, u64)>,
+    /// What was last told of the leader: host, address, term, and whether this one serves.
+    told: Option<(u64, Option<String>, u64, bool)>,
+    /// What a snapshot under way to storage will contain, by the message that brought it.
+    installing: Option<Registry>,
+    /// This host must not go on, and its caller has been told why.
+    pub(crate) halted: bool,
 }
 
 /// When the next snapshot is due.
@@ -147,6 +160,12 @@ pub(crate) struct SnapshotState {
     pub(crate) writing: bool,
     /// After one could not be written: when the next may be tried.
     pub(crate) not_before_us: u64,
+    /// What the one that is being written contains.
+    pub(crate) under_way: Option<(u64, u64, ConfState)>,
+    /// Who asked for one, to be told when it is written; those that asked meanwhile wait for the
+    /// next.
+    pub(crate) waiting: Vec<Ticket>,
+    pub(crate) asked: Vec<Ticket>,
 }
 
 impl Replica {
@@ -161,15 +180,15 @@ impl Replica {
         now: Now,
         logger: &slog::Logger,
     ) -> Result<Self, StartError> {
-        for entry in recovered
+        config.validate().map_err(StartError::Config)?;
+        let commands = recovered
             .entries
             .iter()
-            .filter(|entry| !entry.data.is_empty())
-        {
-            Entry::decode(&entry.data).map_err(|source| StartError::Entry {
-                index: entry.index,
-                source,
-            })?;
+            .filter(|entry| entry.entry_type == EntryType::EntryNormal && !entry.data.is_empty());
+        for entry in commands {
+            let index = entry.index;
+            Entry::decode(&entry.data, config.level_max)
+                .map_err(|source| StartError::Entry { index, source })?;
         }
         let snapshot_index = recovered
             .snapshot
@@ -184,15 +203,22 @@ impl Replica {
         if log < needed {
             return Err(StartError::Short { log, needed });
         }
-        let (registry, conf_state) = match recovered.snapshot {
-            Some(snapshot) => (snapshot.registry, snapshot.conf_state),
+        let (registry, conf_state, saved) = match recovered.snapshot {
+            Some(snapshot) => {
+                let saved = (snapshot.index, snapshot.term, snapshot.conf_state.clone());
+                (snapshot.registry, snapshot.conf_state, Some(saved))
+            }
             None => (
-                Registry::new(),
+                Registry::founded(&config.voters),
                 ConfState::from((config.voters.clone(), vec![])),
+                None,
             ),
         };
         let start = (recovered.start_index, recovered.start_term);
-        let log = Log::new(start, recovered.entries, HardState::default(), conf_state);
+        let mut log = Log::new(start, recovered.entries, HardState::default(), conf_state);
+        if let Some((index, term, conf_state)) = saved {
+            log.set_saved(index, term, conf_state);
+        }
         let mut consensus = Consensus::new(
             &config,
             log,
@@ -211,7 +237,7 @@ impl Replica {
             sagas: Sagas::default(),
             placing: Placing::default(),
             leases: Leases::default(),
-            reads: Reads::default(),
+            reads: Reads::new(&config),
             timers: Timers::default(),
             serving: None,
             disk: Disk::Ok,
@@ -221,6 +247,11 @@ impl Replica {
                 index: snapshot_index,
                 ..SnapshotState::default()
             },
+            peers: Peers::default(),
+            writes: VecDeque::new(),
+            told: None,
+            installing: None,
+            halted: false,
             registry,
             config,
         })
@@ -229,6 +260,9 @@ impl Replica {
     /// Takes something that happened. What follows from it comes with [`Replica::effects`].
     pub fn step(&mut self, now: Now, input: Input) {
         self.now = now;
+        if self.halted {
+            return;
+        }
         match input {
             Input::Tick => self.tick(),
             Input::Request {
@@ -242,7 +276,13 @@ impl Replica {
                 push,
             } => self.admit_push(ticket, sequence, push),
             Input::KeepAlive { link, keep_alive } => self.keep_alive(link, keep_alive),
-            Input::Persisted(number) => self.consensus.persisted(number),
+            Input::Persisted(number) => self.persisted(number),
+            Input::Peer(message) => self.peer(*message),
+            Input::Install(install) => self.install(*install),
+            Input::Unreachable(host) => self.consensus.unreachable(host),
+            Input::Met { host, level_max } => self.peers.met(host, level_max),
+            Input::Join { ticket, join } => self.admit_join(ticket, join),
+            Input::TakeSnapshot(ticket) => self.snapshot.asked.push(ticket),
             Input::Selected { lane, decisions } => self.selected(&lane, decisions),
             Input::Spawned {
                 key,
@@ -258,25 +298,136 @@ impl Replica {
     /// Ends a turn: appends what is to be done, in order.
     pub fn effects(&mut self, now: Now, into: &mut Vec<Effect>) {
         self.now = now;
+        if !self.halted {
+            self.turn();
+        }
+        into.append(&mut self.effects);
+    }
+
+    fn turn(&mut self) {
         self.fire_timers();
         self.request_reads();
         // Applying may lead to further proposals, and those to further entries to persist.
         loop {
             self.propose();
             let turn = self.consensus.turn();
-            if turn.persist.is_empty() && turn.committed.is_empty() && turn.reads.is_empty() {
+            if turn.is_empty() {
                 break;
             }
-            self.effects
-                .extend(turn.persist.into_iter().map(Effect::Persist));
+            if !turn.send.is_empty() {
+                self.effects.push(Effect::Send(turn.send));
+            }
+            for persist in turn.persist {
+                if !persist.is_empty() {
+                    self.writes.push_back((persist.number, self.now.mono_us));
+                }
+                self.effects.push(Effect::Persist(persist));
+            }
+            if turn.restored {
+                self.restored();
+            }
             self.apply(turn.committed);
-            self.reads.granted(turn.reads);
+            if self.halted {
+                return;
+            }
+            self.reads.granted(turn.reads, self.consensus.is_leader());
             self.check_leadership();
         }
         self.answer_reads();
         self.emit_batches();
         self.take_snapshot();
-        into.append(&mut self.effects);
+        self.follow_members();
+        self.tell_of_leader();
+    }
+
+    fn persisted(&mut self, number: u64) {
+        while self
+            .writes
+            .front()
+            .is_some_and(|(write, _)| *write <= number)
+        {
+            self.writes.pop_front();
+        }
+        self.consensus.persisted(number);
+    }
+
+    fn peer(&mut self, message: Message) {
+        self.peers.heard(message.from, self.now.mono_us);
+        if self.reads.holds_votes(&message, self.now.mono_us) {
+            return;
+        }
+        if let Err(Lost { last, commit }) = self.consensus.step(message) {
+            self.halt(Effect::Lost { last, commit });
+        }
+    }
+
+    /// This host cannot go on without harm.
+    pub(crate) fn halt(&mut self, why: Effect) {
+        self.halted = true;
+        self.serving = None;
+        self.stop_serving();
+        self.effects.push(why);
+    }
+
+    fn install(&mut self, install: Install) {
+        let Install { message, registry } = install;
+        let index = message.get_snapshot().get_metadata().index;
+        self.peers.heard(message.from, self.now.mono_us);
+        if registry.applied() != index || index <= self.registry.applied() {
+            return;
+        }
+        // It cannot be found lost: it is no heartbeat.
+        let _ = self.consensus.step(message);
+        if self.consensus.node.snap().is_some() {
+            self.installing = Some(registry);
+        }
+    }
+
+    /// The log has been replaced by a snapshot: what it contains takes the place of the state.
+    fn restored(&mut self) {
+        let Some(registry) = self.installing.take() else {
+            debug_assert!(false, "raft restores what was installed");
+            return;
+        };
+        self.disown_from(0);
+        self.registry = registry;
+        self.snapshot.index = self.registry.applied();
+        self.snapshot.bytes = self.consensus.log().bytes();
+        self.effects
+            .push(Effect::Restored(Revision(self.registry.applied())));
+        self.want_modules();
+    }
+
+    /// Tells the caller who leads, when that has changed.
+    fn tell_of_leader(&mut self) {
+        let standing = self.consensus.standing();
+        let address = self.address_of(standing.leader);
+        let serving = self.serving.is_some();
+        let now = (standing.leader, address, standing.term, serving);
+        if self.told.as_ref() == Some(&now) {
+            return;
+        }
+        let (leader, address, term, serving) = now.clone();
+        let led = leader != 0 && leader != self.config.id;
+        if led {
+            let transfers = std::mem::take(&mut self.peers.transfers);
+            for (ticket, _) in transfers {
+                let revision = Revision(self.registry.applied());
+                self.reply(ticket, Response::Done(revision));
+            }
+        }
+        self.told = Some(now);
+        self.effects.push(Effect::Leader {
+            host: (leader != 0).then_some(leader),
+            address,
+            term,
+            serving,
+        });
+    }
+
+    fn address_of(&self, host: u64) -> Option<String> {
+        let member = self.registry.members().get(&host)?;
+        (!member.address.is_empty()).then(|| member.address.clone())
     }
 
     /// When `effects` is next due though nothing happens: microseconds on the clock of
@@ -402,13 +553,21 @@ impl Replica {
     }
 
     pub(crate) fn not_leader(&self) -> Unavailable {
-        // Addresses of other hosts come with membership; alone, there is nobody to name.
-        Unavailable::NotLeader { leader: None }
+        let raft = &self.consensus.node.raft;
+        let leader = raft.lead_transferee.unwrap_or(raft.leader_id);
+        let leader = if leader == self.config.id {
+            None
+        } else {
+            self.address_of(leader)
+        };
+        Unavailable::NotLeader { leader }
     }
 
     fn tick(&mut self) {
         self.consensus.tick();
         self.check_leadership();
+        self.look_at_group();
+        self.look_at_disk();
         if self.serving.is_some() {
             self.expire_leases();
         }
@@ -439,12 +598,27 @@ impl Replica {
         for ticket in self.placing.clear().into_iter().chain(self.reads.clear()) {
             self.unavailable(ticket, why.clone());
         }
+        if self.shutting_down || self.halted {
+            let asked = self.snapshot.asked.drain(..);
+            let waiting = asked.chain(self.snapshot.waiting.drain(..));
+            let transfers = self.peers.transfers.drain(..).map(|(ticket, _)| ticket);
+            for ticket in waiting.chain(transfers).collect::<Vec<_>>() {
+                self.unavailable(ticket, why.clone());
+            }
+            // Their entries may be in the log, and who knows whether they will be committed.
+            self.disown_from(0);
+        }
         self.leases = Leases::default();
         self.timers.clear();
     }
 
     fn shut_down(&mut self) {
         self.shutting_down = true;
+        if self.consensus.is_leader()
+            && let Some(to) = self.successor()
+        {
+            self.hand_over(to);
+        }
         self.serving = None;
         self.stop_serving();
     }
