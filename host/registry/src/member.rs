@@ -101,9 +101,12 @@ impl Registry {
             .filter(|(host, have)| have.name == new.name && new.replaces != Some(**host));
         let means = |have: &Member| {
             if new.instance == 0 {
+                // One that was announced to replace nobody is not made to by asking again.
                 have.address == new.address
+                    && (new.replaces.is_none() || have.replaces == new.replaces)
             } else {
-                have.instance == 0
+                // A first voter without an address is not an announcement: it has its number.
+                have.instance == 0 && !have.address.is_empty()
             }
         };
         if let Some((host, _)) = holders.clone().find(|(_, have)| means(have)) {
@@ -232,8 +235,14 @@ impl Registry {
 }
 
 fn name_taken(host: u64, have: &Member) -> Outcome {
-    conflict(format!(
-        "{} is host {host} at {}; choose another name, or, if that host's disk was lost, run `maitred member replace {host}` first",
-        have.name, have.address
-    ))
+    let (name, address) = (&have.name, &have.address);
+    conflict(if have.instance == 0 {
+        format!(
+            "{name} is announced as host {host} at {address}, and has not come yet; choose another name, or run `maitred member remove {host}` first"
+        )
+    } else {
+        format!(
+            "{name} is host {host} at {address}; choose another name, or, if that host's disk was lost, run `maitred member replace {host}` first"
+        )
+    })
 }

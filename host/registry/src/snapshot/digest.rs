@@ -15,7 +15,7 @@ use super::mirror::{
 use crate::Registry;
 
 impl Registry {
-    /// The blake3 hash of all that hosts must agree on. Walks everything: some seconds for a million
+    /// The blake3 hash of all that hosts must agree on. Walks everything: about a second for a million
     /// records.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
@@ -95,4 +95,97 @@ fn put(hasher: &mut Hasher, chunk: &Chunk) {
     let bytes = encode_chunk(chunk);
     hasher.update(&(bytes.len() as u64).to_le_bytes());
     hasher.update(&bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use maitred_protocol::{NodeEpoch, NodeName, ProcessKey, RegisterNode, SetProcess};
+
+    use crate::index::Processes;
+    use crate::{Command, Entry, Registry};
+
+    fn apply(registry: &mut Registry, command: Command) {
+        let entry = Entry {
+            time_ms: 1,
+            request: None,
+            command,
+        };
+        registry.apply(registry.applied() + 1, entry, &mut Vec::new());
+    }
+
+    fn filled() -> Registry {
+        let mut registry = Registry::new();
+        let name = NodeName::new("eu-1").unwrap();
+        let register = RegisterNode {
+            name: name.clone(),
+            types: Vec::new(),
+            address: String::new(),
+            labels: Vec::new(),
+            capacity: 1_000_000,
+            share: Vec::new(),
+            ttl_ms: 3_000,
+            inventory: Vec::new(),
+        };
+        apply(&mut registry, Command::RegisterNode(Box::new(register)));
+        for id in 0..2_000 {
+            let set = SetProcess {
+                key: ProcessKey::new("player", &id.to_string()).unwrap(),
+                node: name.clone(),
+                epoch: NodeEpoch(1),
+                pid: format!("pid-{id}"),
+                share: Vec::new(),
+                incarnation: None,
+            };
+            apply(&mut registry, Command::SetProcess(Box::new(set)));
+        }
+        registry
+    }
+
+    #[test]
+    fn the_order_of_the_table_does_not_matter_and_each_record_does() {
+        let mut registry = filled();
+        let digest = registry.digest();
+        let walk = |registry: &Registry| -> Vec<_> {
+            let shards = registry.processes.shards();
+            shards
+                .iter()
+                .flat_map(|shard| shard.iter())
+                .cloned()
+                .collect()
+        };
+        let records = walk(&registry);
+        registry.processes = Processes::new();
+        for record in records.iter().rev() {
+            registry.processes.put(Arc::clone(record));
+        }
+        let order = walk(&registry);
+        assert_eq!(order.len(), 2_000);
+        assert!(order != records, "or this test shows nothing");
+        assert_eq!(registry.digest(), digest);
+
+        let mut changed = (*records[7]).clone();
+        changed.demand += 1;
+        registry.processes.put(Arc::new(changed));
+        assert_ne!(registry.digest(), digest);
+        registry.processes.put(Arc::clone(&records[7]));
+        assert_eq!(registry.digest(), digest);
+
+        let mut why = (*records[7]).clone();
+        let mut chooser = (*why.why.chooser).clone();
+        if let maitred_protocol::Chooser::Node = chooser {
+            chooser = maitred_protocol::Chooser::Fallback {
+                fallback: maitred_protocol::Fallback::LeastLoaded,
+                selector: None,
+                cause: String::new(),
+            };
+        }
+        why.why.chooser = Arc::new(chooser);
+        registry.processes.put(Arc::new(why));
+        assert_ne!(registry.digest(), digest, "a chooser is hashed too");
+
+        registry.processes.remove(&records[7]);
+        assert_ne!(registry.digest(), digest);
+    }
 }
