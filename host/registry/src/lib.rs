@@ -141,7 +141,8 @@ impl Registry {
 
     /// Moves the applied index on without entries, for a group that is made from a snapshot of
     /// another: what is registered from then on is newer than whatever that one may have done since.
-    /// The members are forgotten and the level is 1; all else stays.
+    /// The members are forgotten, the first one is host 1 as in every new cluster, and the level is 1;
+    /// all else stays.
     ///
     /// # Errors
     /// [`RebaseError`] when the index is not larger; nothing has changed then.
@@ -151,7 +152,7 @@ impl Registry {
             return Err(RebaseError { applied, index });
         }
         self.applied = index;
-        self.members.clear();
+        self.set_founders(&[1]);
         self.level = 1;
         Ok(())
     }

@@ -40,6 +40,32 @@ impl Registry {
         &self.members
     }
 
+    /// The state before the first entry, of a cluster whose first voters are these. Every host that
+    /// ever belongs to it begins so; their names and addresses come when they say them.
+    ///
+    /// # Panics
+    /// Never: the names are made of letters and digits.
+    #[must_use]
+    pub fn founded(voters: &[u64]) -> Self {
+        let mut registry = Self::new();
+        registry.set_founders(voters);
+        registry
+    }
+
+    pub(crate) fn set_founders(&mut self, voters: &[u64]) {
+        let founder = |host: &u64| {
+            let name = HostName::new(format!("host-{host}")).expect("letters and digits");
+            let member = Member {
+                name,
+                address: String::new(),
+                instance: 0,
+                replaces: None,
+            };
+            (*host, member)
+        };
+        self.members = voters.iter().map(founder).collect();
+    }
+
     /// The level of commands that the group may use; at least 1.
     #[must_use]
     pub fn level(&self) -> u16 {

@@ -200,8 +200,13 @@ fn an_unknown_number_is_put_in_under_it() {
 
 #[test]
 fn a_first_voter_that_has_not_said_who_it_is_comes_by_its_number_alone() {
-    let mut group = Group::founded();
-    group.apply(put(2, "host-2", "", 0, None));
+    let mut group = Group {
+        registry: Registry::founded(&[1, 2]),
+        events: Vec::new(),
+    };
+    assert_eq!(group.registry.members().len(), 2);
+    assert_eq!(group.member(2), member("host-2", "", 0, None));
+    assert_eq!((group.registry.applied(), group.registry.level()), (0, 1));
     let text = group.refused(put(0, "host-2", "x:1", 22, None));
     assert!(text.contains("host 2"), "{text}");
     assert_eq!(
