@@ -103,6 +103,16 @@ impl Driver {
         Ok(driver)
     }
 
+    /// A host of a group of one that says nothing of itself: its log holds what the test asks for.
+    #[must_use]
+    pub fn config() -> Config {
+        Config {
+            instance: 0,
+            level_max: 1,
+            ..Config::new(1)
+        }
+    }
+
     /// A host with a session, the selector `least-loaded` and the callback `start`. Its tickets so
     /// far are 1001 and up.
     ///
@@ -338,7 +348,16 @@ impl Driver {
                 self.reply(ticket, Response::Explained(Box::new(explanation)));
             }
             Effect::Events(_, events) => self.seen.push(Seen::Events(events)),
-            Effect::Modules(_) | Effect::Record(..) => {}
+            // Alone, there is nobody to talk to.
+            Effect::Modules(_)
+            | Effect::Record(..)
+            | Effect::Send(_)
+            | Effect::Peers(_)
+            | Effect::Leader { .. }
+            | Effect::Restored(_) => {}
+            Effect::Removed | Effect::Lost { .. } | Effect::TooOld { .. } => {
+                unreachable!("a host alone goes on: {effect:?}")
+            }
         }
     }
 }

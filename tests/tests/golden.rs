@@ -221,7 +221,7 @@ impl Formats {
 
     fn entry(&mut self, name: &str, entry: &Entry) {
         if let Some(pinned) = self.pinned(name) {
-            assert_eq!(Entry::decode(pinned).unwrap(), *entry, "{name}");
+            assert_eq!(Entry::decode(pinned, maitred_replica::LEVEL_MAX).unwrap(), *entry, "{name}");
         }
         self.now.push((name.to_owned(), entry.encode()));
     }

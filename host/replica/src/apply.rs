@@ -7,12 +7,12 @@ use maitred_protocol::{
     Incarnation, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey, ProcessState, Response,
     Revision, Unavailable,
 };
-use maitred_registry::{Change, Entry, Event, Node};
+use maitred_registry::{Change, Command, Entry, Event, Node, Registry};
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
 use crate::effect::{Effect, TakeSnapshot};
-use crate::membership;
 use crate::replica::{Replica, Waiter};
+use crate::{membership, mutants};
 
 /// Microseconds after which a snapshot that could not be written is tried again.
 const SNAPSHOT_RETRY_US: u64 = 10_000_000;
@@ -50,6 +50,7 @@ impl Replica {
                     }
                 },
             };
+            let entry = mutate(entry, self.now.wall_ms, &self.registry);
             let first_event = events.len();
             let outcome = self.registry.apply(index, entry, &mut events);
             match waiter {
@@ -72,7 +73,7 @@ impl Replica {
     }
 
     /// The first entry of a leader's term: from here on it knows all that was promised.
-    fn begin_serving(&mut self, term: u64) {
+    pub(crate) fn begin_serving(&mut self, term: u64) {
         let standing = self.consensus.standing();
         let leads = self.consensus.is_leader() && standing.term == term;
         // Raft makes an empty entry of a change that it does not take, too.
@@ -82,6 +83,10 @@ impl Replica {
         self.serving = Some(term);
         self.grant_leases();
         self.want_modules();
+        self.announce_self();
+        if mutants::on("saga-not-resumed") {
+            return;
+        }
         let unsettled: Vec<_> = self.registry.unsettled().cloned().collect();
         for record in unsettled {
             // The leader before may have decided on another node and not lived to tell the last one.
@@ -128,7 +133,9 @@ impl Replica {
                     lease.spawning = lease.spawning.saturating_sub(1);
                 }
                 let life = (record.key(), record.incarnation);
-                self.stop(&record.node, record.epoch, life);
+                if !mutants::on("no-tombstone") {
+                    self.stop(&record.node, record.epoch, life);
+                }
             }
             Event::NodeUp {
                 name, superseded, ..
@@ -252,9 +259,31 @@ impl Replica {
         {
             floor = fetched;
         }
+        if mutants::on("snapshot-old-conf")
+            && let Some(index) = index
+        {
+            let conf_state = self.consensus.conf_state().clone();
+            let log = self.consensus.log_mut();
+            let term = log.term_at(index).unwrap_or_default();
+            log.set_saved(index, term, conf_state);
+        }
         if floor > self.consensus.log().start() {
             self.consensus.log_mut().compact(floor);
             self.effects.push(Effect::Compact(floor));
         }
     }
+}
+
+/// A mutant's.
+fn mutate(mut entry: Entry, wall_ms: u64, registry: &Registry) -> Entry {
+    if mutants::on("apply-uses-clock") {
+        entry.time_ms = wall_ms;
+    }
+    if mutants::on("expire-without-epoch")
+        && let Command::Expire { name, epoch } = &mut entry.command
+        && let Some(node) = registry.node(name)
+    {
+        *epoch = node.epoch();
+    }
+    entry
 }

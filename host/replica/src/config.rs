@@ -2,6 +2,8 @@
 
 use maitred_protocol::{HostName, Join};
 
+use crate::mutants;
+
 /// The highest level of replicated commands that this program can carry out. See
 /// `docs/UPGRADE.md`.
 pub const LEVEL_MAX: u16 = 2;
@@ -131,6 +133,11 @@ impl Config {
     #[must_use]
     pub fn lease_us(&self) -> u64 {
         let ticks = (self.election_ticks as u64).saturating_sub(4);
+        let ticks = if mutants::on("lease-read-too-long") {
+            100 * ticks
+        } else {
+            ticks
+        };
         ticks * self.tick_us * 96 / 100
     }
 

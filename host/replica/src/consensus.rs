@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::effect::Persist;
 use crate::log::Log;
 use crate::membership;
+use crate::mutants;
 
 /// What a turn of Raft came to.
 #[derive(Debug, Default)]
@@ -102,7 +103,7 @@ impl std::fmt::Debug for Consensus {
 /// restart, take itself for the whole group and elect itself beside the others' leader.
 fn committed_alone(id: u64, log: &Log, applied: u64) -> u64 {
     let conf = log.conf_state();
-    if conf.voters != [id] || !conf.voters_outgoing.is_empty() {
+    if mutants::on("alone-forever") || conf.voters != [id] || !conf.voters_outgoing.is_empty() {
         return 0;
     }
     let changes = |entry: &&Entry| {
@@ -275,7 +276,8 @@ impl Consensus {
     }
 
     fn propose_entries(&mut self, entries: Vec<Entry>) -> Result<u64, Refused> {
-        if !self.is_leader() || self.is_moving() {
+        let moves = self.is_moving() && !mutants::on("propose-while-moving");
+        if !self.is_leader() || moves {
             // raft would forward it to the leader, and nobody would hear of the outcome.
             return Err(Refused::NotLeader);
         }
@@ -372,8 +374,11 @@ impl Consensus {
             turn.reads.push((state.request_ctx, state.index));
         }
         turn.send.append(&mut ready.take_messages());
-        let (free, release) = split(ready.take_persisted_messages());
+        let (free, mut release) = split(ready.take_persisted_messages());
         turn.send.extend(free);
+        if mutants::on("release-early") {
+            turn.send.append(&mut release);
+        }
         let number = ready.number();
         let entries = ready.take_entries();
         let hard_state = self.node.raft.hard_state();
@@ -383,7 +388,7 @@ impl Consensus {
             let metadata = ready.snapshot().get_metadata();
             let at = (metadata.index, metadata.term);
             store.reset(at, metadata.get_conf_state().clone());
-            reset = Some(at);
+            reset = (!mutants::on("install-keeps-log")).then_some(at);
             self.restoring = Some((number, at.0));
             turn.restored = true;
         }

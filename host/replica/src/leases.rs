@@ -15,6 +15,7 @@ use maitred_registry::{Command, Node};
 
 use crate::effect::Effect;
 use crate::input::Ticket;
+use crate::mutants;
 use crate::replica::{Replica, Waiter};
 use crate::saga::Placed;
 
@@ -185,12 +186,15 @@ impl Replica {
         } = keep_alive;
         let alive = match self.leases.all.get_mut(&epoch) {
             // Its end is decided; only apply can tell whether it still holds.
-            Some(lease) if lease.expiring => return,
-            Some(lease) if sequence <= lease.sequence => return,
+            Some(lease) if lease.expiring && !mutants::on("ack-after-expiry-proposed") => return,
+            Some(lease) if sequence <= lease.sequence && !mutants::on("replay-renews") => return,
             Some(lease) => {
                 lease.sequence = sequence;
                 lease.last_us = now_us;
                 lease.deadline_us = now_us + lease.ttl_us + lease.ttl_us / DRIFT_PART;
+                if mutants::on("expire-early") {
+                    lease.deadline_us = now_us + lease.ttl_us / 3;
+                }
                 if let Some(load) = load.map(sane) {
                     lease.counters = load.counters.clone().into();
                     lease.load = Some((load, now_us));
@@ -206,13 +210,17 @@ impl Replica {
         };
         // It leaves when a quorum has confirmed, from now on, that this host still leads: a
         // successor's full term then begins after this keep-alive was sent.
+        if mutants::on("ack-without-round") {
+            return self.acknowledge(link, ack);
+        }
         self.reads.push_ack(link, ack);
     }
 
     /// A quorum has confirmed this host since the keep-alive came.
     pub(crate) fn acknowledge(&mut self, link: u64, ack: KeepAliveAck) {
         let lease = self.leases.all.get(&ack.epoch);
-        let expiring = lease.is_some_and(|lease| lease.expiring);
+        let expiring =
+            lease.is_some_and(|lease| lease.expiring) && !mutants::on("ack-after-expiry-proposed");
         if self.serving.is_some() && !expiring {
             self.effects.push(Effect::KeepAliveAck { link, ack });
         }
@@ -240,6 +248,11 @@ impl Replica {
             .nodes()
             .map(|node| (node.epoch(), Lease::new(node, now_us)));
         self.leases.all = leases.collect();
+        if mutants::on("no-full-ttl") {
+            for lease in self.leases.all.values_mut() {
+                lease.deadline_us = now_us;
+            }
+        }
     }
 
     /// A node with what the leader knows of it.
@@ -303,7 +316,8 @@ impl Replica {
             .map(|record| (record.key(), record.incarnation))
             .filter(|(key, life)| !held.contains(&(key, *life)))
             .collect();
-        for processes in missing.chunks(MISSING_MAX) {
+        let chunks = missing.chunks(MISSING_MAX);
+        for processes in chunks.take_while(|_| !mutants::on("missing-not-dropped")) {
             let command = Command::Missing {
                 node: name.clone(),
                 epoch,

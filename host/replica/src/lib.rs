@@ -16,6 +16,7 @@ mod joined;
 mod leases;
 mod log;
 mod membership;
+pub mod mutants;
 pub mod peer;
 mod placing;
 mod reads;

@@ -21,6 +21,7 @@ use raft::{ProgressState, StateRole};
 
 use crate::effect::{Effect, Peer};
 use crate::input::Ticket;
+use crate::mutants;
 use crate::replica::{Replica, Waiter};
 
 /// Bytes of a change of the group. Bounds how deeply a hostile one can nest.
@@ -297,7 +298,7 @@ impl Replica {
     }
 
     /// The leader of a group that began before it had members, or whose address changed.
-    fn announce_self(&mut self) -> bool {
+    pub(crate) fn announce_self(&mut self) -> bool {
         let join = self.config.join();
         let known = self.registry.members().get(&join.host);
         let same = known.is_some_and(|member| {
@@ -382,10 +383,12 @@ impl Replica {
             return self.removal(&conf, host);
         }
         if let Some(host) = members.keys().find(|host| !is_in(&conf, **host)) {
-            return Some(change_of(vec![single(
-                ConfChangeType::AddLearnerNode,
-                *host,
-            )]));
+            let kind = if mutants::on("learner-votes") {
+                ConfChangeType::AddNode
+            } else {
+                ConfChangeType::AddLearnerNode
+            };
+            return Some(change_of(vec![single(kind, *host)]));
         }
         let mut learners = conf.learners.iter();
         learners.find_map(|host| self.promotion(&conf, *host, members.get(host)?))

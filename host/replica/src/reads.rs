@@ -21,6 +21,7 @@ use raft::eraftpb::{Message, MessageType};
 use crate::config::Config;
 use crate::effect::{Answer, Effect};
 use crate::input::Ticket;
+use crate::mutants;
 use crate::replica::Replica;
 
 /// A round of reads.
@@ -62,7 +63,9 @@ impl Reads {
     pub(crate) fn new(config: &Config) -> Self {
         let mut run = [0; 16];
         run[..8].copy_from_slice(&config.id.to_le_bytes());
-        run[8..].copy_from_slice(&config.seed.to_le_bytes());
+        if !mutants::on("read-context-repeats") {
+            run[8..].copy_from_slice(&config.seed.to_le_bytes());
+        }
         Self {
             next: Vec::new(),
             next_acks: Vec::new(),
@@ -112,7 +115,9 @@ impl Reads {
 
     /// Nobody is promised anything any more.
     pub(crate) fn drop_lease(&mut self) {
-        self.lease_until_us = 0;
+        if !mutants::on("lease-kept-at-hand-over") {
+            self.lease_until_us = 0;
+        }
     }
 
     /// Whether a call for votes must be held back: this run may not remember what an earlier one
@@ -125,7 +130,7 @@ impl Reads {
             message.msg_type,
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
         );
-        votes && self.lease_us.is_some() && now_us < until
+        votes && self.lease_us.is_some() && now_us < until && !mutants::on("lease-after-restart")
     }
 
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
@@ -143,7 +148,9 @@ impl Replica {
     /// Asks for a round for what waits, and again for one that got no answer.
     pub(crate) fn request_reads(&mut self) {
         let now_us = self.now.mono_us;
-        if self.serving.is_some() && now_us < self.reads.lease_until_us {
+        let certain = mutants::on("read-without-round") && self.serving.is_some()
+            || mutants::on("follower-reads-own-commit");
+        if certain || self.serving.is_some() && now_us < self.reads.lease_until_us {
             for (ticket, request) in std::mem::take(&mut self.reads.next) {
                 self.answer_read(ticket, request);
             }
@@ -196,9 +203,9 @@ impl Replica {
     /// Answers the rounds whose index is applied.
     pub(crate) fn answer_reads(&mut self) {
         while let Some(round) = self.reads.rounds.front()
-            && round
-                .index
-                .is_some_and(|index| index <= self.registry.applied())
+            && round.index.is_some_and(|index| {
+                index <= self.registry.applied() || mutants::on("read-before-applied")
+            })
         {
             let Some(round) = self.reads.rounds.pop_front() else {
                 return;

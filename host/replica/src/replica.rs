@@ -25,6 +25,7 @@ use crate::input::{Disk, Input, Install, Now, Push, Ticket};
 use crate::leases::Leases;
 use crate::log::Log;
 use crate::membership::Peers;
+use crate::mutants;
 use crate::placing::Placing;
 use crate::reads::Reads;
 use crate::saga::{Life, Placed, Sagas};
@@ -373,7 +374,8 @@ impl Replica {
         let Install { message, registry } = install;
         let index = message.get_snapshot().get_metadata().index;
         self.peers.heard(message.from, self.now.mono_us);
-        if registry.applied() != index || index <= self.registry.applied() {
+        let older = index <= self.registry.applied() && !mutants::on("install-backwards");
+        if registry.applied() != index || older {
             return;
         }
         // It cannot be found lost: it is no heartbeat.
@@ -458,6 +460,7 @@ impl Replica {
 
     /// Queues a proposal; it goes to Raft at the end of the turn.
     pub(crate) fn queue(&mut self, request: Option<RequestId>, command: Command, waiter: Waiter) {
+        let request = request.filter(|_| !mutants::on("dedup-forgets"));
         let time_ms = self.now.wall_ms;
         self.proposals
             .push(Proposal::new(time_ms, request, command, waiter));
@@ -476,6 +479,9 @@ impl Replica {
             Ok(first) => {
                 self.disown_from(first);
                 let term = self.consensus.standing().term;
+                if mutants::on("ack-before-commit") {
+                    self.acknowledge_too_soon(first, &proposals);
+                }
                 let proposed = (first..).zip(proposals).map(|(index, proposal)| Proposed {
                     index,
                     term,
@@ -487,6 +493,16 @@ impl Replica {
                 for proposal in proposals {
                     self.refused(proposal, refused);
                 }
+            }
+        }
+    }
+
+    /// A mutant's.
+    fn acknowledge_too_soon(&mut self, first: u64, proposals: &[Proposal<Waiter>]) {
+        for (index, proposal) in (first..).zip(proposals) {
+            let deletes = matches!(proposal.entry.command, Command::DelProcess { .. });
+            if let (Waiter::Client(ticket), true) = (&proposal.waiter, deletes) {
+                self.reply(*ticket, Response::Done(Revision(index)));
             }
         }
     }
@@ -504,6 +520,10 @@ impl Replica {
     /// Whoever waits for an entry that another leader replaced is told that nothing is known.
     fn disown(&mut self, waiter: Waiter) {
         match waiter {
+            Waiter::Client(ticket) if mutants::on("unknown-as-unavailable") => {
+                self.unavailable(ticket, self.not_leader());
+            }
+            Waiter::Client(_) if mutants::on("disown-forgotten") => {}
             Waiter::Client(ticket) => {
                 let text = "another host took over before the change was committed; ask again with the same request id";
                 self.reply(ticket, Response::Unknown(text.to_owned()));
@@ -520,7 +540,8 @@ impl Replica {
             && front.index <= index
             && let Some(front) = self.waiters.pop_front()
         {
-            if front.index == index && front.term == term {
+            let same_term = front.term == term || mutants::on("waiter-by-index-only");
+            if front.index == index && same_term {
                 return Some(front.proposal);
             }
             self.disown(front.proposal.waiter);
@@ -575,6 +596,9 @@ impl Replica {
 
     /// Stops serving when another host leads, or this one in another term.
     fn check_leadership(&mut self) {
+        if mutants::on("serve-before-own-term") && self.serving.is_none() {
+            self.begin_serving(self.consensus.standing().term);
+        }
         let Some(term) = self.serving else { return };
         if self.consensus.is_leader() && self.consensus.standing().term == term {
             return;

@@ -59,6 +59,10 @@ impl Disc {
     }
 
     pub(super) fn persist(&mut self, persist: Persist) -> u64 {
+        if let Some(start) = persist.reset {
+            self.start = start;
+            self.entries.clear();
+        }
         if let Some(first) = persist.entries.first() {
             let keep = (first.index - self.start.0 - 1) as usize;
             assert!(keep <= self.entries.len(), "the log has a gap");

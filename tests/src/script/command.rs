@@ -60,7 +60,7 @@ impl Stage {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            driver: Some(Driver::ready(Config::new(1))),
+            driver: Some(Driver::ready(Driver::config())),
             epochs: BTreeMap::new(),
             beats: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -158,7 +158,7 @@ impl Stage {
     }
 
     fn configure(&mut self, words: &mut Words<'_>) -> Result<(), String> {
-        let mut config = Config::new(1);
+        let mut config = Driver::config();
         let entries = words.take("snapshot-entries")?;
         config.snapshot_entries = entries.unwrap_or(config.snapshot_entries);
         config.creates_max = words.take("creates-max")?.unwrap_or(config.creates_max);

@@ -256,7 +256,7 @@ impl Run {
         };
         let bytes = entry.encode();
         let (mut events, mut twin_events) = (Vec::new(), Vec::new());
-        let twin_entry = Entry::decode(&bytes).unwrap();
+        let twin_entry = Entry::decode(&bytes, maitred_replica::LEVEL_MAX).unwrap();
         assert_eq!(entry, twin_entry);
         let outcome = self.registry.apply(self.index, entry, &mut events);
         let twin = self.twin.apply(self.index, twin_entry, &mut twin_events);

@@ -39,7 +39,7 @@ impl Run {
         let config = Config {
             snapshot_entries: 40,
             seed,
-            ..Config::new(1)
+            ..Driver::config()
         };
         let mut run = Self {
             random: Random::new(seed),
