@@ -5,6 +5,7 @@
 //! - of a key at most one life runs here, and incarnations only grow; a repeated start of the same
 //!   one is answered the same; a life that is over never begins again (`tombstones.rs`);
 //! - a command of a Raft term lower than one seen is refused;
+//! - the node is attached to the leader: it attaches anew as soon as it hears of another one;
 //! - the lease ends at `send time of the last acknowledged keep-alive + ttl·(1−ρ) − margin`, and
 //!   then everything is stopped before anything new is started;
 //! - a start that was cancelled is never answered as started.
@@ -72,6 +73,25 @@ impl Agent {
         }
     }
 
+    /// The leader, as the hosts' notices say.
+    #[must_use]
+    pub fn leader(&self) -> Option<u64> {
+        self.lease.leader
+    }
+
+    /// The host that commands the node, and that its keep-alives go to; when there is none they go
+    /// to the leader.
+    #[must_use]
+    pub fn attached(&self) -> Option<u64> {
+        self.lease.attached
+    }
+
+    /// The highest Raft term seen: in commands, and in notices that name a leader.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
     /// The session, while there is one.
     #[must_use]
     pub fn epoch(&self) -> Option<NodeEpoch> {
@@ -128,12 +148,14 @@ impl Agent {
                 self.owned(now_us, (epoch, key, incarnation), spawned, out);
             }
             Input::Acknowledged(ack) => self.acknowledged(now_us, ack, out),
+            Input::Leader { from, host, term } => self.heard(now_us, from, host, term),
             Input::Enrolled {
                 number,
+                host,
                 epoch,
                 verdicts,
                 sent_us,
-            } => self.enrolled(now_us, number, epoch, &verdicts, sent_us, out),
+            } => self.enrolled(now_us, (number, host), epoch, &verdicts, sent_us, out),
             Input::EnrollFailed { number, over } => {
                 self.enroll_failed(now_us, number, over, out);
             }

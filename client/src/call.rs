@@ -14,11 +14,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::conn::{Conn, Failure};
 use crate::error::{Cause, Error, Fatal};
-use crate::pool::{Pool, jittered};
+use crate::pool::{Pool, Route, jittered};
 
 /// Wait before a refused request is tried again, at first and at most.
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+/// The same while a leader is looked for: elections are short, and asking in vain costs little.
+const LEADER_BACK_OFF_MAX: Duration = Duration::from_millis(250);
+/// With less time than this left, nothing is tried again.
+const TRY_MIN: Duration = Duration::from_millis(5);
 
 /// Something that is asked of a host, as often as it takes.
 pub(crate) trait Ask: Send {
@@ -41,31 +45,8 @@ impl Ask for Request {
     }
 
     fn set_client(&mut self, new: ClientId) {
-        match self {
-            Self::CreateProcess(client, _)
-            | Self::SetProcess(client, _)
-            | Self::DelProcess { client, .. }
-            | Self::RegisterNode(client, _)
-            | Self::UpdateNode { client, .. }
-            | Self::DeregisterNode { client, .. }
-            | Self::CordonNode { client, .. }
-            | Self::ActivateModule { client, .. }
-            | Self::RollbackModule(client, _)
-            | Self::RemoveModule(client, ..)
-            | Self::PutType(client, _) => *client = new,
-            Self::OpenSession
-            | Self::GetProcess { .. }
-            | Self::ListProcesses(_)
-            | Self::AttachNode { .. }
-            | Self::GetNode(_)
-            | Self::ListNodes
-            | Self::GetModule(_)
-            | Self::ListModules
-            | Self::GetType(_)
-            | Self::ListTypes
-            | Self::Explain(_)
-            | Self::Plan(_)
-            | Self::Status => {}
+        if let Some(client) = self.client_mut() {
+            *client = new;
         }
     }
 
@@ -97,8 +78,20 @@ struct Attempt {
     /// Whether a host may have got it and not said that it did nothing.
     sent: bool,
     change: bool,
+    route: Route,
+    /// The way that it was asked over last, in vain: another one may do better.
+    avoid: Option<u64>,
     /// Whether a hint at the leader has been followed.
     hinted: bool,
+}
+
+/// When to ask again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    AtOnce,
+    /// After a pause, or as soon as another leader is known.
+    WithLeader,
+    Later,
 }
 
 impl Attempt {
@@ -122,32 +115,33 @@ impl Caller {
         }
     }
 
-    /// Checks a request's bounds, then [`Caller::ask`]s.
+    /// Checks a request's bounds, then [`Caller::ask`]s the leader.
     pub(crate) async fn call(
         &self,
         request: Request,
         timeout: Duration,
     ) -> Result<Response, Error> {
-        self.call_on(request, timeout)
-            .await
-            .map(|(response, _)| response)
+        let answer = self.call_on(Route::Leader, request, timeout).await;
+        answer.map(|(response, _)| response)
     }
 
-    /// As [`Caller::call`], and says which connection the answer came over.
+    /// As [`Caller::call`], by any route, and says which connection the answer came over.
     pub(crate) async fn call_on(
         &self,
+        route: Route,
         mut request: Request,
         timeout: Duration,
     ) -> Result<(Response, Arc<Conn>), Error> {
         if let Err(error) = request.check() {
             return Err(Error::Rejected(Rejection::Invalid(error.to_string())));
         }
-        self.ask(&mut request, timeout).await
+        self.ask(route, &mut request, timeout).await
     }
 
     /// Asks until there is an answer, or `timeout` is over.
     pub(crate) async fn ask(
         &self,
+        route: Route,
         what: &mut impl Ask,
         timeout: Duration,
     ) -> Result<(Response, Arc<Conn>), Error> {
@@ -157,6 +151,8 @@ impl Caller {
             id: 0,
             sent: false,
             change: what.is_change(),
+            route,
+            avoid: None,
             hinted: false,
         };
         let mut wait = BACK_OFF_MIN;
@@ -168,19 +164,21 @@ impl Caller {
                 }
                 attempt.id = self.sequence.fetch_add(1, Ordering::Relaxed);
             }
-            let (index, conn) = match self.pool.pick(deadline).await {
+            let picked = self.pool.pick(attempt.route, attempt.avoid, deadline);
+            let (way, conn) = match picked.await {
                 Ok(found) => found,
                 Err(Error::Unavailable { cause }) => return Err(attempt.failed(cause)),
                 Err(other) if attempt.sent => return Err(attempt.failed(late(timeout, &other))),
                 Err(other) => return Err(other),
             };
             let answer = what.ask(&conn, attempt.id, deadline).await;
-            let (cause, at_once) = match answer {
+            let (cause, again) = match answer {
                 Ok(Response::Rejected(rejection)) => return Err(Error::Rejected(rejection)),
-                Ok(Response::Unavailable(why)) => self.refused(&mut attempt, index, why)?,
+                Ok(Response::Unavailable(why)) => self.refused(&mut attempt, way, why)?,
                 Ok(Response::Unknown(text)) => {
                     attempt.sent = true;
-                    (Cause::Answer(text), false)
+                    attempt.avoid = Some(way);
+                    (Cause::Answer(text), Again::WithLeader)
                 }
                 Ok(response) => return Ok((response, conn)),
                 Err(Failure::Frame(error)) => return Err(Error::Fatal(Fatal::Frame(error))),
@@ -190,50 +188,71 @@ impl Caller {
                 }
                 Err(Failure::Lost { sent, cause }) => {
                     attempt.sent |= sent;
-                    (Cause::Link(cause), false)
+                    attempt.avoid = Some(way);
+                    (Cause::Link(cause), Again::WithLeader)
                 }
             };
-            let pause = if at_once {
-                Duration::ZERO
-            } else {
-                jittered(wait)
-            };
-            if Instant::now() + pause >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left < TRY_MIN {
                 return Err(attempt.failed(cause));
             }
-            if !at_once {
-                tokio::time::sleep(pause).await;
-                wait = (wait * 2).min(BACK_OFF_MAX);
-            }
+            // Never so long that no time is left for another try.
+            let pause = jittered(wait).min(left / 2);
+            let max = match again {
+                Again::AtOnce => continue,
+                Again::WithLeader => {
+                    self.pool.pause(way, pause).await;
+                    LEADER_BACK_OFF_MAX
+                }
+                Again::Later => {
+                    tokio::time::sleep(pause).await;
+                    BACK_OFF_MAX
+                }
+            };
+            wait = (wait * 2).min(max);
         }
     }
 
-    /// What to make of a retryable no: its cause, and whether to ask again without a pause.
+    /// What to make of a retryable no: its cause, and when to ask again. It says that nothing was
+    /// done this time, and nothing of earlier times: what was sent before stays sent.
     fn refused(
         &self,
         attempt: &mut Attempt,
-        index: usize,
+        way: u64,
         why: Unavailable,
-    ) -> Result<(Cause, bool), Error> {
-        let mut at_once = false;
-        match &why {
+    ) -> Result<(Cause, Again), Error> {
+        let again = match &why {
             Unavailable::NoSession if attempt.change => {
                 self.forget_session(attempt.client);
                 if attempt.sent {
                     return Err(attempt.failed(Cause::SessionLost));
                 }
                 attempt.id = 0;
+                Again::Later
             }
             Unavailable::NotLeader { leader } => {
-                self.pool.prefer_another(index, leader.as_deref());
+                self.pool.refused(way, leader.as_deref());
+                attempt.avoid = Some(way);
+                // A read that this host could not serve is the leader's.
+                attempt.route = Route::Leader;
                 // The first hint is worth following straight away.
-                at_once = leader.is_some() && !attempt.hinted;
-                attempt.hinted = true;
+                let first = leader.is_some() && !std::mem::replace(&mut attempt.hinted, true);
+                if first {
+                    Again::AtOnce
+                } else {
+                    Again::WithLeader
+                }
             }
-            Unavailable::ShuttingDown => self.pool.prefer_another(index, None),
-            Unavailable::NoSession | Unavailable::Overloaded(_) | Unavailable::DiskFull(_) => {}
-        }
-        Ok((Cause::Host(why), at_once))
+            Unavailable::ShuttingDown => {
+                self.pool.refused(way, None);
+                attempt.avoid = Some(way);
+                Again::WithLeader
+            }
+            Unavailable::NoSession | Unavailable::Overloaded(_) | Unavailable::DiskFull(_) => {
+                Again::Later
+            }
+        };
+        Ok((Cause::Host(why), again))
     }
 
     async fn open_session(&self, deadline: Instant, timeout: Duration) -> Result<ClientId, Error> {
@@ -259,6 +278,23 @@ impl Caller {
                 Ok(client)
             }
             _ => Err(wrong_answer("a session")),
+        }
+    }
+
+    /// Ends the session, if there is one: a courtesy, so that the hosts need not remember it.
+    pub(crate) async fn close_session(&self, within: Duration) {
+        let client = ClientId(self.session.swap(0, Ordering::Relaxed));
+        let Some(conn) = self.pool.connected().filter(|_| client.0 != 0) else {
+            return;
+        };
+        let id = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let deadline = Instant::now() + within;
+        let request = Request::CloseSession(client);
+        if let Err(error) = conn.exchange(id, &request, deadline).await {
+            tracing::debug!(
+                ?error,
+                "the session was not ended; the hosts forget it in time"
+            );
         }
     }
 

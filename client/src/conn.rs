@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use maitred_protocol::limits::IN_FLIGHT_MAX;
 use maitred_protocol::{
-    FrameError, KeepAliveAck, Kind, NodeAnswer, NodeCommand, Request, Response, Welcome, codec,
+    FrameError, KeepAliveAck, Kind, NodeAnswer, NodeCommand, Notice, Request, Response, Welcome,
+    codec,
 };
 use maitred_transport::{
     CloseCode, Connection, FrameReader, FrameWriter, LinkError, ReadError, SendError, close,
@@ -45,6 +46,12 @@ pub(crate) enum Failure {
 pub(crate) enum NodeEvent {
     Command(Arc<Conn>, u64, NodeCommand),
     Ack(KeepAliveAck),
+    /// Host `from` says that `host` leads in `term`.
+    Leader {
+        from: u64,
+        host: Option<u64>,
+        term: u64,
+    },
     Down(Arc<Conn>),
 }
 
@@ -223,10 +230,37 @@ impl Conn {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Reads until the connection ends, and says why it did.
-    pub(crate) async fn run(self: &Arc<Self>, reader: FrameReader, node: Option<NodeEvents>) {
+    /// The requests that wait for an answer.
+    pub(crate) fn waiting(&self) -> Vec<u64> {
+        let pending = self.lock();
+        let slots = pending.slots.iter();
+        let waiting = slots.filter(|(_, slot)| matches!(slot, Slot::Waiting(..)));
+        waiting.map(|(id, _)| *id).collect()
+    }
+
+    /// Answers these requests, if they still wait, as if the connection had been lost.
+    pub(crate) fn give_back(&self, requests: &[u64]) {
+        let mut wakers = Vec::new();
+        let mut pending = self.lock();
+        for id in requests {
+            if let Some(slot) = pending.slots.get_mut(id) {
+                let cause = LinkError::Lost;
+                wakers.extend(finish(slot, Err(Failure::Lost { sent: true, cause })));
+            }
+        }
+        drop(pending);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Reads until the connection ends. `heard` is told of every notice.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        reader: FrameReader,
+        node: Option<NodeEvents>,
+        heard: impl Fn(Notice),
+    ) {
         let cause = tokio::select! {
-            error = self.read(reader, node.as_ref()) => match error {
+            error = self.read(reader, node.as_ref(), heard) => match error {
                 ReadError::Link(cause) => cause,
                 ReadError::Abandoned => LinkError::Lost,
                 error @ (ReadError::Frame(_) | ReadError::Truncated(_)) => {
@@ -239,6 +273,10 @@ impl Conn {
         };
         tracing::debug!(host = %self.connection.remote_address(), %cause, "a connection ended");
         self.end(cause);
+        self.tell_down(node.as_ref()).await;
+    }
+
+    pub(crate) async fn tell_down(self: &Arc<Self>, node: Option<&NodeEvents>) {
         if let Some(node) = node {
             let _ = node.send(NodeEvent::Down(Arc::clone(self))).await;
         }
@@ -263,18 +301,30 @@ impl Conn {
         self: &Arc<Self>,
         mut reader: FrameReader,
         node: Option<&NodeEvents>,
+        heard: impl Fn(Notice),
     ) -> ReadError {
-        let (mut answers, mut wakers, mut commands) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut answers, mut wakers) = (Vec::new(), Vec::new());
+        let (mut commands, mut notices) = (Vec::new(), Vec::new());
         loop {
             let batch = reader.read_batch::<ReadError>(|frame| {
                 let id = frame.header.request_id;
                 match frame.header.kind {
                     Kind::Command => commands.push((id, codec::decode::<NodeCommand>(frame)?)),
+                    Kind::Notice => notices.push(codec::decode::<Notice>(frame)?),
                     _ => answers.push((id, codec::decode::<Response>(frame)?)),
                 }
                 Ok(())
             });
             let more = batch.await;
+            // Before the answers: those who are refused are to know where to go.
+            for notice in notices.drain(..) {
+                let Notice::Leader { host, term, .. } = notice;
+                heard(notice);
+                if let Some(node) = node {
+                    let from = self.welcome.host;
+                    let _ = node.send(NodeEvent::Leader { from, host, term }).await;
+                }
+            }
             self.settle(&mut answers, &mut wakers);
             for (id, command) in commands.drain(..) {
                 // Waiting here, when the node is slow, slows the host down by flow control.

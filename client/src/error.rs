@@ -56,6 +56,9 @@ pub enum Cause {
     /// The host has forgotten the session that the change was sent under.
     #[error("the session has been forgotten by the hosts")]
     SessionLost,
+    /// A snapshot arrived cut short or altered.
+    #[error("the snapshot arrived damaged: {0}")]
+    Damaged(&'static str),
     /// The node has no session just now.
     #[error("the node is not registered just now; it registers again by itself")]
     NotRegistered,
@@ -99,6 +102,9 @@ pub enum Fatal {
     /// A setting is out of bounds.
     #[error(transparent)]
     OutOfBounds(#[from] OutOfBounds),
+    /// What was received could not be written.
+    #[error("cannot write what was received: {0}")]
+    Write(String),
     /// The node's own thread could not be started.
     #[error("cannot start the node's thread: {0}; is the limit of threads or files reached?")]
     Thread(String),

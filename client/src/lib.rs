@@ -13,16 +13,20 @@ mod conn;
 mod create;
 mod dial;
 mod error;
+mod group;
 mod modules;
 mod node;
 mod node_thread;
 mod pool;
 mod silence;
+mod snapshot;
 mod tombstones;
 mod verbs;
 
 #[cfg(test)]
 mod fake_host;
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 mod node_tests;
 #[cfg(test)]
@@ -32,7 +36,9 @@ pub use agent::{SpawnError, Spawned};
 pub use builder::Builder;
 pub use create::Create;
 pub use error::{Cause, Error, Fatal};
+pub use group::HostStatus;
 pub use maitred_protocol as protocol;
 pub use maitred_transport::Identity;
 pub use node::{NodeBuilder, NodeHandle, NodeHandler, SpawnRequest};
-pub use verbs::{Client, Created, Found, Page};
+pub use snapshot::SavedFile;
+pub use verbs::{Client, Created, Found, Page, ReadFrom};

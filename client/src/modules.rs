@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::call::{Ask, wrong_answer};
 use crate::conn::{Conn, Failure};
 use crate::error::Error;
+use crate::pool::Route;
 use crate::verbs::{Client, NO_SESSION, answer};
 
 struct Push<'a, P> {
@@ -46,7 +47,7 @@ impl Client {
             return Err(Error::Rejected(Rejection::Invalid(error.to_string())));
         }
         let timeout = self.settings().push_timeout;
-        match self.caller().ask(&mut push, timeout).await? {
+        match self.caller().ask(Route::Leader, &mut push, timeout).await? {
             (Response::Pushed(record, version), _) => Ok((*record, version)),
             _ => Err(wrong_answer("a pushed module")),
         }
@@ -83,12 +84,13 @@ impl Client {
 
     /// One module.
     pub async fn get_module(&self, name: &ModuleName) -> Result<ModuleRecord, Error> {
-        self.module(Request::GetModule(name.clone())).await
+        answer!(self.read(Request::GetModule(name.clone())), "a module",
+            Response::Module(record) => *record)
     }
 
     /// All modules.
     pub async fn modules(&self) -> Result<Vec<ModuleRecord>, Error> {
-        answer!(self.call(Request::ListModules), "modules",
+        answer!(self.read(Request::ListModules), "modules",
             Response::Modules(modules) => modules)
     }
 

@@ -14,6 +14,7 @@ use maitred_protocol::limits::{COUNTERS_MAX, TEXT_BYTES_MAX};
 use maitred_protocol::{KeepAlive, Load, NodeCommand, NodeEpoch, RegisterNode, Request, Response};
 use maitred_transport::{SendError, send_datagram};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 use crate::agent::{Agent, Effect, Input, SpawnError};
 use crate::builder::Settings;
@@ -22,7 +23,8 @@ use crate::clock::Clock;
 use crate::conn::{Conn, NodeEvent};
 use crate::error::{Error, Fatal};
 use crate::node::{NodeHandler, Shared, SpawnRequest};
-use crate::verbs::NO_SESSION;
+use crate::pool::Route;
+use crate::verbs::{NO_SESSION, SESSION_TIMEOUT};
 
 /// Commands and acknowledgements that may wait for the loop.
 const EVENTS_MAX: usize = 1_024;
@@ -81,6 +83,8 @@ struct Driver<H> {
     /// Until the first registration is answered.
     ready: Option<Ready>,
     enrolments: mpsc::UnboundedSender<Enrolment>,
+    /// The one under way, or the last.
+    enrolment: Option<(u64, AbortHandle)>,
     /// The connection that commands are taken from.
     attached: Option<Arc<Conn>>,
     /// Commands that came before the answer to the registration that they follow.
@@ -126,6 +130,7 @@ async fn live<H: NodeHandler>(setup: Setup<H>) {
         ttl,
         ready: Some(setup.ready),
         enrolments,
+        enrolment: None,
         attached: None,
         early: VecDeque::new(),
         tags: HashMap::new(),
@@ -151,6 +156,9 @@ async fn live<H: NodeHandler>(setup: Setup<H>) {
     }
     if let Some(Some(epoch)) = driver.leaving {
         driver.deregister(epoch).await;
+    }
+    if !killed {
+        shared.caller.close_session(SESSION_TIMEOUT).await;
     }
     tasks.close();
     if !killed {
@@ -190,6 +198,7 @@ impl<H: NodeHandler> Driver<H> {
         match event {
             NodeEvent::Command(conn, id, command) => self.command(conn, id, command),
             NodeEvent::Ack(ack) => self.step(Input::Acknowledged(ack)),
+            NodeEvent::Leader { from, host, term } => self.step(Input::Leader { from, host, term }),
             NodeEvent::Down(conn) => {
                 self.early.retain(|(from, ..)| !Arc::ptr_eq(from, &conn));
                 if self
@@ -226,6 +235,13 @@ impl<H: NodeHandler> Driver<H> {
         sent_us: u64,
         result: Result<(Response, Arc<Conn>), Error>,
     ) {
+        if self
+            .enrolment
+            .as_ref()
+            .is_none_or(|(last, _)| *last != number)
+        {
+            return;
+        }
         let result = result.and_then(|(response, conn)| match response {
             Response::Registered { epoch, verdicts } => Ok((epoch, verdicts, conn)),
             _ => Err(wrong_answer("a registration")),
@@ -235,6 +251,7 @@ impl<H: NodeHandler> Driver<H> {
                 self.attached = Some(Arc::clone(&conn));
                 self.step(Input::Enrolled {
                     number,
+                    host: conn.welcome.host,
                     epoch,
                     verdicts,
                     sent_us,
@@ -343,7 +360,8 @@ impl<H: NodeHandler> Driver<H> {
     }
 
     fn keep_alive(&self, epoch: NodeEpoch, sequence: u64) {
-        let connected = self.attached.clone();
+        let attached = self.shared.agent().attached();
+        let connected = attached.and_then(|_| self.attached.clone());
         let Some(conn) = connected.or_else(|| self.shared.caller.pool.connected()) else {
             return;
         };
@@ -383,7 +401,7 @@ impl<H: NodeHandler> Driver<H> {
     }
 
     fn enroll(
-        &self,
+        &mut self,
         number: u64,
         epoch: Option<NodeEpoch>,
         inventory: Vec<(maitred_protocol::ProcessKey, maitred_protocol::Incarnation)>,
@@ -402,11 +420,15 @@ impl<H: NodeHandler> Driver<H> {
         };
         let (shared, done) = (Arc::clone(&self.shared), self.enrolments.clone());
         let timeout = self.ttl.max(ENROLL_MIN);
-        tokio::spawn(async move {
+        let enrolment = tokio::spawn(async move {
             let sent_us = shared.clock.now_us();
-            let result = shared.caller.call_on(request, timeout).await;
+            let result = shared.caller.call_on(Route::Leader, request, timeout).await;
             let _ = done.send((number, sent_us, result));
         });
+        let last = self.enrolment.replace((number, enrolment.abort_handle()));
+        if let Some((_, last)) = last {
+            last.abort();
+        }
     }
 
     async fn deregister(&self, epoch: NodeEpoch) {

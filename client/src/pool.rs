@@ -1,22 +1,31 @@
-//! Warm connections to all hosts: one task a host keeps its connection up, and calls choose.
+//! Warm connections to all hosts: one task an address keeps its connection up, calls choose, and
+//! the members are asked for as often as they may have changed.
 //!
-//! Holds: a lost connection is called again after 50 ms to 5 s, doubled and jittered; the host that
-//! last said it leads, or answered, is asked first.
+//! Holds: a lost connection is called again after 50 ms to 5 s, doubled and jittered; who is asked
+//! is decided in `pool/hosts.rs`; what is under way with a deposed leader is given back soon after
+//! its successor is known, so that it can be asked there.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use maitred_protocol::{Notice, Request, Response};
 use maitred_transport::{CloseCode, Endpoint, LinkError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::conn::{Conn, NodeEvents};
 use crate::dial::dial;
 use crate::error::{Cause, Error};
+
+mod hosts;
+
+use hosts::Hosts;
+pub(crate) use hosts::Route;
 
 /// Wait before a lost host is called again, at first and at most.
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
@@ -25,6 +34,19 @@ const RECONNECT_MAX: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that lived this long was good: the next call comes soon.
 const STABLE: Duration = Duration::from_secs(1);
+/// Longest that an address rests whose host is connected otherwise, or has left.
+const REST_MAX: Duration = Duration::from_secs(60);
+/// Between two questions for the members: at most (half of it at least, by jitter), after one that
+/// was not answered, and at least.
+const LEARN_EVERY: Duration = Duration::from_secs(40);
+const LEARN_RETRY: Duration = Duration::from_secs(1);
+const LEARN_PAUSE: Duration = Duration::from_millis(50);
+/// Longest that such a question may take.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a deposed leader may go on with what it was asked.
+const DEPOSED_GRACE: Duration = Duration::from_millis(250);
+/// Request ids of the pool's own begin here; those of sessions never come so far.
+const OWN_IDS: u64 = 1 << 63;
 
 /// A random wait between the half and the whole of `wait`, so that many clients do not come at once.
 pub(crate) fn jittered(wait: Duration) -> Duration {
@@ -32,39 +54,26 @@ pub(crate) fn jittered(wait: Duration) -> Duration {
     wait / 2 + (wait / 2).mul_f64((dice >> 11) as f64 / (1_u64 << 53) as f64)
 }
 
-#[derive(Debug, Default)]
-struct Link {
-    conn: Option<Arc<Conn>>,
-    /// Why there is none.
-    error: Option<Error>,
-}
-
-#[derive(Debug)]
-struct Host {
-    endpoint: String,
-    link: Mutex<Link>,
-}
-
-impl Host {
-    fn lock(&self) -> MutexGuard<'_, Link> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The hosts, and the connections to them.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    hosts: Vec<Host>,
-    preferred: AtomicUsize,
+    hosts: Mutex<Hosts<Arc<Conn>>>,
+    /// By way.
+    tasks: Mutex<HashMap<u64, AbortHandle>>,
     closed: AtomicBool,
     changed: watch::Sender<()>,
+    /// The members may have changed.
+    learn: Notify,
+    own_ids: AtomicU64,
+    port: Endpoint,
+    build: String,
+    node: Option<NodeEvents>,
 }
 
 /// Ends the tasks and the port when the last user is gone.
 #[derive(Debug)]
 pub(crate) struct Tasks {
-    port: Endpoint,
-    tasks: Vec<AbortHandle>,
+    learner: AbortHandle,
     pool: Arc<Pool>,
 }
 
@@ -77,57 +86,84 @@ impl Drop for Tasks {
 impl Tasks {
     pub(crate) fn close(&self) {
         self.pool.closed.store(true, Ordering::Relaxed);
-        self.port.close(CloseCode::Done, "the client was closed");
-        self.tasks.iter().for_each(AbortHandle::abort);
-        for host in &self.pool.hosts {
-            let conn = host.lock().conn.take();
-            if let Some(conn) = conn {
-                conn.end(LinkError::Local);
-            }
+        self.pool
+            .port
+            .close(CloseCode::Done, "the client was closed");
+        self.learner.abort();
+        let tasks: Vec<_> = self.pool.tasks().drain().collect();
+        tasks.iter().for_each(|(_, task)| task.abort());
+        let mut conns = Vec::new();
+        for way in self.pool.lock().ways.values_mut() {
+            conns.extend(way.conn.take());
+        }
+        for conn in conns {
+            conn.end(LinkError::Local);
         }
         self.pool.changed.send_replace(());
     }
 
     pub(crate) async fn wait_idle(&self, within: Duration) {
-        let _ = tokio::time::timeout(within, self.port.wait_idle()).await;
+        let _ = timeout(within, self.pool.port.wait_idle()).await;
     }
 }
 
 impl Pool {
-    /// Starts calling every endpoint. `node` hears of commands and keep-alives.
+    /// Starts calling every endpoint. `node` hears of commands, keep-alives and leaders.
     pub(crate) fn start(
         port: Endpoint,
         endpoints: &[String],
         build: &str,
         node: Option<&NodeEvents>,
     ) -> (Arc<Self>, Tasks) {
-        let host = |endpoint: &String| Host {
-            endpoint: endpoint.clone(),
-            link: Mutex::default(),
-        };
         let pool = Arc::new(Self {
-            hosts: endpoints.iter().map(host).collect(),
-            preferred: AtomicUsize::new(0),
+            hosts: Mutex::new(Hosts::new(endpoints)),
+            tasks: Mutex::default(),
             closed: AtomicBool::new(false),
             changed: watch::Sender::new(()),
-        });
-        let keep = |index| {
-            let (pool, port, build) = (Arc::clone(&pool), port.clone(), build.to_owned());
-            let task = keep_up(pool, index, port, build, node.cloned());
-            tokio::spawn(task).abort_handle()
-        };
-        let tasks = (0..endpoints.len()).map(keep).collect();
-        let tasks = Tasks {
+            learn: Notify::new(),
+            own_ids: AtomicU64::new(OWN_IDS),
             port,
-            tasks,
+            build: build.to_owned(),
+            node: node.cloned(),
+        });
+        let called = |(id, way): (&u64, &hosts::Way<_>)| (*id, way.endpoint.clone());
+        let seeds: Vec<_> = pool.lock().ways.iter().map(called).collect();
+        for (id, endpoint) in seeds {
+            pool.call(id, endpoint);
+        }
+        let learner = tokio::spawn(keep_learning(Arc::clone(&pool))).abort_handle();
+        let tasks = Tasks {
+            learner,
             pool: Arc::clone(&pool),
         };
         (pool, tasks)
     }
 
-    /// A connection, the preferred host's if it has one; waits for one until `deadline`.
-    pub(crate) async fn pick(&self, deadline: Instant) -> Result<(usize, Arc<Conn>), Error> {
-        if let Some(found) = self.find() {
+    fn lock(&self) -> MutexGuard<'_, Hosts<Arc<Conn>>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, HashMap<u64, AbortHandle>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(self: &Arc<Self>, id: u64, endpoint: String) {
+        let mut tasks = self.tasks();
+        if !self.closed.load(Ordering::Relaxed) {
+            let task = tokio::spawn(keep_up(Arc::clone(self), id, endpoint));
+            tasks.insert(id, task.abort_handle());
+        }
+    }
+
+    /// A connection, and the way that it belongs to; waits for one until `deadline`. `avoid` is
+    /// taken only when there is no other.
+    pub(crate) async fn pick(
+        &self,
+        route: Route,
+        avoid: Option<u64>,
+        deadline: Instant,
+    ) -> Result<(u64, Arc<Conn>), Error> {
+        if let Some(found) = self.lock().choose(route, avoid) {
             return Ok(found);
         }
         let mut changed = self.changed.subscribe();
@@ -135,7 +171,7 @@ impl Pool {
             if self.closed.load(Ordering::Relaxed) {
                 return Err(Error::closed());
             }
-            if let Some(found) = self.find() {
+            if let Some(found) = self.lock().choose(route, avoid) {
                 return Ok(found);
             }
             if timeout_at(deadline, changed.changed()).await.is_err() {
@@ -148,94 +184,212 @@ impl Pool {
     pub(crate) async fn first(&self, deadline: Instant) -> Result<(), Error> {
         let mut changed = self.changed.subscribe();
         loop {
-            if self.find().is_some() {
+            if self.connected().is_some() {
                 return Ok(());
             }
-            let hopeless = |host: &Host| matches!(host.lock().error, Some(Error::Fatal(_)));
-            if self.hosts.iter().all(hopeless)
-                || timeout_at(deadline, changed.changed()).await.is_err()
-            {
+            let hopeless = {
+                let hosts = self.lock();
+                hosts
+                    .seeds()
+                    .all(|way| matches!(way.error, Some(Error::Fatal(_))))
+            };
+            if hopeless || timeout_at(deadline, changed.changed()).await.is_err() {
                 return Err(self.error());
             }
         }
     }
 
-    fn find(&self) -> Option<(usize, Arc<Conn>)> {
-        let count = self.hosts.len();
-        let first = self.preferred.load(Ordering::Relaxed);
-        (0..count).find_map(|step| {
-            let index = (first + step) % count;
-            let conn = self.hosts.get(index)?.lock().conn.clone()?;
-            Some((index, conn))
-        })
-    }
-
+    /// The connection to the leader if one is known, or else any.
     pub(crate) fn connected(&self) -> Option<Arc<Conn>> {
-        self.find().map(|(_, conn)| conn)
+        let found = self.lock().choose(Route::Leader, None);
+        found.map(|(_, conn)| conn)
     }
 
-    /// Why there is no connection: what the first host says that has something to say.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.lock().leader()
+    }
+
+    /// A connection to exactly this host.
+    pub(crate) fn conn_to(&self, host: u64) -> Option<Arc<Conn>> {
+        self.lock().conn_to(host)
+    }
+
+    /// Every host or address that is called: its number if known, its connection or why there is
+    /// none.
+    pub(crate) fn all(&self) -> Vec<(Option<u64>, String, Result<Arc<Conn>, Error>)> {
+        let hosts = self.lock();
+        let called = hosts.ways.iter().filter(|(id, _)| !hosts.rests(**id));
+        let each = called.map(|(_, way)| {
+            let lost = || way.error.clone().unwrap_or(Error::link(LinkError::Lost));
+            let conn = way.conn.clone().ok_or_else(lost);
+            (way.number, way.endpoint.clone(), conn)
+        });
+        each.collect()
+    }
+
+    pub(crate) fn own_id(&self) -> u64 {
+        self.own_ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Why there is no connection: what the first seed says that has something to say.
     fn error(&self) -> Error {
-        let said = self.hosts.iter().find_map(|host| host.lock().error.clone());
+        let hosts = self.lock();
+        let said = hosts.seeds().find_map(|way| way.error.clone());
         said.unwrap_or(Error::Unavailable {
             cause: Cause::Link(LinkError::Lost),
         })
     }
 
-    /// The host at `index` does not lead; the one at `leader`, or else the next one, may.
-    pub(crate) fn prefer_another(&self, index: usize, leader: Option<&str>) {
-        let named = self.hosts.iter().position(|host| {
-            let link = host.lock();
-            leader.is_some_and(|leader| {
-                let conn = link.conn.as_ref();
-                let remote = conn.map(|conn| conn.connection.remote_address());
-                let canonical = remote.map(|at| (at.ip().to_canonical(), at.port()).into());
-                host.endpoint == leader
-                    || canonical.is_some_and(|at: std::net::SocketAddr| at.to_string() == leader)
-            })
-        });
-        let next = named.unwrap_or((index + 1) % self.hosts.len());
-        // Unless another caller has moved on already.
-        let order = Ordering::Relaxed;
-        let _ = self.preferred.compare_exchange(index, next, order, order);
+    /// The host at `way` does not lead; the one at `leader`, or else another one, may.
+    pub(crate) fn refused(&self, way: u64, leader: Option<&str>) {
+        if !self.lock().refused(way, leader) {
+            self.learn.notify_one();
+        }
     }
 
-    fn set(&self, index: usize, conn: Option<Arc<Conn>>, error: Option<Error>) {
-        if let Some(host) = self.hosts.get(index) {
-            *host.lock() = Link { conn, error };
+    /// Waits, but not longer than until a leader can be asked that is not at `way`.
+    pub(crate) async fn pause(&self, way: u64, pause: Duration) {
+        let mut changed = self.changed.subscribe();
+        let elsewhere = async {
+            while !self.lock().leader_is_elsewhere(way) {
+                if changed.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        };
+        let _ = timeout(pause, elsewhere).await;
+    }
+
+    /// Host `from` says who leads.
+    fn heard(&self, from: u64, host: Option<u64>, term: u64) {
+        let (deposed, unknown) = {
+            let mut hosts = self.lock();
+            if !hosts.heard(from, host, term) {
+                return;
+            }
+            (hosts.deposed(), !hosts.knows_leader())
+        };
+        tracing::debug!(from, leader = host, term, "a host says who leads");
+        if unknown {
+            self.learn.notify_one();
         }
         self.changed.send_replace(());
+        if let Some(conn) = deposed {
+            let waiting = conn.waiting();
+            tokio::spawn(async move {
+                sleep(DEPOSED_GRACE).await;
+                conn.give_back(&waiting);
+            });
+        }
+    }
+
+    /// Asks for the members and takes them in; whether that worked.
+    async fn learn(self: &Arc<Self>) -> bool {
+        let Some(conn) = self.connected() else {
+            // Asked again when there is one.
+            return true;
+        };
+        let deadline = Instant::now() + LEARN_TIMEOUT;
+        let answer = conn.exchange(self.own_id(), &Request::ListMembers, deadline);
+        let members = match answer.await {
+            Ok(Response::Members(members)) => members,
+            other => {
+                tracing::debug!(?other, "the members are not known");
+                return false;
+            }
+        };
+        let from = conn.welcome.host;
+        if let (leader @ Some(_), term) = (members.leader, members.term) {
+            self.heard(from, leader, term);
+        }
+        let changes = self.lock().learn(&members);
+        for id in changes.dropped {
+            // Its task must not call again; the connection, if any, is ended below.
+            let task = self.tasks().remove(&id);
+            if let Some(task) = task {
+                task.abort();
+            }
+        }
+        for conn in changes.ended {
+            tracing::debug!(host = conn.welcome.host, "a host has left");
+            self.leave(&conn).await;
+        }
+        for (id, endpoint) in changes.added {
+            tracing::debug!(%endpoint, "a host was learned of");
+            self.call(id, endpoint);
+        }
+        self.changed.send_replace(());
+        true
+    }
+
+    /// Ends a connection whose task is gone.
+    async fn leave(&self, conn: &Arc<Conn>) {
+        conn.end(LinkError::Local);
+        conn.tell_down(self.node.as_ref()).await;
     }
 }
 
-async fn keep_up(
-    pool: Arc<Pool>,
-    index: usize,
-    port: Endpoint,
-    build: String,
-    node: Option<NodeEvents>,
-) {
+async fn keep_learning(pool: Arc<Pool>) {
+    let mut wait = LEARN_EVERY;
+    loop {
+        // Either way the members are asked for.
+        let _ = timeout(jittered(wait), pool.learn.notified()).await;
+        let known = pool.learn().await;
+        wait = if known { LEARN_EVERY } else { LEARN_RETRY };
+        // Many reasons at once are one.
+        sleep(LEARN_PAUSE).await;
+    }
+}
+
+async fn keep_up(pool: Arc<Pool>, id: u64, endpoint: String) {
     let mut wait = RECONNECT_MIN;
     loop {
-        let endpoint = pool.hosts[index].endpoint.as_str();
-        match dial(&port, endpoint, &build, DIAL_TIMEOUT).await {
+        rest(&pool, id).await;
+        match dial(&pool.port, &endpoint, &pool.build, DIAL_TIMEOUT).await {
             Ok((conn, reader)) => {
                 let conn = Arc::new(conn);
                 let since = Instant::now();
-                tracing::debug!(endpoint, host = conn.welcome.host, "connected");
-                pool.set(index, Some(Arc::clone(&conn)), None);
-                conn.run(reader, node.clone()).await;
-                pool.set(index, None, Some(Error::link(conn.ended())));
+                let (number, remote) = (conn.welcome.host, conn.connection.remote_address());
+                let used = pool.lock().connected(id, number, remote, Arc::clone(&conn));
+                tracing::debug!(endpoint, host = number, used, "connected");
+                pool.changed.send_replace(());
+                pool.learn.notify_one();
+                if !used {
+                    conn.end(LinkError::Local);
+                    continue;
+                }
+                let heard = |notice| {
+                    let Notice::Leader { host, term, .. } = notice;
+                    pool.heard(number, host, term);
+                };
+                conn.run(reader, pool.node.clone(), heard).await;
+                pool.lock().lost(id, Error::link(conn.ended()));
                 if since.elapsed() >= STABLE {
                     wait = RECONNECT_MIN;
                 }
             }
             Err(error) => {
                 tracing::debug!(endpoint, %error, "cannot connect");
-                pool.set(index, None, Some(error));
+                pool.lock().lost(id, error);
             }
         }
-        tokio::time::sleep(jittered(wait)).await;
+        pool.changed.send_replace(());
+        sleep(jittered(wait)).await;
         wait = (wait * 2).min(RECONNECT_MAX);
+    }
+}
+
+/// Waits for as long as the way is better left alone.
+async fn rest(pool: &Pool, id: u64) {
+    let mut changed = pool.changed.subscribe();
+    let awake = async {
+        while pool.lock().rests(id) {
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
+    if timeout(jittered(REST_MAX), awake).await.is_err() {
+        pool.lock().look_again(id);
     }
 }

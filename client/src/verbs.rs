@@ -15,7 +15,7 @@ use crate::call::{Caller, wrong_answer};
 use crate::create::Create;
 use crate::error::Error;
 use crate::node::NodeBuilder;
-use crate::pool::Tasks;
+use crate::pool::{Route, Tasks};
 
 /// The session goes into a request when it is sent.
 pub(crate) const NO_SESSION: maitred_protocol::ClientId = maitred_protocol::ClientId(0);
@@ -23,6 +23,8 @@ pub(crate) const NO_SESSION: maitred_protocol::ClientId = maitred_protocol::Clie
 const CREATE_SLACK: Duration = Duration::from_secs(5);
 /// Longest to wait for hosts to hear that this client goes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest to wait for the end of the session.
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The answer to a create.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,12 +55,34 @@ pub struct Page {
     pub revision: Revision,
 }
 
+/// Who is asked what only reads. The answer is linearizable either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadFrom {
+    /// The leader, which answers soonest.
+    #[default]
+    Leader,
+    /// All hosts in turn, which spreads the work; each asks the leader how far it must be.
+    Any,
+}
+
+impl From<ReadFrom> for Route {
+    fn from(from: ReadFrom) -> Self {
+        match from {
+            ReadFrom::Leader => Self::Leader,
+            ReadFrom::Any => Self::Any,
+        }
+    }
+}
+
 /// Talks to a group. Cheap to clone; all clones share connections and session.
 ///
 /// Every method may fail with any [`Error`]; a deterministic no of the registry is
 /// [`Error::Rejected`]. Changes are carried out at most once, however often they are retried.
 #[derive(Debug, Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    reads: ReadFrom,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -84,24 +108,45 @@ impl Client {
     }
 
     pub(crate) fn new(settings: Arc<Settings>, caller: Caller, tasks: Tasks) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             settings,
             caller,
             tasks,
-        }))
+        };
+        Self {
+            inner: Arc::new(inner),
+            reads: ReadFrom::default(),
+        }
+    }
+
+    /// A clone whose looks (`get`, `list`, `explain` and the like) are answered by those hosts.
+    #[must_use]
+    pub fn read_from(&self, reads: ReadFrom) -> Self {
+        let inner = Arc::clone(&self.inner);
+        Self { inner, reads }
     }
 
     pub(crate) fn settings(&self) -> &Arc<Settings> {
-        &self.0.settings
+        &self.inner.settings
     }
 
     pub(crate) fn caller(&self) -> &Caller {
-        &self.0.caller
+        &self.inner.caller
     }
 
     pub(crate) async fn call(&self, request: Request) -> Result<Response, Error> {
-        let timeout = self.0.settings.request_timeout;
-        self.0.caller.call(request, timeout).await
+        let timeout = self.inner.settings.request_timeout;
+        self.inner.caller.call(request, timeout).await
+    }
+
+    /// Asks what changes nothing, as [`Client::read_from`] says.
+    pub(crate) async fn read(&self, request: Request) -> Result<Response, Error> {
+        let timeout = self.inner.settings.request_timeout;
+        let answer = self
+            .inner
+            .caller
+            .call_on(self.reads.into(), request, timeout);
+        answer.await.map(|(response, _)| response)
     }
 
     /// Begins a create; see [`Create`].
@@ -113,11 +158,11 @@ impl Client {
     /// builder's `create_timeout` when it has none.
     pub async fn create_process(&self, create: CreateProcess) -> Result<Created, Error> {
         let timeout = match create.options.deadline_ms {
-            0 => self.0.settings.create_timeout,
+            0 => self.inner.settings.create_timeout,
             deadline_ms => Duration::from_millis(deadline_ms.into()) + CREATE_SLACK,
         };
         let request = Request::CreateProcess(NO_SESSION, Box::new(create));
-        answer!(self.0.caller.call(request, timeout), "a created process",
+        answer!(self.inner.caller.call(request, timeout), "a created process",
             Response::Created { record, created } => Created { record: *record, created })
     }
 
@@ -133,7 +178,7 @@ impl Client {
 
     async fn look_up(&self, key: &ProcessKey, stale: bool) -> Result<Found, Error> {
         let key = key.clone();
-        found(self.call(Request::GetProcess { key, stale }).await?)
+        found(self.read(Request::GetProcess { key, stale }).await?)
     }
 
     /// Registers a process that its node runs itself, or updates one. Nodes use
@@ -159,7 +204,7 @@ impl Client {
 
     /// One page of processes.
     pub async fn list(&self, list: ListProcesses) -> Result<Page, Error> {
-        answer!(self.call(Request::ListProcesses(Box::new(list))), "processes",
+        answer!(self.read(Request::ListProcesses(Box::new(list))), "processes",
             Response::Processes { items, next, revision } => Page { items, next, revision })
     }
 
@@ -179,7 +224,7 @@ impl Client {
 
     /// Why a process is where it is.
     pub async fn explain(&self, key: &ProcessKey) -> Result<Explanation, Error> {
-        answer!(self.call(Request::Explain(key.clone())), "an explanation",
+        answer!(self.read(Request::Explain(key.clone())), "an explanation",
             Response::Explained(explanation) => *explanation)
     }
 
@@ -194,17 +239,17 @@ impl Client {
     pub fn node(&self, name: &str) -> NodeBuilder {
         // A longer name is refused at the start; no need to keep all of it until then.
         let name = name.chars().take(NAME_BYTES_MAX + 1).collect();
-        NodeBuilder::new(Arc::clone(&self.0.settings), name)
+        NodeBuilder::new(Arc::clone(&self.inner.settings), name)
     }
 
     /// All nodes.
     pub async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
-        answer!(self.call(Request::ListNodes), "nodes", Response::Nodes(nodes) => nodes)
+        answer!(self.read(Request::ListNodes), "nodes", Response::Nodes(nodes) => nodes)
     }
 
     /// One node.
     pub async fn get_node(&self, name: &NodeName) -> Result<NodeRecord, Error> {
-        answer!(self.call(Request::GetNode(name.clone())), "a node",
+        answer!(self.read(Request::GetNode(name.clone())), "a node",
             Response::Node(node) => *node)
     }
 
@@ -260,16 +305,16 @@ impl Client {
 
     /// One type's defaults.
     pub async fn get_type(&self, name: &TypeName) -> Result<TypeSpec, Error> {
-        answer!(self.call(Request::GetType(name.clone())), "a type",
+        answer!(self.read(Request::GetType(name.clone())), "a type",
             Response::Type(spec) => *spec)
     }
 
     /// All types that have been described.
     pub async fn types(&self) -> Result<Vec<TypeSpec>, Error> {
-        answer!(self.call(Request::ListTypes), "types", Response::Types(types) => types)
+        answer!(self.read(Request::ListTypes), "types", Response::Types(types) => types)
     }
 
-    /// How the host in use is.
+    /// How the host in use is: the leader when one is known.
     pub async fn status(&self) -> Result<Status, Error> {
         answer!(self.call(Request::Status), "its status", Response::Status(status) => *status)
     }
@@ -277,15 +322,19 @@ impl Client {
     /// The greeting of the host in use; none while there is no connection.
     #[must_use]
     pub fn welcome(&self) -> Option<Welcome> {
-        let conn = self.0.caller.pool.connected()?;
+        let conn = self.inner.caller.pool.connected()?;
         Some(conn.welcome.clone())
     }
 
-    /// Ends all connections at once, for all clones, and tells the hosts (for up to 1 s). Requests
-    /// under way fail. Dropping the last clone does the same without waiting.
+    /// Ends all connections at once, for all clones, and tells the hosts (for up to 1.5 s). Requests
+    /// under way fail. The last clone also ends the session. Dropping that does the same without
+    /// waiting, and leaves the session to be forgotten in time.
     pub async fn close(self) {
-        self.0.tasks.close();
-        self.0.tasks.wait_idle(CLOSE_TIMEOUT).await;
+        if Arc::strong_count(&self.inner) == 1 {
+            self.inner.caller.close_session(SESSION_TIMEOUT).await;
+        }
+        self.inner.tasks.close();
+        self.inner.tasks.wait_idle(CLOSE_TIMEOUT).await;
     }
 
     pub(crate) async fn done(&self, request: Request) -> Result<Revision, Error> {

@@ -41,11 +41,22 @@ pub enum Input {
     Owned(NodeEpoch, ProcessKey, Incarnation, Spawned),
     /// A keep-alive is answered.
     Acknowledged(KeepAliveAck),
+    /// Host `from` says that `host` leads in `term`: every notice of that kind, from all hosts.
+    Leader {
+        /// Who says so.
+        from: u64,
+        /// Who leads; none while nobody does.
+        host: Option<u64>,
+        /// The Raft term.
+        term: u64,
+    },
     /// An [`Effect::Enroll`] with this number is answered: session and verdicts, and when it was
-    /// first sent.
+    /// first sent. The node is commanded by the host that answered from now on.
     Enrolled {
         /// Which.
         number: u64,
+        /// The number of the host.
+        host: u64,
         /// The session.
         epoch: NodeEpoch,
         /// In the order of the inventory that was sent.
@@ -86,8 +97,9 @@ pub enum Effect {
     Stop(ProcessKey, Incarnation),
     /// Send a keep-alive now.
     KeepAlive(NodeEpoch, u64),
-    /// Register (no session) or attach (a session), then give [`Input::Enrolled`] or
-    /// [`Input::EnrollFailed`] with the same number.
+    /// Register (no session) or attach (a session) with the leader, then give [`Input::Enrolled`]
+    /// or [`Input::EnrollFailed`] with the same number. Takes the place of an earlier one that is
+    /// still under way.
     Enroll {
         /// Pairs the answer with this.
         number: u64,

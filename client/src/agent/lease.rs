@@ -14,8 +14,9 @@ const MARGIN_US: u64 = 50_000;
 const KEEP_ALIVE_MAX_US: u64 = 2_000_000;
 /// Keep-alives whose send time is remembered.
 const SENT_MAX: usize = 64;
-/// Pause after a failed registration.
+/// Pause after a failed registration, and after failing to attach: then a lease is running out.
 const RETRY_US: u64 = 500_000;
+const ATTACH_RETRY_US: u64 = 100_000;
 /// Longest that stopping may take before the node registers again, or leaves, with what still runs.
 const STOP_GRACE_US: u64 = 5_000_000;
 
@@ -48,6 +49,12 @@ pub(super) struct Lease {
     keep_alive_us: u64,
     /// When a host was last heard of.
     heard_us: u64,
+    /// The leader, and the highest term that any host has named.
+    pub(super) leader: Option<u64>,
+    leader_term: u64,
+    /// The host that the last enrolment was answered by, and the term that it led in if known.
+    pub(super) attached: Option<u64>,
+    attached_term: Option<u64>,
 }
 
 impl Lease {
@@ -62,6 +69,10 @@ impl Lease {
             sent: VecDeque::new(),
             keep_alive_us: 0,
             heard_us: 0,
+            leader: None,
+            leader_term: 0,
+            attached: None,
+            attached_term: None,
         }
     }
 
@@ -129,7 +140,51 @@ impl Agent {
         }
     }
 
+    /// Host `from` says that `host` leads in `term`. A node belongs to the leader, and its lease
+    /// runs on while there is none, so it loses no time.
+    pub(super) fn heard(&mut self, now_us: u64, from: u64, host: Option<u64>, term: u64) {
+        let lease = &mut self.lease;
+        let newer = term > lease.leader_term;
+        // One that knows of no leader may have lost sight of it, unless it led itself.
+        let led = lease.leader == Some(from) || lease.attached == Some(from);
+        let counts = host.is_some() || newer || led;
+        if term < lease.leader_term || !counts || (!newer && lease.leader == host) {
+            return;
+        }
+        lease.leader_term = term;
+        lease.leader = host;
+        if host.is_some() {
+            self.term = self.term.max(term);
+        }
+        let attached = lease.attached.is_some() && lease.attached == host;
+        if attached && lease.attached_term.is_none() {
+            // The answer came before the notice.
+            lease.attached_term = Some(term);
+        }
+        let moved = match host {
+            Some(_) => !attached || lease.attached_term != Some(term),
+            None => lease.attached == Some(from),
+        };
+        match lease.phase {
+            Phase::Serving if moved => {
+                lease.attached = None;
+                lease.phase = Phase::Wanting(now_us);
+            }
+            // It may have been asked of a host that does not lead any more.
+            Phase::Enrolling(_) if host.is_some() && lease.epoch.is_some() => {
+                lease.attached = None;
+                lease.phase = Phase::Wanting(now_us);
+            }
+            // An attempt that failed just now may do better with this one.
+            Phase::Wanting(at) if host.is_some() && lease.epoch.is_some() => {
+                lease.phase = Phase::Wanting(at.min(now_us));
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn disconnected(&mut self, now_us: u64) {
+        self.lease.attached = None;
         if matches!(self.lease.phase, Phase::Serving) {
             self.lease.phase = Phase::Wanting(now_us);
         }
@@ -158,7 +213,7 @@ impl Agent {
     pub(super) fn enrolled(
         &mut self,
         now_us: u64,
-        number: u64,
+        (number, host): (u64, u64),
         epoch: NodeEpoch,
         verdicts: &[Verdict],
         sent_us: u64,
@@ -173,6 +228,9 @@ impl Agent {
         let inventory = std::mem::take(inventory);
         self.lease.phase = Phase::Serving;
         self.lease.heard_us = now_us;
+        self.lease.attached = Some(host);
+        let leads = self.lease.leader == Some(host);
+        self.lease.attached_term = leads.then_some(self.lease.leader_term);
         if self.lease.epoch != Some(epoch) {
             // Registered, not attached: the lease begins when the request was sent.
             self.lease.epoch = Some(epoch);
@@ -210,7 +268,9 @@ impl Agent {
         if number != self.lease.number || !matches!(self.lease.phase, Phase::Enrolling(_)) {
             return;
         }
-        self.lease.phase = Phase::Wanting(now_us.saturating_add(RETRY_US));
+        let attaching = self.lease.epoch.is_some();
+        let pause_us = if attaching { ATTACH_RETRY_US } else { RETRY_US };
+        self.lease.phase = Phase::Wanting(now_us.saturating_add(pause_us));
         if over && self.lease.epoch.is_some() {
             self.fence(now_us, out);
         }

@@ -68,6 +68,7 @@ impl Bench {
     ) -> Vec<Effect> {
         self.step(Input::Enrolled {
             number,
+            host: 1,
             epoch: NodeEpoch(epoch),
             verdicts: verdicts.to_vec(),
             sent_us,
