@@ -6,15 +6,14 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    CreateProcess, ModuleKind, Rejection, Request, RequestId, Response, Revision, Status,
-    Unavailable,
+    CreateProcess, ModuleKind, Rejection, Request, RequestId, Response, Revision, Unavailable,
 };
 use maitred_registry::{Command, Known, Outcome};
-use raft::StateRole;
 
 use crate::effect::{Answer, Effect};
-use crate::input::{Disk, Ticket};
-use crate::replica::{Replica, Waiter};
+use crate::input::Ticket;
+use crate::proposals::Waiter;
+use crate::replica::Replica;
 use crate::saga::{Joined, selector_of};
 
 /// Whether any host can answer it.
@@ -243,43 +242,5 @@ impl Replica {
             }
         };
         self.reply(ticket, response);
-    }
-
-    fn status(&self) -> Status {
-        let standing = self.consensus.standing();
-        let counts = self.registry.counts();
-        let role = match standing.role {
-            StateRole::Leader => "leader",
-            StateRole::Follower if !self.consensus.node.raft.promotable() => "learner",
-            StateRole::Follower => "follower",
-            StateRole::Candidate | StateRole::PreCandidate => "candidate",
-        };
-        let shedding = match self.disk {
-            Disk::Ok => None,
-            Disk::Low(free) => Some(format!("the disk is nearly full: {} MiB left", free >> 20)),
-        };
-        Status {
-            build: self.config.build.clone(),
-            host: self.config.id,
-            role: role.to_owned(),
-            leader: (standing.leader != 0).then_some(standing.leader),
-            no_leader: self.no_leader(),
-            members: self.member_records(),
-            level: self.registry.level(),
-            term: standing.term,
-            commit: standing.commit,
-            applied: self.registry.applied(),
-            log_entries: self.consensus.log().len(),
-            snapshot: self.snapshot.index,
-            uptime_ms: self.now.mono_us.saturating_sub(self.started_us) / 1_000,
-            nodes: self.registry.nodes().len() as u32,
-            running: counts.running,
-            starting: counts.starting,
-            pending: counts.pending,
-            clients: self.registry.sessions() as u32,
-            unavailable_modules: Vec::new(),
-            fallbacks: 0,
-            shedding,
-        }
     }
 }

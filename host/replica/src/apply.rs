@@ -11,7 +11,8 @@ use maitred_registry::{Change, Command, Entry, Event, Node, Registry};
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
 use crate::effect::{Effect, TakeSnapshot};
-use crate::replica::{Replica, Waiter};
+use crate::proposals::Waiter;
+use crate::replica::Replica;
 use crate::{membership, mutants};
 
 /// Microseconds after which a snapshot that could not be written is tried again.

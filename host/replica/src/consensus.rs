@@ -391,6 +391,8 @@ impl Consensus {
             reset = (!mutants::on("install-keeps-log")).then_some(at);
             self.restoring = Some((number, at.0));
             turn.restored = true;
+            // The snapshot contains what was committed before it.
+            turn.committed.clear();
         }
         store.append(&entries);
         store.set_hard_state(hard_state.clone());

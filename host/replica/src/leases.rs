@@ -16,7 +16,8 @@ use maitred_registry::{Command, Node};
 use crate::effect::Effect;
 use crate::input::Ticket;
 use crate::mutants;
-use crate::replica::{Replica, Waiter};
+use crate::proposals::Waiter;
+use crate::replica::Replica;
 use crate::saga::Placed;
 
 /// The bound on how much faster or slower than another a host's or node's clock may run: one part

@@ -6,6 +6,7 @@
 //! code runs in production and in a simulation.
 
 mod admit;
+mod admit_member;
 mod apply;
 mod config;
 mod consensus;
@@ -13,16 +14,19 @@ mod due;
 mod effect;
 mod input;
 mod joined;
+mod leading;
 mod leases;
 mod log;
 mod membership;
 pub mod mutants;
 pub mod peer;
 mod placing;
+mod proposals;
 mod reads;
 mod replica;
 mod saga;
 mod spawning;
+mod standing;
 mod timer;
 
 pub use config::{Config, LEVEL_MAX};

@@ -11,23 +11,22 @@
 
 use std::collections::BTreeMap;
 
-use maitred_protocol::{
-    Join, MemberRecord, MemberRole, Members, Progress, Rejection, RequestId, Response, Unavailable,
-};
+use maitred_protocol::{Join, Unavailable};
 use maitred_registry::{Command, Member};
 use protobuf::Message as _;
+use raft::ProgressState;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
-use raft::{ProgressState, StateRole};
 
 use crate::effect::{Effect, Peer};
 use crate::input::Ticket;
 use crate::mutants;
-use crate::replica::{Replica, Waiter};
+use crate::proposals::Waiter;
+use crate::replica::Replica;
 
 /// Bytes of a change of the group. Bounds how deeply a hostile one can nest.
 const CHANGE_BYTES_MAX: usize = 512;
 /// A learner that lacks no more entries than this has caught up.
-const CAUGHT_UP_ENTRIES: u64 = 1_000;
+const CAUGHT_UP_ENTRIES: u64 = 10_000;
 /// Microseconds after which a host that said nothing does not count as reachable.
 const SILENT_US: u64 = 2_000_000;
 /// Microseconds between two looks at what is to change.
@@ -78,7 +77,7 @@ fn change_of(changes: Vec<ConfChangeSingle>) -> ConfChangeV2 {
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
     /// When each was last heard of.
-    heard: BTreeMap<u64, u64>,
+    pub(crate) heard: BTreeMap<u64, u64>,
     /// The level that each says it can carry out.
     levels: BTreeMap<u64, u16>,
     /// The links that were asked for.
@@ -102,146 +101,21 @@ impl Peers {
     }
 }
 
-fn is_in(conf: &ConfState, host: u64) -> bool {
+pub(crate) fn is_in(conf: &ConfState, host: u64) -> bool {
     [&conf.voters, &conf.learners, &conf.voters_outgoing]
         .iter()
         .any(|hosts| hosts.contains(&host))
 }
 
 impl Replica {
-    fn is_heard(&self, host: u64) -> bool {
+    pub(crate) fn is_heard(&self, host: u64) -> bool {
         let at = self.peers.heard.get(&host);
         host == self.config.id || at.is_some_and(|at| self.now.mono_us - at <= SILENT_US)
     }
 
-    fn can_commit(&self, voters: &[u64]) -> bool {
+    pub(crate) fn can_commit(&self, voters: &[u64]) -> bool {
         let heard = voters.iter().filter(|host| self.is_heard(**host)).count();
         heard > voters.len() / 2
-    }
-
-    /// A host wants to join, or says where it is now.
-    pub(crate) fn admit_join(&mut self, ticket: Ticket, join: Join) {
-        if let Some(why) = self.refusal(false) {
-            return self.unavailable(ticket, why);
-        }
-        let level = self.registry.level();
-        if join.level_max < level {
-            let known = join.level_max;
-            let text = format!(
-                "the cluster uses level {level} and the program of {} knows {known}; upgrade it",
-                join.name
-            );
-            return self.reject(ticket, Rejection::Conflict(text));
-        }
-        if join.host != 0 {
-            self.peers.met(join.host, join.level_max);
-            match self.registry.members().get(&join.host) {
-                Some(member)
-                    if member.instance == join.instance
-                        && member.address == join.address
-                        && member.name == join.name =>
-                {
-                    let record = self.member_record(join.host, member);
-                    return self.reply(ticket, Response::Member(Box::new(record)));
-                }
-                Some(_) => {}
-                None if is_in(self.consensus.conf_state(), join.host) => {}
-                None => {
-                    let what = format!("host {} in this cluster (it was removed):", join.host);
-                    return self.reject(ticket, Rejection::NotFound(what));
-                }
-            }
-        }
-        self.queue(None, put(&join), Waiter::Client(ticket));
-    }
-
-    pub(crate) fn admit_replace(
-        &mut self,
-        ticket: Ticket,
-        request: RequestId,
-        host: u64,
-        address: Option<String>,
-    ) {
-        let members = self.registry.members();
-        let Some(member) = members.get(&host) else {
-            return self.reject(ticket, Rejection::NotFound(format!("host {host}")));
-        };
-        let replaced = members.iter().find(|(_, new)| new.replaces == Some(host));
-        if let Some((number, new)) = replaced {
-            let record = self.member_record(*number, new);
-            return self.reply(ticket, Response::Member(Box::new(record)));
-        }
-        let command = Command::PutMember {
-            host: 0,
-            name: member.name.clone(),
-            address: address.unwrap_or_else(|| member.address.clone()),
-            instance: 0,
-            replaces: Some(host),
-        };
-        self.queue(Some(request), command, Waiter::Client(ticket));
-    }
-
-    pub(crate) fn admit_remove(&mut self, ticket: Ticket, request: RequestId, host: u64) {
-        let conf = self.consensus.conf_state();
-        let left: Vec<u64> = (conf.voters.iter().copied())
-            .filter(|voter| *voter != host)
-            .collect();
-        if conf.voters.contains(&host) {
-            if left.is_empty() {
-                let text = format!("host {host} is the only voter; add another one first");
-                return self.reject(ticket, Rejection::Conflict(text));
-            }
-            if !self.can_commit(&left) {
-                let silent: Vec<String> = (left.iter())
-                    .filter(|voter| !self.is_heard(**voter))
-                    .map(u64::to_string)
-                    .collect();
-                let text = format!(
-                    "without host {host}, {} of {} voters would be needed, and hosts {} are not heard of; bring one of them back, or remove or replace that one first",
-                    left.len() / 2 + 1,
-                    left.len(),
-                    silent.join(", ")
-                );
-                return self.reject(ticket, Rejection::Conflict(text));
-            }
-        }
-        self.queue(
-            Some(request),
-            Command::RemoveMember(host),
-            Waiter::Client(ticket),
-        );
-    }
-
-    /// An operator wants another leader.
-    pub(crate) fn admit_transfer(&mut self, ticket: Ticket, to: Option<u64>) {
-        if let Some(why) = self.refusal(false) {
-            return self.unavailable(ticket, why);
-        }
-        let to = match to {
-            Some(to) if to == self.config.id => {
-                let now = maitred_protocol::Revision(self.registry.applied());
-                return self.reply(ticket, Response::Done(now));
-            }
-            Some(to) if !self.consensus.conf_state().voters.contains(&to) => {
-                let text = format!("host {to} does not vote, and so cannot lead");
-                return self.reject(ticket, Rejection::Conflict(text));
-            }
-            Some(to) if !self.is_heard(to) => {
-                let text = format!("host {to} is not heard of");
-                return self.reject(ticket, Rejection::Conflict(text));
-            }
-            Some(to) => Some(to),
-            None => self.successor(),
-        };
-        let Some(to) = to else {
-            let text = "there is no other voter that is heard of and has the log".to_owned();
-            return self.reject(ticket, Rejection::Conflict(text));
-        };
-        let patience = 2 * self.config.election_ticks as u64 * self.config.tick_us;
-        self.peers
-            .transfers
-            .push((ticket, self.now.mono_us + patience));
-        self.hand_over(to);
     }
 
     /// The voter that is heard of and has most of the log.
@@ -489,108 +363,9 @@ impl Replica {
             self.effects.push(Effect::Removed);
         }
     }
-
-    pub(crate) fn member_record(&self, host: u64, member: &Member) -> MemberRecord {
-        let conf = self.consensus.conf_state();
-        let wanted = self.registry.members().contains_key(&host);
-        let role = if conf.voters.contains(&host) || conf.voters_outgoing.contains(&host) {
-            if wanted {
-                MemberRole::Voter
-            } else {
-                MemberRole::Leaving
-            }
-        } else if conf.learners.contains(&host) {
-            MemberRole::Learner
-        } else {
-            MemberRole::Joining
-        };
-        MemberRecord {
-            host,
-            name: member.name.clone(),
-            address: member.address.clone(),
-            role,
-            replaces: member.replaces,
-            arrived: member.instance != 0,
-            progress: self.progress_of(host),
-        }
-    }
-
-    fn progress_of(&self, host: u64) -> Option<Progress> {
-        let raft = &self.consensus.node.raft;
-        if raft.state != StateRole::Leader {
-            return None;
-        }
-        let progress = raft.prs().get(host)?;
-        let heard = if host == self.config.id {
-            Some(self.now.mono_us)
-        } else {
-            self.peers.heard.get(&host).copied()
-        };
-        let ms =
-            |at: u64| (self.now.mono_us.saturating_sub(at) / 1_000).min(u32::MAX.into()) as u32;
-        let fetches = progress.state == ProgressState::Snapshot;
-        Some(Progress {
-            matched: progress.matched,
-            heard_ms: heard.map(ms),
-            snapshot: fetches.then_some(progress.pending_snapshot),
-        })
-    }
-
-    pub(crate) fn member_records(&self) -> Vec<MemberRecord> {
-        let members = self.registry.members();
-        let record = |(host, member): (&u64, &Member)| self.member_record(*host, member);
-        members.iter().map(record).collect()
-    }
-
-    pub(crate) fn members(&self) -> Members {
-        let standing = self.consensus.standing();
-        Members {
-            items: self.member_records(),
-            leader: (standing.leader != 0).then_some(standing.leader),
-            term: standing.term,
-            commit: standing.commit,
-            level: self.registry.level(),
-        }
-    }
-
-    /// Why there is no leader, when there is none.
-    pub(crate) fn no_leader(&self) -> Option<String> {
-        if self.consensus.standing().leader != 0 {
-            return None;
-        }
-        let conf = self.consensus.conf_state();
-        let voters = &conf.voters;
-        if !is_in(conf, self.config.id) && !self.registry.members().contains_key(&self.config.id) {
-            return Some(
-                "this host has joined, and has heard of no leader yet; check that the others can reach its address"
-                    .to_owned(),
-            );
-        }
-        let silent: Vec<String> = voters
-            .iter()
-            .filter(|host| !self.is_heard(**host))
-            .map(|host| match self.peers.heard.get(host) {
-                Some(at) => {
-                    let seconds = self.now.mono_us.saturating_sub(*at) / 1_000_000;
-                    format!("host {host} (silent for {seconds} s)")
-                }
-                None => format!("host {host} (never heard of since this host started)"),
-            })
-            .collect();
-        let (heard, needed) = (voters.len() - silent.len(), voters.len() / 2 + 1);
-        Some(if heard < needed {
-            format!(
-                "{needed} of {} voters are needed and {heard} can be reached; missing: {}",
-                voters.len(),
-                silent.join(", ")
-            )
-        } else {
-            "an election is under way".to_owned()
-        })
-    }
 }
 
-fn put(join: &Join) -> Command {
+pub(crate) fn put(join: &Join) -> Command {
     Command::PutMember {
         host: join.host,
         name: join.name.clone(),

@@ -244,3 +244,97 @@ fn snapshot_of(id: SnapshotId) -> Snapshot {
     metadata.set_conf_state(conf_state(id.configuration));
     snapshot
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(entries: &[(u64, u64)]) -> RaftMessage {
+        let entry = |&(index, term): &(u64, u64)| Entry {
+            index,
+            term,
+            data: vec![7; 3].into(),
+            ..Entry::default()
+        };
+        let message = Message {
+            msg_type: MessageType::MsgAppend,
+            from: 1,
+            to: 2,
+            term: 5,
+            index: 10,
+            log_term: 3,
+            commit: 9,
+            entries: entries.iter().map(entry).collect(),
+            ..Message::default()
+        };
+        to_wire(message).unwrap()
+    }
+
+    #[test]
+    fn a_message_survives_the_way_there_and_back() {
+        let wire = append(&[(11, 3), (12, 5)]);
+        let back = from_wire(wire.clone(), 1, 2, 5).unwrap();
+        assert_eq!(to_wire(back), Some(wire));
+        let mut message = Message {
+            msg_type: MessageType::MsgSnapshot,
+            from: 1,
+            to: 2,
+            term: 5,
+            ..Message::default()
+        };
+        let id = SnapshotId {
+            index: 40,
+            term: 4,
+            configuration: Configuration {
+                voters: vec![1, 3],
+                learners: vec![2],
+                voters_outgoing: vec![4],
+                ..Configuration::default()
+            },
+        };
+        message.set_snapshot(snapshot_of(id.clone()));
+        let wire = to_wire(message).unwrap();
+        assert_eq!(wire.snapshot.as_deref(), Some(&id));
+        let back = from_wire(wire.clone(), 1, 2, 5).unwrap();
+        assert_eq!(to_wire(back), Some(wire));
+    }
+
+    #[test]
+    fn what_a_sound_peer_does_not_send_is_refused() {
+        let good = || append(&[(11, 3), (12, 5)]);
+        assert_eq!(
+            from_wire(good(), 3, 2, 5),
+            Err(BadMessage::Address { from: 1, to: 2 })
+        );
+        assert_eq!(
+            from_wire(good(), 1, 9, 5),
+            Err(BadMessage::Address { from: 1, to: 2 })
+        );
+        let mut jump = good();
+        jump.term = 6 + TERM_JUMP_MAX;
+        let (term, ours) = (jump.term, 5);
+        assert_eq!(
+            from_wire(jump, 1, 2, ours),
+            Err(BadMessage::Term { term, ours })
+        );
+        for entries in [&[(12, 3)][..], &[(11, 2)], &[(11, 4), (12, 3)], &[(11, 6)]] {
+            let message = from_wire(append(entries), 1, 2, 5);
+            assert_eq!(message, Err(BadMessage::Entries), "{entries:?}");
+        }
+        let mut change = good();
+        change.entries[0].kind = EntryKind::ConfChange;
+        assert_eq!(from_wire(change, 1, 2, 5), Err(BadMessage::ConfChange));
+        let mut snapshot = good();
+        snapshot.kind = RaftKind::Snapshot;
+        assert_eq!(from_wire(snapshot, 1, 2, 5), Err(BadMessage::Snapshot));
+    }
+
+    #[test]
+    fn a_proposal_does_not_leave_a_host() {
+        let message = Message {
+            msg_type: MessageType::MsgPropose,
+            ..Message::default()
+        };
+        assert_eq!(to_wire(message), None);
+    }
+}

@@ -12,23 +12,24 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use maitred_protocol::{Rejection, RequestId, Response, Revision, Unavailable};
+use maitred_protocol::{Rejection, RequestId, Response, Unavailable};
 use maitred_registry::random::Random;
 use maitred_registry::{Command, Entry, EntryError, Registry};
 use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState, Message};
 
 use crate::config::Config;
-use crate::consensus::{Consensus, Lost, Proposal, Refused};
+use crate::consensus::{Consensus, Lost, Proposal};
 use crate::effect::{Answer, Effect};
-use crate::input::{Disk, Input, Install, Now, Push, Ticket};
+use crate::input::{Disk, Input, Now, Push, Ticket};
+use crate::leading::Told;
 use crate::leases::Leases;
 use crate::log::Log;
 use crate::membership::Peers;
 use crate::mutants;
 use crate::placing::Placing;
+use crate::proposals::{Proposed, Waiter};
 use crate::reads::Reads;
-use crate::saga::{Life, Placed, Sagas};
+use crate::saga::Sagas;
 use crate::timer::Timers;
 
 /// What storage found.
@@ -83,6 +84,16 @@ pub enum StartError {
     /// The configuration contradicts itself.
     #[error("{0}")]
     Config(String),
+    /// The cluster uses commands that this program does not know, or was told not to.
+    #[error(
+        "the cluster uses level {level} and this host may use {level_max}; start the newer program on this data, or raise --level-max"
+    )]
+    TooOld {
+        /// The cluster's level.
+        level: u16,
+        /// This host's.
+        level_max: u16,
+    },
     /// The log and the snapshot do not meet.
     #[error(
         "the log begins after entry {log} but the newest snapshot ends at {snapshot}; restore the snapshot that belongs to this log, or let this host join its group anew"
@@ -95,27 +106,6 @@ pub enum StartError {
     },
 }
 
-/// Who hears of an entry's outcome.
-#[derive(Debug)]
-pub(crate) enum Waiter {
-    /// A client.
-    Client(Ticket),
-    /// A create that gets its node.
-    Reserve(Life, Placed),
-    /// A saga's next step.
-    Saga(Life),
-    /// Nobody: it is told by its events.
-    Nobody,
-}
-
-/// A proposal that is in the log.
-#[derive(Debug)]
-struct Proposed {
-    index: u64,
-    term: u64,
-    proposal: Proposal<Waiter>,
-}
-
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Replica {
@@ -125,9 +115,9 @@ pub struct Replica {
     pub(crate) now: Now,
     pub(crate) random: Random,
     pub(crate) effects: Vec<Effect>,
-    proposals: Vec<Proposal<Waiter>>,
+    pub(crate) proposals: Vec<Proposal<Waiter>>,
     /// What this host proposed and has not seen committed, by index.
-    waiters: VecDeque<Proposed>,
+    pub(crate) waiters: VecDeque<Proposed>,
     pub(crate) sagas: Sagas,
     pub(crate) placing: Placing,
     pub(crate) leases: Leases,
@@ -142,10 +132,9 @@ pub struct Replica {
     pub(crate) peers: Peers,
     /// Writes under way: their numbers, and when they were asked for.
     pub(crate) writes: VecDeque<(u64, u64)>,
-    /// What was last told of the leader: host, address, term, and whether this one serves.
-    told: Option<(u64, Option<String>, u64, bool)>,
-    /// What a snapshot under way to storage will contain, by the message that brought it.
-    installing: Option<Registry>,
+    pub(crate) told: Option<Told>,
+    /// What a snapshot under way to storage contains.
+    pub(crate) installing: Option<Registry>,
     /// This host must not go on, and its caller has been told why.
     pub(crate) halted: bool,
 }
@@ -215,6 +204,10 @@ impl Replica {
                 None,
             ),
         };
+        let (level, level_max) = (registry.level(), config.level_max);
+        if level > level_max {
+            return Err(StartError::TooOld { level, level_max });
+        }
         let start = (recovered.start_index, recovered.start_term);
         let mut log = Log::new(start, recovered.entries, HardState::default(), conf_state);
         if let Some((index, term, conf_state)) = saved {
@@ -262,7 +255,7 @@ impl Replica {
     pub fn step(&mut self, now: Now, input: Input) {
         self.now = now;
         if self.halted {
-            return;
+            return self.refuse_all(input);
         }
         match input {
             Input::Tick => self.tick(),
@@ -362,74 +355,23 @@ impl Replica {
         }
     }
 
+    /// Whoever asks a host that cannot go on is told to ask another.
+    fn refuse_all(&mut self, input: Input) {
+        if let Input::Request { ticket, .. }
+        | Input::Push { ticket, .. }
+        | Input::Join { ticket, .. }
+        | Input::TakeSnapshot(ticket) = input
+        {
+            self.unavailable(ticket, Unavailable::ShuttingDown);
+        }
+    }
+
     /// This host cannot go on without harm.
     pub(crate) fn halt(&mut self, why: Effect) {
         self.halted = true;
         self.serving = None;
         self.stop_serving();
         self.effects.push(why);
-    }
-
-    fn install(&mut self, install: Install) {
-        let Install { message, registry } = install;
-        let index = message.get_snapshot().get_metadata().index;
-        self.peers.heard(message.from, self.now.mono_us);
-        let older = index <= self.registry.applied() && !mutants::on("install-backwards");
-        if registry.applied() != index || older {
-            return;
-        }
-        // It cannot be found lost: it is no heartbeat.
-        let _ = self.consensus.step(message);
-        if self.consensus.node.snap().is_some() {
-            self.installing = Some(registry);
-        }
-    }
-
-    /// The log has been replaced by a snapshot: what it contains takes the place of the state.
-    fn restored(&mut self) {
-        let Some(registry) = self.installing.take() else {
-            debug_assert!(false, "raft restores what was installed");
-            return;
-        };
-        self.disown_from(0);
-        self.registry = registry;
-        self.snapshot.index = self.registry.applied();
-        self.snapshot.bytes = self.consensus.log().bytes();
-        self.effects
-            .push(Effect::Restored(Revision(self.registry.applied())));
-        self.want_modules();
-    }
-
-    /// Tells the caller who leads, when that has changed.
-    fn tell_of_leader(&mut self) {
-        let standing = self.consensus.standing();
-        let address = self.address_of(standing.leader);
-        let serving = self.serving.is_some();
-        let now = (standing.leader, address, standing.term, serving);
-        if self.told.as_ref() == Some(&now) {
-            return;
-        }
-        let (leader, address, term, serving) = now.clone();
-        let led = leader != 0 && leader != self.config.id;
-        if led {
-            let transfers = std::mem::take(&mut self.peers.transfers);
-            for (ticket, _) in transfers {
-                let revision = Revision(self.registry.applied());
-                self.reply(ticket, Response::Done(revision));
-            }
-        }
-        self.told = Some(now);
-        self.effects.push(Effect::Leader {
-            host: (leader != 0).then_some(leader),
-            address,
-            term,
-            serving,
-        });
-    }
-
-    fn address_of(&self, host: u64) -> Option<String> {
-        let member = self.registry.members().get(&host)?;
-        (!member.address.is_empty()).then(|| member.address.clone())
     }
 
     /// When `effects` is next due though nothing happens: microseconds on the clock of
@@ -456,121 +398,6 @@ impl Replica {
 
     pub(crate) fn unavailable(&mut self, ticket: Ticket, why: Unavailable) {
         self.reply(ticket, Response::Unavailable(why));
-    }
-
-    /// Queues a proposal; it goes to Raft at the end of the turn.
-    pub(crate) fn queue(&mut self, request: Option<RequestId>, command: Command, waiter: Waiter) {
-        let request = request.filter(|_| !mutants::on("dedup-forgets"));
-        let time_ms = self.now.wall_ms;
-        self.proposals
-            .push(Proposal::new(time_ms, request, command, waiter));
-    }
-
-    fn propose(&mut self) {
-        if self.proposals.is_empty() {
-            return;
-        }
-        let proposals = std::mem::take(&mut self.proposals);
-        let data = proposals
-            .iter()
-            .map(|proposal| Bytes::from(proposal.entry.encode()))
-            .collect();
-        match self.consensus.propose(data) {
-            Ok(first) => {
-                self.disown_from(first);
-                let term = self.consensus.standing().term;
-                if mutants::on("ack-before-commit") {
-                    self.acknowledge_too_soon(first, &proposals);
-                }
-                let proposed = (first..).zip(proposals).map(|(index, proposal)| Proposed {
-                    index,
-                    term,
-                    proposal,
-                });
-                self.waiters.extend(proposed);
-            }
-            Err(refused) => {
-                for proposal in proposals {
-                    self.refused(proposal, refused);
-                }
-            }
-        }
-    }
-
-    /// A mutant's.
-    fn acknowledge_too_soon(&mut self, first: u64, proposals: &[Proposal<Waiter>]) {
-        for (index, proposal) in (first..).zip(proposals) {
-            let deletes = matches!(proposal.entry.command, Command::DelProcess { .. });
-            if let (Waiter::Client(ticket), true) = (&proposal.waiter, deletes) {
-                self.reply(*ticket, Response::Done(Revision(index)));
-            }
-        }
-    }
-
-    /// What was proposed in an earlier term at these indices has been overwritten.
-    fn disown_from(&mut self, first: u64) {
-        while let Some(last) = self.waiters.back()
-            && last.index >= first
-            && let Some(last) = self.waiters.pop_back()
-        {
-            self.disown(last.proposal.waiter);
-        }
-    }
-
-    /// Whoever waits for an entry that another leader replaced is told that nothing is known.
-    fn disown(&mut self, waiter: Waiter) {
-        match waiter {
-            Waiter::Client(ticket) if mutants::on("unknown-as-unavailable") => {
-                self.unavailable(ticket, self.not_leader());
-            }
-            Waiter::Client(_) if mutants::on("disown-forgotten") => {}
-            Waiter::Client(ticket) => {
-                let text = "another host took over before the change was committed; ask again with the same request id";
-                self.reply(ticket, Response::Unknown(text.to_owned()));
-            }
-            Waiter::Reserve(_, placed) => self.leases.unplace(placed),
-            Waiter::Saga(_) | Waiter::Nobody => {}
-        }
-    }
-
-    /// What this host proposed at this index and term, and who waits for it. Those before it have
-    /// missed theirs.
-    pub(crate) fn proposed(&mut self, index: u64, term: u64) -> Option<Proposal<Waiter>> {
-        while let Some(front) = self.waiters.front()
-            && front.index <= index
-            && let Some(front) = self.waiters.pop_front()
-        {
-            let same_term = front.term == term || mutants::on("waiter-by-index-only");
-            if front.index == index && same_term {
-                return Some(front.proposal);
-            }
-            self.disown(front.proposal.waiter);
-        }
-        None
-    }
-
-    /// A proposal did not reach the log: nothing was done.
-    fn refused(&mut self, proposal: Proposal<Waiter>, refused: Refused) {
-        let why = match refused {
-            Refused::NotLeader => self.not_leader(),
-            Refused::TooMuch => {
-                Unavailable::Overloaded("too many changes wait for the disk".to_owned())
-            }
-        };
-        match proposal.waiter {
-            Waiter::Client(ticket) => self.unavailable(ticket, why),
-            Waiter::Reserve(life, placed) => {
-                self.leases.unplace(placed);
-                self.saga_refused(&life, &why);
-            }
-            // The host's own changes (an expiry, a confirmation, an abort) end something: they are
-            // few, nobody would ask for them again, and so they wait for room.
-            Waiter::Saga(_) | Waiter::Nobody => {
-                if refused == Refused::TooMuch {
-                    self.proposals.push(proposal);
-                }
-            }
-        }
     }
 
     pub(crate) fn not_leader(&self) -> Unavailable {

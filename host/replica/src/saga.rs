@@ -29,7 +29,8 @@ use maitred_registry::{AbortCause, Command, Place, Record, Reserve};
 
 use crate::input::Ticket;
 use crate::placing::{Purpose, select_request};
-use crate::replica::{Replica, Waiter};
+use crate::proposals::Waiter;
+use crate::replica::Replica;
 use crate::timer::{Due, TimerId};
 
 /// One life of a process; incarnation 0 while there is none yet.

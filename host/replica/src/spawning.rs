@@ -10,7 +10,8 @@ use maitred_registry::{AbortCause, Command, Record};
 
 use crate::effect::{Effect, SpawnJob};
 use crate::input::Spawned;
-use crate::replica::{Replica, Waiter};
+use crate::proposals::Waiter;
+use crate::replica::Replica;
 use crate::saga::{KeyOf, Life, Step};
 use crate::timer::Due;
 

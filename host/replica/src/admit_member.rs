@@ -1,0 +1,139 @@
+//! What operators and hosts ask of the group: to join, to replace, to leave, to lead.
+//!
+//! What only the registry can judge is judged there; what would leave a group that cannot commit is
+//! refused here, since only the leader knows who is heard of.
+
+use maitred_protocol::{Join, Rejection, RequestId, Response, Revision};
+use maitred_registry::Command;
+
+use crate::input::Ticket;
+use crate::membership::{is_in, put};
+use crate::proposals::Waiter;
+use crate::replica::Replica;
+
+impl Replica {
+    /// A host wants to join, or says where it is now.
+    pub(crate) fn admit_join(&mut self, ticket: Ticket, join: Join) {
+        if let Some(why) = self.refusal(false) {
+            return self.unavailable(ticket, why);
+        }
+        let level = self.registry.level();
+        if join.level_max < level {
+            let known = join.level_max;
+            let text = format!(
+                "the cluster uses level {level} and the program of {} knows {known}; upgrade it",
+                join.name
+            );
+            return self.reject(ticket, Rejection::Conflict(text));
+        }
+        if join.host != 0 {
+            self.peers.met(join.host, join.level_max);
+            match self.registry.members().get(&join.host) {
+                Some(member)
+                    if member.instance == join.instance
+                        && member.address == join.address
+                        && member.name == join.name =>
+                {
+                    let record = self.member_record(join.host, member);
+                    return self.reply(ticket, Response::Member(Box::new(record)));
+                }
+                Some(_) => {}
+                None if is_in(self.consensus.conf_state(), join.host) => {}
+                None => {
+                    let what = format!("host {} in this cluster (it was removed):", join.host);
+                    return self.reject(ticket, Rejection::NotFound(what));
+                }
+            }
+        }
+        self.queue(None, put(&join), Waiter::Client(ticket));
+    }
+
+    pub(crate) fn admit_replace(
+        &mut self,
+        ticket: Ticket,
+        request: RequestId,
+        host: u64,
+        address: Option<String>,
+    ) {
+        let members = self.registry.members();
+        let Some(member) = members.get(&host) else {
+            return self.reject(ticket, Rejection::NotFound(format!("host {host}")));
+        };
+        let replaced = members.iter().find(|(_, new)| new.replaces == Some(host));
+        if let Some((number, new)) = replaced {
+            let record = self.member_record(*number, new);
+            return self.reply(ticket, Response::Member(Box::new(record)));
+        }
+        let command = Command::PutMember {
+            host: 0,
+            name: member.name.clone(),
+            address: address.unwrap_or_else(|| member.address.clone()),
+            instance: 0,
+            replaces: Some(host),
+        };
+        self.queue(Some(request), command, Waiter::Client(ticket));
+    }
+
+    pub(crate) fn admit_remove(&mut self, ticket: Ticket, request: RequestId, host: u64) {
+        let conf = self.consensus.conf_state();
+        let left: Vec<u64> = (conf.voters.iter().copied())
+            .filter(|voter| *voter != host)
+            .collect();
+        if conf.voters.contains(&host) {
+            if left.is_empty() {
+                let text = format!("host {host} is the only voter; add another one first");
+                return self.reject(ticket, Rejection::Conflict(text));
+            }
+            if !self.can_commit(&left) {
+                let silent: Vec<String> = (left.iter())
+                    .filter(|voter| !self.is_heard(**voter))
+                    .map(u64::to_string)
+                    .collect();
+                let text = format!(
+                    "without host {host}, {} of {} voters would be needed, and hosts {} are not heard of; bring one of them back, or remove or replace that one first",
+                    left.len() / 2 + 1,
+                    left.len(),
+                    silent.join(", ")
+                );
+                return self.reject(ticket, Rejection::Conflict(text));
+            }
+        }
+        self.queue(
+            Some(request),
+            Command::RemoveMember(host),
+            Waiter::Client(ticket),
+        );
+    }
+
+    /// An operator wants another leader.
+    pub(crate) fn admit_transfer(&mut self, ticket: Ticket, to: Option<u64>) {
+        if let Some(why) = self.refusal(false) {
+            return self.unavailable(ticket, why);
+        }
+        let to = match to {
+            Some(to) if to == self.config.id => {
+                let now = Revision(self.registry.applied());
+                return self.reply(ticket, Response::Done(now));
+            }
+            Some(to) if !self.consensus.conf_state().voters.contains(&to) => {
+                let text = format!("host {to} does not vote, and so cannot lead");
+                return self.reject(ticket, Rejection::Conflict(text));
+            }
+            Some(to) if !self.is_heard(to) => {
+                let text = format!("host {to} is not heard of");
+                return self.reject(ticket, Rejection::Conflict(text));
+            }
+            Some(to) => Some(to),
+            None => self.successor(),
+        };
+        let Some(to) = to else {
+            let text = "there is no other voter that is heard of and has the log".to_owned();
+            return self.reject(ticket, Rejection::Conflict(text));
+        };
+        let patience = 2 * self.config.election_ticks as u64 * self.config.tick_us;
+        self.peers
+            .transfers
+            .push((ticket, self.now.mono_us + patience));
+        self.hand_over(to);
+    }
+}

@@ -1,0 +1,149 @@
+//! How the group and this host are, for those who ask: members, progress, status, and why there is no
+//! leader when there is none.
+
+use maitred_protocol::{MemberRecord, MemberRole, Members, Progress, Status};
+use maitred_registry::Member;
+use raft::{ProgressState, StateRole};
+
+use crate::input::Disk;
+use crate::membership::is_in;
+use crate::replica::Replica;
+
+impl Replica {
+    pub(crate) fn member_record(&self, host: u64, member: &Member) -> MemberRecord {
+        let conf = self.consensus.conf_state();
+        let wanted = self.registry.members().contains_key(&host);
+        let role = if conf.voters.contains(&host) || conf.voters_outgoing.contains(&host) {
+            if wanted {
+                MemberRole::Voter
+            } else {
+                MemberRole::Leaving
+            }
+        } else if conf.learners.contains(&host) {
+            MemberRole::Learner
+        } else {
+            MemberRole::Joining
+        };
+        MemberRecord {
+            host,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            role,
+            replaces: member.replaces,
+            arrived: member.instance != 0,
+            progress: self.progress_of(host),
+        }
+    }
+
+    fn progress_of(&self, host: u64) -> Option<Progress> {
+        let raft = &self.consensus.node.raft;
+        if raft.state != StateRole::Leader {
+            return None;
+        }
+        let progress = raft.prs().get(host)?;
+        let heard = if host == self.config.id {
+            Some(self.now.mono_us)
+        } else {
+            self.peers.heard.get(&host).copied()
+        };
+        let ms =
+            |at: u64| (self.now.mono_us.saturating_sub(at) / 1_000).min(u32::MAX.into()) as u32;
+        let fetches = progress.state == ProgressState::Snapshot;
+        Some(Progress {
+            matched: progress.matched,
+            heard_ms: heard.map(ms),
+            snapshot: fetches.then_some(progress.pending_snapshot),
+        })
+    }
+
+    pub(crate) fn member_records(&self) -> Vec<MemberRecord> {
+        let members = self.registry.members();
+        let record = |(host, member): (&u64, &Member)| self.member_record(*host, member);
+        members.iter().map(record).collect()
+    }
+
+    pub(crate) fn members(&self) -> Members {
+        let standing = self.consensus.standing();
+        Members {
+            items: self.member_records(),
+            leader: (standing.leader != 0).then_some(standing.leader),
+            term: standing.term,
+            commit: standing.commit,
+            level: self.registry.level(),
+        }
+    }
+
+    /// Why there is no leader, when there is none.
+    pub(crate) fn no_leader(&self) -> Option<String> {
+        if self.consensus.standing().leader != 0 {
+            return None;
+        }
+        let conf = self.consensus.conf_state();
+        let voters = &conf.voters;
+        if !is_in(conf, self.config.id) && !self.registry.members().contains_key(&self.config.id) {
+            return Some(
+                "this host has joined, and has heard of no leader yet; check that the others can reach its address"
+                    .to_owned(),
+            );
+        }
+        let silent: Vec<String> = voters
+            .iter()
+            .filter(|host| !self.is_heard(**host))
+            .map(|host| match self.peers.heard.get(host) {
+                Some(at) => {
+                    let seconds = self.now.mono_us.saturating_sub(*at) / 1_000_000;
+                    format!("host {host} (silent for {seconds} s)")
+                }
+                None => format!("host {host} (never heard of since this host started)"),
+            })
+            .collect();
+        let (heard, needed) = (voters.len() - silent.len(), voters.len() / 2 + 1);
+        Some(if heard < needed {
+            format!(
+                "{needed} of {} voters are needed and {heard} can be reached; missing: {}",
+                voters.len(),
+                silent.join(", ")
+            )
+        } else {
+            "an election is under way".to_owned()
+        })
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let standing = self.consensus.standing();
+        let counts = self.registry.counts();
+        let role = match standing.role {
+            StateRole::Leader => "leader",
+            StateRole::Follower if !self.consensus.node.raft.promotable() => "learner",
+            StateRole::Follower => "follower",
+            StateRole::Candidate | StateRole::PreCandidate => "candidate",
+        };
+        let shedding = match self.disk {
+            Disk::Ok => None,
+            Disk::Low(free) => Some(format!("the disk is nearly full: {} MiB left", free >> 20)),
+        };
+        Status {
+            build: self.config.build.clone(),
+            host: self.config.id,
+            role: role.to_owned(),
+            leader: (standing.leader != 0).then_some(standing.leader),
+            no_leader: self.no_leader(),
+            members: self.member_records(),
+            level: self.registry.level(),
+            term: standing.term,
+            commit: standing.commit,
+            applied: self.registry.applied(),
+            log_entries: self.consensus.log().len(),
+            snapshot: self.snapshot.index,
+            uptime_ms: self.now.mono_us.saturating_sub(self.started_us) / 1_000,
+            nodes: self.registry.nodes().len() as u32,
+            running: counts.running,
+            starting: counts.starting,
+            pending: counts.pending,
+            clients: self.registry.sessions() as u32,
+            unavailable_modules: Vec::new(),
+            fallbacks: 0,
+            shedding,
+        }
+    }
+}
