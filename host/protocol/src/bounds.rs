@@ -311,9 +311,7 @@ impl Request {
                 name.check()?;
                 host_address(address)
             }
-            Self::ReplaceMember { address, .. } => {
-                address.as_deref().map_or(Ok(()), host_address)
-            }
+            Self::ReplaceMember { address, .. } => address.as_deref().map_or(Ok(()), host_address),
             Self::CreateProcess(_, create) | Self::Plan(create) => create.check(),
             Self::SetProcess(_, set) => set.check(),
             Self::GetProcess { key, .. } | Self::DelProcess { key, .. } | Self::Explain(key) => {

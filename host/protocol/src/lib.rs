@@ -20,8 +20,8 @@ pub mod response;
 
 pub use codec::{Frame, FrameError, Header, Kind, Wire};
 pub use id::{
-    ClientId, ClusterId, Digest, HostName, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessId,
-    ProcessKey, RequestId, Revision, TypeName,
+    ClientId, ClusterId, Digest, HostName, Incarnation, InvalidName, ModuleName, NodeEpoch,
+    NodeName, ProcessId, ProcessKey, RequestId, Revision, TypeName,
 };
 pub use member::{MemberRecord, MemberRole, Members, Notice, Progress};
 pub use node::{Hello, KeepAlive, KeepAliveAck, Load, NodeAnswer, NodeCommand, Welcome};

@@ -173,9 +173,6 @@ pub enum SavedSnapshot {
 pub enum Request {
     /// Opens a session; the answer is its id. The only change that needs none.
     OpenSession,
-    /// Ends a session: its outcomes are forgotten. A courtesy of clients that end; not an error when
-    /// it is not known.
-    CloseSession(ClientId),
     /// See [`CreateProcess`].
     CreateProcess(ClientId, Box<CreateProcess>),
     /// Looks a process up, linearizably; `stale` allows the host's own possibly old view.
@@ -276,6 +273,9 @@ pub enum Request {
     Explain(ProcessKey),
     /// What a create would do; nothing is changed.
     Plan(Box<CreateProcess>),
+    /// How the host is.
+    Status,
+    // From here on in the order in which they came: the number of a variant is part of the wire.
     /// Announces a host that is to belong to the cluster: it becomes a learner, and by itself a
     /// voter when it has caught up. The same name and address again answer the same member.
     AddMember {
@@ -312,8 +312,9 @@ pub enum Request {
     /// The hosts of the cluster, as the host that is asked sees them; any may be asked, and no leader
     /// is needed.
     ListMembers,
-    /// How the host is.
-    Status,
+    /// Ends a session: its outcomes are forgotten. A courtesy of clients that end; not an error when
+    /// it is not known.
+    CloseSession(ClientId),
 }
 
 impl Request {

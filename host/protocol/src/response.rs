@@ -172,10 +172,6 @@ pub enum Response {
     Explained(Box<Explanation>),
     /// To `Plan`.
     Planned(Box<Plan>),
-    /// To `AddMember` and `ReplaceMember`.
-    Member(Box<MemberRecord>),
-    /// To `ListMembers`.
-    Members(Box<Members>),
     /// To `Status`.
     Status(Box<Status>),
     /// A deterministic no.
@@ -185,4 +181,8 @@ pub enum Response {
     /// The change may or may not have been made. Ask again with the same request id, and look if
     /// the answer is the same.
     Unknown(String),
+    /// To `AddMember` and `ReplaceMember`.
+    Member(Box<MemberRecord>),
+    /// To `ListMembers`.
+    Members(Box<Members>),
 }

@@ -456,7 +456,9 @@ impl Replica {
             for ticket in waiting.chain(transfers).collect::<Vec<_>>() {
                 self.unavailable(ticket, why.clone());
             }
-            // Their entries may be in the log, and who knows whether they will be committed.
+        }
+        if self.halted {
+            // Their entries may be in the log, and this host will not know what becomes of them.
             self.disown_from(0);
         }
         self.leases = Leases::default();

@@ -1,8 +1,8 @@
 //! What is seen, as lines of text: short, and the same on every machine.
 
 use maitred_protocol::{
-    Attempt, Chooser, ModuleRecord, NodeRecord, ProcessRecord, ProcessState, Refusal, Rejection,
-    Response, Status, TypeSpec, Verdict,
+    Attempt, Chooser, MemberRecord, ModuleRecord, NodeRecord, ProcessRecord, ProcessState, Refusal,
+    Rejection, Response, Status, TypeSpec, Verdict,
 };
 use maitred_registry::{Change, Event, Record};
 
@@ -79,6 +79,7 @@ fn event(event: &Event) -> String {
         Event::NodeChanged(name) => format!("event: node {name} changed"),
         Event::NodeDown(name, epoch) => format!("event: node {name} down, session {epoch}"),
         Event::Module(name) => format!("event: module {name} changed"),
+        Event::Members => "event: members changed".to_owned(),
     }
 }
 
@@ -129,11 +130,26 @@ fn response(response: &Response) -> Vec<String> {
             lines.extend(refusals(&plan.evidence.refusals));
             return lines;
         }
+        Response::Member(record) => member(record),
+        Response::Members(members) => return listed(&members.items, "members", member),
         Response::Status(status) => host(status),
         Response::Rejected(rejection) => return rejected(rejection),
         Response::Unavailable(why) => format!("unavailable: {why}"),
         Response::Unknown(why) => format!("unknown: {why}"),
     }]
+}
+
+fn member(record: &MemberRecord) -> String {
+    let (host, name, role) = (record.host, &record.name, record.role);
+    let role = format!("{role:?}").to_lowercase();
+    let mut text = format!("host {host} {name}, {role}");
+    if !record.address.is_empty() {
+        text += &format!(" at {}", record.address);
+    }
+    if let Some(old) = record.replaces {
+        text += &format!(", replaces {old}");
+    }
+    text
 }
 
 fn rejected(rejection: &Rejection) -> Vec<String> {
