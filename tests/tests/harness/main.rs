@@ -8,6 +8,7 @@
 )]
 
 mod processes;
+mod quic;
 mod random;
 mod registers;
 mod relay;

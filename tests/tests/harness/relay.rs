@@ -221,7 +221,7 @@ async fn packets_are_late_and_in_order() {
 #[tokio::test]
 async fn what_is_under_way_when_the_line_is_cut_is_lost() {
     let net = net().await;
-    let delay = Duration::from_millis(300);
+    let delay = Duration::from_secs(1);
     net.set(Lane {
         delay,
         ..Lane::default()
