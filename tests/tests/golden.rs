@@ -9,6 +9,9 @@
     reason = "a test that cannot go on should stop here"
 )]
 
+#[path = "golden/group.rs"]
+mod group;
+
 use std::fmt::{Debug, Write as _};
 use std::path::Path;
 
@@ -221,20 +224,24 @@ impl Formats {
 
     fn entry(&mut self, name: &str, entry: &Entry) {
         if let Some(pinned) = self.pinned(name) {
-            assert_eq!(Entry::decode(pinned, maitred_replica::LEVEL_MAX).unwrap(), *entry, "{name}");
+            assert_eq!(
+                Entry::decode(pinned, maitred_replica::LEVEL_MAX).unwrap(),
+                *entry,
+                "{name}"
+            );
         }
         self.now.push((name.to_owned(), entry.encode()));
     }
 
     /// A snapshot, chunk by chunk; the pinned chunks must also load to the same state.
-    fn snapshot(&mut self, registry: &Registry) {
+    fn snapshot(&mut self, prefix: &str, registry: &Registry) {
         let mut chunks = Vec::new();
         let encoded = registry.snapshot().encode(|chunk| {
             chunks.push(chunk);
             Ok::<(), std::convert::Infallible>(())
         });
         encoded.unwrap();
-        let name = |at: usize| format!("snapshot-{at}");
+        let name = |at: usize| format!("{prefix}-{at}");
         let mut loader = Loader::new();
         for (at, chunk) in chunks.iter().enumerate() {
             let pinned = self.pinned(&name(at)).unwrap_or(chunk);
@@ -243,6 +250,9 @@ impl Formats {
         let loaded = loader.finish().unwrap();
         assert_eq!(loaded.process(&key()), registry.process(&key()));
         assert_eq!(loaded.applied(), registry.applied());
+        assert_eq!(loaded.members(), registry.members());
+        assert_eq!(loaded.level(), registry.level());
+        assert_eq!(loaded.digest(), registry.digest());
         let chunks = chunks.into_iter().enumerate();
         self.now.extend(chunks.map(|(at, chunk)| (name(at), chunk)));
     }
@@ -325,7 +335,8 @@ fn no_format_has_changed() {
     formats.entry("entry-reserve", &entry(reserve(), 8));
     let register = Command::RegisterNode(Box::new(register()));
     formats.entry("entry-register", &entry(register, 9));
-    formats.snapshot(&registry());
+    formats.snapshot("snapshot", &registry());
+    formats.group();
     if update {
         let lines = formats
             .now
