@@ -62,7 +62,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Adds a host: `name-or-address:port`. May be repeated; name every host of the group.
+    /// Adds a host: `name-or-address:port`. May be repeated. One that answers is enough: it tells of the
+    /// others; several are several ways in.
     pub fn endpoint(mut self, host_port: impl Into<String>) -> Self {
         self.0.endpoints.push(host_port.into());
         self
@@ -114,6 +115,7 @@ impl Builder {
     }
 
     /// Connects to every endpoint, within the current tokio runtime; Ok once one of them answers.
+    /// The other members of the cluster are learned of and connected to in the background.
     ///
     /// # Errors
     /// [`Error::Fatal`] when no host will ever accept this client, with what to change;

@@ -1,5 +1,6 @@
 //! The verbs of the group itself: its members, its leader, and how each host is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use maitred_protocol::{
@@ -7,8 +8,6 @@ use maitred_protocol::{
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-
-use std::sync::Arc;
 
 use crate::call::wrong_answer;
 use crate::conn::{Conn, Failure};
@@ -104,16 +103,16 @@ impl Client {
     /// the order of their numbers, those that were never reached last.
     pub async fn status_all(&self) -> Vec<HostStatus> {
         let mut asked = JoinSet::new();
-        for (host, endpoint, conn) in self.caller().pool.all() {
+        for called in self.caller().pool.all() {
             let id = self.caller().pool.own_id();
             asked.spawn(async move {
-                let status = match conn {
+                let status = match called.conn {
                     Ok(conn) => status(&conn, id, STATUS_TIMEOUT).await,
                     Err(error) => Err(error),
                 };
                 HostStatus {
-                    host,
-                    endpoint,
+                    host: called.host,
+                    endpoint: called.endpoint,
                     status,
                 }
             });

@@ -230,6 +230,11 @@ impl NodeHandle {
         &self.shared().name
     }
 
+    #[cfg(test)]
+    pub(crate) async fn connected(&self, hosts: &[u64], leader: Option<u64>) {
+        self.shared().caller.pool.until(hosts, leader).await;
+    }
+
     /// Its session; none while it is not registered.
     #[must_use]
     pub fn epoch(&self) -> Option<NodeEpoch> {

@@ -70,6 +70,16 @@ pub(crate) struct Pool {
     node: Option<NodeEvents>,
 }
 
+/// A host or address that is called.
+#[derive(Debug)]
+pub(crate) struct Called {
+    /// Its number, if known.
+    pub(crate) host: Option<u64>,
+    pub(crate) endpoint: String,
+    /// Its connection, or why there is none.
+    pub(crate) conn: Result<Arc<Conn>, Error>,
+}
+
 /// Ends the tasks and the port when the last user is gone.
 #[derive(Debug)]
 pub(crate) struct Tasks {
@@ -214,17 +224,35 @@ impl Pool {
         self.lock().conn_to(host)
     }
 
-    /// Every host or address that is called: its number if known, its connection or why there is
-    /// none.
-    pub(crate) fn all(&self) -> Vec<(Option<u64>, String, Result<Arc<Conn>, Error>)> {
+    /// Every host or address that is called.
+    pub(crate) fn all(&self) -> Vec<Called> {
         let hosts = self.lock();
         let called = hosts.ways.iter().filter(|(id, _)| !hosts.rests(**id));
         let each = called.map(|(_, way)| {
             let lost = || way.error.clone().unwrap_or(Error::link(LinkError::Lost));
             let conn = way.conn.clone().ok_or_else(lost);
-            (way.number, way.endpoint.clone(), conn)
+            Called {
+                host: way.number,
+                endpoint: way.endpoint.clone(),
+                conn,
+            }
         });
         each.collect()
+    }
+
+    /// Waits until exactly these hosts are connected and this one leads.
+    #[cfg(test)]
+    pub(crate) async fn until(&self, connected: &[u64], leader: Option<u64>) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let all = self.all().into_iter().filter(|called| called.conn.is_ok());
+            let mut numbers: Vec<_> = all.filter_map(|called| called.host).collect();
+            numbers.sort_unstable();
+            if numbers == connected && self.leader() == leader {
+                return;
+            }
+            changed.changed().await.unwrap();
+        }
     }
 
     pub(crate) fn own_id(&self) -> u64 {
@@ -284,8 +312,8 @@ impl Pool {
     }
 
     /// Asks for the members and takes them in; whether that worked.
-    async fn learn(self: &Arc<Self>) -> bool {
-        let Some(conn) = self.connected() else {
+    async fn learn(self: &Arc<Self>, route: Route) -> bool {
+        let Some((_, conn)) = self.lock().choose(route, None) else {
             // Asked again when there is one.
             return true;
         };
@@ -330,12 +358,16 @@ impl Pool {
 }
 
 async fn keep_learning(pool: Arc<Pool>) {
-    let mut wait = LEARN_EVERY;
+    let (mut wait, mut route) = (LEARN_EVERY, Route::Leader);
     loop {
         // Either way the members are asked for.
         let _ = timeout(jittered(wait), pool.learn.notified()).await;
-        let known = pool.learn().await;
-        wait = if known { LEARN_EVERY } else { LEARN_RETRY };
+        // The leader knows best, and any other host will do when it does not say.
+        (wait, route) = if pool.learn(route).await {
+            (LEARN_EVERY, Route::Leader)
+        } else {
+            (LEARN_RETRY, Route::Any)
+        };
         // Many reasons at once are one.
         sleep(LEARN_PAUSE).await;
     }
