@@ -12,14 +12,33 @@ use maitred_registry::Record;
 
 use crate::effect::{Answer, Effect};
 use crate::input::Ticket;
+use crate::mutants;
 use crate::replica::Replica;
 use crate::saga::{Joined, KeyOf, Saga};
 use crate::timer::Due;
 
 impl Replica {
-    /// A create whose defaults are filled in: begins it, joins the one that is under way, or
-    /// answers with what is there.
+    /// A create whose defaults are filled in: begins it, joins the one that is under way, or answers
+    /// with what is there, once it is certain that this host still leads.
     pub(crate) fn admit_create(&mut self, joined: Joined) {
+        let options = &joined.create.options;
+        let taken = self
+            .registry
+            .process(&joined.create.key)
+            .is_some_and(|record| {
+                record.state == ProcessState::Running
+                    || options.on_conflict == OnConflict::Fail && !is_makers(record, &joined)
+            });
+        if taken && options.on_conflict != OnConflict::Wait && !mutants::on("exists-without-round")
+        {
+            self.reads.push_create(joined);
+        } else {
+            self.admit_certain_create(joined);
+        }
+    }
+
+    /// The same, when that is certain, or does not matter.
+    pub(crate) fn admit_certain_create(&mut self, joined: Joined) {
         let key = &joined.create.key;
         let fails = joined.create.options.on_conflict == OnConflict::Fail;
         match self.registry.process(key).cloned() {

@@ -23,6 +23,7 @@ use crate::effect::{Answer, Effect};
 use crate::input::Ticket;
 use crate::mutants;
 use crate::replica::Replica;
+use crate::saga::Joined;
 
 /// A round of reads.
 #[derive(Debug)]
@@ -32,15 +33,24 @@ struct Round {
     first_us: u64,
     asked_us: u64,
     index: Option<u64>,
-    reads: Vec<(Ticket, Request)>,
-    acks: Vec<(u64, KeepAliveAck)>,
+    waiting: Vec<Waiting>,
+}
+
+/// What waits for the proof that this host, or the leader that it asks, still leads.
+#[derive(Debug)]
+enum Waiting {
+    /// A read.
+    Read(Ticket, Request),
+    /// A create whose key seems to be taken.
+    Create(Joined),
+    /// A keep-alive's acknowledgement, and the link that it goes to.
+    Ack(u64, KeepAliveAck),
 }
 
 /// Reads that wait.
 #[derive(Debug)]
 pub(crate) struct Reads {
-    next: Vec<(Ticket, Request)>,
-    next_acks: Vec<(u64, KeepAliveAck)>,
+    next: Vec<Waiting>,
     rounds: VecDeque<Round>,
     number: u64,
     /// Tells rounds of this run of this host from all others': an answer to a question of an earlier
@@ -68,7 +78,6 @@ impl Reads {
         }
         Self {
             next: Vec::new(),
-            next_acks: Vec::new(),
             rounds: VecDeque::new(),
             number: 0,
             run,
@@ -86,12 +95,18 @@ impl Reads {
     }
 
     pub(crate) fn push(&mut self, ticket: Ticket, request: Request) {
-        self.next.push((ticket, request));
+        self.next.push(Waiting::Read(ticket, request));
+    }
+
+    /// A create that would be answered from the state as it is: only a leader may say that a key is
+    /// taken.
+    pub(crate) fn push_create(&mut self, joined: Joined) {
+        self.next.push(Waiting::Create(joined));
     }
 
     /// An acknowledgement that leaves when a round that begins now is granted.
     pub(crate) fn push_ack(&mut self, link: u64, ack: KeepAliveAck) {
-        self.next_acks.push((link, ack));
+        self.next.push(Waiting::Ack(link, ack));
     }
 
     pub(crate) fn granted(&mut self, granted: Vec<(Vec<u8>, u64)>, leads: bool) {
@@ -135,12 +150,21 @@ impl Reads {
 
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
         self.drop_lease();
-        self.next_acks.clear();
-        let waiting = self.rounds.drain(..).flat_map(|round| round.reads);
+        let waiting = self.rounds.drain(..).flat_map(|round| round.waiting);
         waiting
             .chain(self.next.drain(..))
-            .map(|(ticket, _)| ticket)
+            .filter_map(Waiting::ticket)
             .collect()
+    }
+}
+
+impl Waiting {
+    fn ticket(self) -> Option<Ticket> {
+        match self {
+            Self::Read(ticket, _) => Some(ticket),
+            Self::Create(joined) => Some(joined.ticket),
+            Self::Ack(..) => None,
+        }
     }
 }
 
@@ -151,11 +175,14 @@ impl Replica {
         let certain = mutants::on("read-without-round") && self.serving.is_some()
             || mutants::on("follower-reads-own-commit");
         if certain || self.serving.is_some() && now_us < self.reads.lease_until_us {
-            for (ticket, request) in std::mem::take(&mut self.reads.next) {
-                self.answer_read(ticket, request);
-            }
+            let (acks, certain) = std::mem::take(&mut self.reads.next)
+                .into_iter()
+                .partition(|waiting| matches!(waiting, Waiting::Ack(..)));
+            // A lease is for answers; a node's own rests on a round that began after it asked.
+            self.reads.next = acks;
+            self.answer_certain(certain);
         }
-        let waits = !self.reads.next.is_empty() || !self.reads.next_acks.is_empty();
+        let waits = !self.reads.next.is_empty();
         let asked = self
             .reads
             .rounds
@@ -168,8 +195,7 @@ impl Replica {
                 first_us: now_us,
                 asked_us: now_us,
                 index: None,
-                reads: std::mem::take(&mut self.reads.next),
-                acks: std::mem::take(&mut self.reads.next_acks),
+                waiting: std::mem::take(&mut self.reads.next),
             };
             self.consensus.read_index(self.reads.context(round.number));
             self.reads.rounds.push_back(round);
@@ -194,7 +220,7 @@ impl Replica {
             && let Some(round) = self.reads.rounds.pop_front()
         {
             let why = self.not_leader();
-            for (ticket, _) in round.reads {
+            for ticket in round.waiting.into_iter().filter_map(Waiting::ticket) {
                 self.unavailable(ticket, why.clone());
             }
         }
@@ -210,11 +236,19 @@ impl Replica {
             let Some(round) = self.reads.rounds.pop_front() else {
                 return;
             };
-            for (ticket, request) in round.reads {
-                self.answer_read(ticket, request);
-            }
-            for (link, ack) in round.acks {
-                self.acknowledge(link, ack);
+            self.answer_certain(round.waiting);
+        }
+    }
+
+    fn answer_certain(&mut self, waiting: Vec<Waiting>) {
+        for waiting in waiting {
+            match waiting {
+                Waiting::Read(ticket, request) => self.answer_read(ticket, request),
+                Waiting::Create(joined) if self.serving.is_some() => {
+                    self.admit_certain_create(joined);
+                }
+                Waiting::Create(joined) => self.unavailable(joined.ticket, self.not_leader()),
+                Waiting::Ack(link, ack) => self.acknowledge(link, ack),
             }
         }
     }

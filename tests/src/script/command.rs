@@ -31,7 +31,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use maitred_protocol::{ClientId, Incarnation, ModuleKind, NodeEpoch, NodeName, Response};
-use maitred_replica::{Config, Disk, Input, Spawned};
+use maitred_replica::{Disk, Input, Spawned};
 
 use super::format;
 use super::request::request;
