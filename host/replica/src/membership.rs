@@ -171,15 +171,16 @@ impl Replica {
         }
     }
 
-    /// The leader of a group that began before it had members, or whose address changed.
+    /// A founder that leads for the first time, or a leader whose address changed.
     pub(crate) fn announce_self(&mut self) -> bool {
         let join = self.config.join();
-        let known = self.registry.members().get(&join.host);
-        let same = known.is_some_and(|member| {
-            member.address == join.address
-                && member.name == join.name
-                && member.instance == join.instance
-        });
+        // One that was taken out must not put itself back.
+        let Some(member) = self.registry.members().get(&join.host) else {
+            return false;
+        };
+        let same = member.address == join.address
+            && member.name == join.name
+            && member.instance == join.instance;
         if !same {
             self.queue(None, put(&join), Waiter::Nobody);
         }
