@@ -1,5 +1,5 @@
 //! Warm connections to all hosts: one task an address keeps its connection up, calls choose, and
-//! the members are asked for as often as they may have changed.
+//! the members are learned (`pool/learn.rs`).
 //!
 //! Holds: a lost connection is called again after 50 ms to 5 s, doubled and jittered; who is asked
 //! is decided in `pool/hosts.rs`; what is under way with a deposed leader is given back soon after
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use maitred_protocol::{Notice, Request, Response};
+use maitred_protocol::Notice;
 use maitred_transport::{CloseCode, Endpoint, LinkError};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -23,6 +23,7 @@ use crate::dial::dial;
 use crate::error::{Cause, Error};
 
 mod hosts;
+mod learn;
 
 use hosts::Hosts;
 pub(crate) use hosts::Route;
@@ -36,13 +37,6 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const STABLE: Duration = Duration::from_secs(1);
 /// Longest that an address rests whose host is connected otherwise, or has left.
 const REST_MAX: Duration = Duration::from_secs(60);
-/// Between two questions for the members: at most (half of it at least, by jitter), after one that
-/// was not answered, and at least.
-const LEARN_EVERY: Duration = Duration::from_secs(40);
-const LEARN_RETRY: Duration = Duration::from_secs(1);
-const LEARN_PAUSE: Duration = Duration::from_millis(50);
-/// Longest that such a question may take.
-const LEARN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a deposed leader may go on with what it was asked.
 const DEPOSED_GRACE: Duration = Duration::from_millis(250);
 /// Request ids of the pool's own begin here; those of sessions never come so far.
@@ -141,7 +135,7 @@ impl Pool {
         for (id, endpoint) in seeds {
             pool.call(id, endpoint);
         }
-        let learner = tokio::spawn(keep_learning(Arc::clone(&pool))).abort_handle();
+        let learner = tokio::spawn(learn::keep_learning(Arc::clone(&pool))).abort_handle();
         let tasks = Tasks {
             learner,
             pool: Arc::clone(&pool),
@@ -309,67 +303,6 @@ impl Pool {
                 conn.give_back(&waiting);
             });
         }
-    }
-
-    /// Asks for the members and takes them in; whether that worked.
-    async fn learn(self: &Arc<Self>, route: Route) -> bool {
-        let Some((_, conn)) = self.lock().choose(route, None) else {
-            // Asked again when there is one.
-            return true;
-        };
-        let deadline = Instant::now() + LEARN_TIMEOUT;
-        let answer = conn.exchange(self.own_id(), &Request::ListMembers, deadline);
-        let members = match answer.await {
-            Ok(Response::Members(members)) => members,
-            other => {
-                tracing::debug!(?other, "the members are not known");
-                return false;
-            }
-        };
-        let from = conn.welcome.host;
-        if let (leader @ Some(_), term) = (members.leader, members.term) {
-            self.heard(from, leader, term);
-        }
-        let changes = self.lock().learn(&members);
-        for id in changes.dropped {
-            // Its task must not call again; the connection, if any, is ended below.
-            let task = self.tasks().remove(&id);
-            if let Some(task) = task {
-                task.abort();
-            }
-        }
-        for conn in changes.ended {
-            tracing::debug!(host = conn.welcome.host, "a host has left");
-            self.leave(&conn).await;
-        }
-        for (id, endpoint) in changes.added {
-            tracing::debug!(%endpoint, "a host was learned of");
-            self.call(id, endpoint);
-        }
-        self.changed.send_replace(());
-        true
-    }
-
-    /// Ends a connection whose task is gone.
-    async fn leave(&self, conn: &Arc<Conn>) {
-        conn.end(LinkError::Local);
-        conn.tell_down(self.node.as_ref()).await;
-    }
-}
-
-async fn keep_learning(pool: Arc<Pool>) {
-    let (mut wait, mut route) = (LEARN_EVERY, Route::Leader);
-    loop {
-        // Either way the members are asked for.
-        let _ = timeout(jittered(wait), pool.learn.notified()).await;
-        // The leader knows best, and any other host will do when it does not say.
-        (wait, route) = if pool.learn(route).await {
-            (LEARN_EVERY, Route::Leader)
-        } else {
-            (LEARN_RETRY, Route::Any)
-        };
-        // Many reasons at once are one.
-        sleep(LEARN_PAUSE).await;
     }
 }
 
