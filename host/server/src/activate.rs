@@ -22,6 +22,10 @@ pub(crate) async fn carry_out(host: &Arc<Host>, sequence: u64, request: Request)
         let no = Rejection::Invalid(format!("the configuration is not JSON: {error}"));
         return Answer::Other(Box::new(Response::Rejected(no)));
     }
+    // Nothing is made ready for a change that is not made here.
+    if let Some(elsewhere) = host.leads_elsewhere() {
+        return Answer::Other(Box::new(Response::Unavailable(elsewhere)));
+    }
     let _turn = host.activations.lock().await;
     let next = match &request {
         Request::ActivateModule { name, version, .. } => find(host, name, Some(*version)).await,

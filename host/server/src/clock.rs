@@ -1,6 +1,9 @@
-//! The host's clocks: the only place of this crate that reads the time for the replica.
+//! The host's clocks and its dice: the only place of this crate that reads the time for the replica,
+//! or makes up a number.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use maitred_replica::Now;
 use rustix::time::{ClockId, clock_gettime};
@@ -24,4 +27,18 @@ pub(crate) fn now() -> Now {
         mono_us: mono_us(),
         wall_ms: wall_ms(),
     }
+}
+
+/// A number that nobody can foresee; not 0. The standard library seeds its hashers from the system,
+/// which is chance enough for identities, elections and pauses.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(mono_us()).max(1)
+}
+
+/// Half of a pause to all of it, by chance, so that those who wait for the same thing do not come
+/// back together.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    let half = pause / 2;
+    let span = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).max(1);
+    half + Duration::from_micros(random() % span)
 }

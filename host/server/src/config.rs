@@ -13,6 +13,8 @@ use maitred_storage::{SpaceLimits, SpaceProbe};
 use maitred_transport::Identity;
 use serde::Deserialize;
 
+use crate::cluster_config::RaftTimes;
+
 /// Bytes of a module when the operator allows large ones.
 const LARGE_MODULE_BYTES: u64 = 24 << 20;
 
@@ -51,8 +53,15 @@ pub enum ConfigError {
 pub struct ServerConfig {
     /// Where everything durable is kept; made when it is absent. Must be given.
     pub data_dir: PathBuf,
-    /// This host's number in its group; not 0. 1.
-    pub host: u64,
+    /// This host's name, unique in its cluster: 1 to 64 of `A-Z a-z 0-9 . _ -`. The machine's name
+    /// when empty. A data directory keeps the name that it was made with.
+    pub name: String,
+    /// Hosts of the cluster to belong to, as `HOST:PORT`: a host on a new data directory asks them to
+    /// let it in. Without any it founds a cluster of its own.
+    pub join: Vec<String>,
+    /// Where peers and clients reach this host, as `HOST:PORT`; port 0 stands for the one that it
+    /// listens on. The address that it listens on, if that is one.
+    pub advertise: Option<String>,
     /// The UDP address for clients and nodes. `127.0.0.1:7600`; port 0 for any free one.
     pub listen: SocketAddr,
     /// The TCP address of `/metrics`, `/livez` and `/readyz`; none by default. It asks nobody who
@@ -75,6 +84,16 @@ pub struct ServerConfig {
     pub accept_damaged_tail: bool,
     /// Bytes of decisions kept for `explain`; the oldest go first. 64 MiB.
     pub decisions_bytes: u64,
+    /// Raft's times.
+    pub raft: RaftTimes,
+    /// Whether a leader answers reads on the strength of its lease; see
+    /// [`maitred_replica::Config::lease_reads`] for what that rests on. False.
+    pub lease_reads: bool,
+    /// The highest level of replicated commands that this host says it can carry out; lower than what
+    /// the program knows keeps a way back during an upgrade.
+    pub level_max: u16,
+    /// Bytes a second of snapshots that are sent to other hosts. 256 MiB.
+    pub bulk_bytes_per_s: u64,
     /// When snapshots are taken.
     pub snapshot: SnapshotConfig,
     /// When the disk counts as nearly full.
@@ -154,7 +173,9 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::new(),
-            host: 1,
+            name: String::new(),
+            join: Vec::new(),
+            advertise: None,
             listen: (Ipv4Addr::LOCALHOST, 7600).into(),
             http: None,
             tls: TlsFiles::default(),
@@ -164,6 +185,10 @@ impl Default for ServerConfig {
             shutdown_ms: 5_000,
             accept_damaged_tail: false,
             decisions_bytes: 64 << 20,
+            raft: RaftTimes::default(),
+            lease_reads: false,
+            level_max: maitred_replica::LEVEL_MAX,
+            bulk_bytes_per_s: 256 << 20,
             snapshot: SnapshotConfig::default(),
             disk: DiskConfig::default(),
             guests: GuestConfig::default(),
@@ -248,13 +273,12 @@ impl ServerConfig {
         let tls = &self.tls;
         let given = |path: &Path| self.identity.is_some() || !path.as_os_str().is_empty();
         let (snapshot, disk) = (&self.snapshot, &self.disk);
-        let rules: [(bool, &'static str, &str); 12] = [
+        let rules: [(bool, &'static str, &str); 11] = [
             (
                 !self.data_dir.as_os_str().is_empty(),
                 "data_dir",
                 "must be given: the directory for everything durable",
             ),
-            (self.host != 0, "host", "must not be 0"),
             (
                 given(&tls.ca),
                 "tls.ca",
@@ -306,6 +330,7 @@ impl ServerConfig {
             let problem = problem.to_owned();
             return Err(ConfigError::Field { field, problem });
         }
+        self.validate_cluster()?;
         self.guest_limits()
             .check()
             .map_err(|error| ConfigError::Field {
@@ -376,7 +401,6 @@ mod tests {
         };
         assert_eq!(named(""), "data_dir");
         assert_eq!(named("data_dir = \"/d\""), "tls.ca");
-        assert_eq!(named("data_dir = \"/d\"\nhost = 0"), "host");
         let whole = "data_dir = \"/d\"\n[tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n";
         assert_eq!(
             named(&format!("{whole}[disk]\nlow_bytes = 1")),

@@ -20,14 +20,23 @@ impl Alarm {
         Self(Arc::new(watch::Sender::new(None)))
     }
 
-    /// Stops the host, unless it is stopping because of something earlier.
+    /// Stops the host, unless it is stopping because of something earlier. Starting it again may
+    /// help.
     pub(crate) fn raise(&self, what: String) {
+        self.fail(Failed {
+            what,
+            restart: true,
+        });
+    }
+
+    /// As [`Alarm::raise`], saying whether starting it again can help.
+    pub(crate) fn fail(&self, why: Failed) {
         self.0.send_if_modified(|failed| {
             if failed.is_some() {
                 return false;
             }
-            tracing::error!(%what, "the host has to stop");
-            *failed = Some(Failed { what });
+            tracing::error!(what = %why.what, "the host has to stop");
+            *failed = Some(why);
             true
         });
     }

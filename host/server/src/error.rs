@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use maitred_registry::SnapshotError;
 use maitred_sandbox::SandboxError;
@@ -37,6 +38,17 @@ pub enum StartError {
     /// The log cannot be continued.
     #[error(transparent)]
     Replica(#[from] maitred_replica::StartError),
+    /// The data directory is of a host that was being let into a cluster, and no host of it is named.
+    #[error(
+        "the host in {} has not been let into its cluster yet: start it with the join setting, as before", dir.display()
+    )]
+    NotJoined {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// The cluster does not let this host in, and will not.
+    #[error("the cluster does not let this host in: {0}")]
+    Join(String),
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -69,10 +81,13 @@ pub enum StartError {
 }
 
 /// The host broke and serves nobody any more; its data is as safe as after a crash. Whoever runs it
-/// should exit with an error and start it again.
+/// should exit with an error, and start it again if that can help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the host had to stop: {what}")]
 pub struct Failed {
     /// What broke, and what can be done.
     pub what: String,
+    /// Whether starting it again can help; not when it was removed from its cluster, or its program
+    /// is too old for it.
+    pub restart: bool,
 }

@@ -76,6 +76,9 @@ async fn ready(State(host): State<Arc<Host>>) -> impl IntoResponse {
             .map(|(name, why)| format!(": {name}: {why}"));
         return no(format!("starting{}\n", why.unwrap_or_default()));
     }
+    if host.leader.borrow().host.is_none() {
+        return no("no host leads, as far as this one knows\n".to_owned());
+    }
     match status(&host).await {
         None => no("the replica does not answer\n".to_owned()),
         Some(status) => match status.shedding {

@@ -11,15 +11,20 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use maitred_replica::Input;
+use tokio::sync::Notify;
 
 /// Requests that may wait; those beyond are answered `overloaded`.
 pub(crate) const REQUESTS_MAX: usize = 65_536;
+/// Bytes that peers' messages may have before those who read them wait.
+const PEER_BYTES_MAX: usize = 64 << 20;
 /// Requests taken in one turn.
 pub(crate) const TURN_MAX: usize = 4_096;
 
 #[derive(Debug, Default)]
 struct Queues {
     own: Vec<Input>,
+    /// Bytes of what peers said in `own`.
+    peer_bytes: usize,
     requests: VecDeque<Vec<Input>>,
     /// How many there are in all batches of `requests`.
     waiting: usize,
@@ -33,6 +38,8 @@ struct Queues {
 pub(crate) struct Inbox {
     queues: Mutex<Queues>,
     filled: Condvar,
+    /// Told when what peers said has been taken.
+    taken: Notify,
 }
 
 impl Inbox {
@@ -53,6 +60,31 @@ impl Inbox {
         let mut queues = self.lock();
         queues.own.push(input);
         self.wake(queues);
+    }
+
+    /// Puts in what a peer said, in its order, and empties `batch`. Whoever does so then waits for
+    /// [`Inbox::room_for_peers`].
+    pub(crate) fn push_peers(&self, batch: &mut Vec<Input>, bytes: usize) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut queues = self.lock();
+        queues.own.append(batch);
+        queues.peer_bytes += bytes;
+        self.wake(queues);
+    }
+
+    /// Waits until what peers said is little enough for more of it.
+    pub(crate) async fn room_for_peers(&self) {
+        loop {
+            let taken = self.taken.notified();
+            tokio::pin!(taken);
+            taken.as_mut().enable();
+            if self.lock().peer_bytes <= PEER_BYTES_MAX {
+                return;
+            }
+            taken.await;
+        }
     }
 
     /// Puts in what clients ask, and empties `batch`; what is left in it has no room.
@@ -85,6 +117,9 @@ impl Inbox {
             queues.asleep = false;
         }
         into.append(&mut queues.own);
+        if std::mem::take(&mut queues.peer_bytes) > PEER_BYTES_MAX {
+            self.taken.notify_waiters();
+        }
         let mut taken = 0;
         while taken < TURN_MAX {
             let Some(mut batch) = queues.requests.pop_front() else {

@@ -9,14 +9,17 @@
 //! client_service --requests--> inbox --> replica_loop --answers--> router --> link --> client
 //!                                ^            |
 //!      lanes, callback_runner, --'            +--> storage_thread, snapshot_thread, decision_store,
-//!      storage_thread, nodes                       lanes, callback_runner, nodes, module_service
+//!      storage_thread, nodes,                      lanes, callback_runner, nodes, module_service,
+//!      peer_service (other hosts)                  peers (links to other hosts), bulk
 //! ```
 
 mod activate;
 mod boot;
+mod bulk;
 mod callback_runner;
 mod client_service;
 mod clock;
+mod cluster_config;
 mod config;
 mod critical;
 mod decision_store;
@@ -24,26 +27,31 @@ mod error;
 mod host;
 mod http;
 mod inbox;
+mod join;
 mod link;
 mod metrics;
 mod module_service;
 mod node_service;
 mod nodes;
+mod peer_service;
+mod peers;
 mod replica_loop;
 mod router;
 mod run;
 mod running;
 mod slog_bridge;
 mod snapshot_thread;
+pub mod snapshot_tool;
 mod standard_modules;
 mod storage_thread;
 mod threads;
 mod upload;
 
+pub use cluster_config::RaftTimes;
 pub use config::{ConfigError, DiskConfig, GuestConfig, ServerConfig, SnapshotConfig, TlsFiles};
 pub use error::{Failed, StartError};
 pub use maitred_sandbox::{CompilerCommand, compile_child};
-pub use maitred_storage::SpaceProbe;
+pub use maitred_storage::{HostIdentity, SpaceProbe};
 pub use maitred_transport::Identity;
 pub use run::Server;
-pub use running::Running;
+pub use running::{Began, Running};

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use maitred_protocol::limits::IN_FLIGHT_MAX;
-use maitred_protocol::{FrameError, NodeCommand, NodeEpoch, NodeName, Rejection, Response, codec};
+use maitred_protocol::{
+    FrameError, NodeCommand, NodeEpoch, NodeName, Notice, Rejection, Response, codec,
+};
 use maitred_replica::Answer;
 use maitred_transport::{CloseCode, Connection, FrameWriter, SendError, close};
 use tokio::sync::Notify;
@@ -35,6 +37,8 @@ pub(crate) enum Out {
         /// What is answered.
         answer: Answer,
     },
+    /// Something that the client did not ask for.
+    Notice(Notice),
     /// A numbered command to the node.
     Command(u64, Arc<NodeCommand>),
 }
@@ -243,6 +247,11 @@ fn add(host: &Host, link: &Link, item: Out, draft: &mut Draft) {
             }
             encode_response(request_id, &response, &mut draft.frames);
             draft.answered.push(slot);
+        }
+        Out::Notice(notice) => {
+            if let Err(error) = codec::encode(0, &notice, &mut draft.frames) {
+                tracing::warn!(%error, "a notice cannot be sent");
+            }
         }
         Out::Command(number, command) => {
             // A command is bounded by what a guest may hand out, far below a frame.

@@ -80,8 +80,42 @@ counters! {
         snapshots,
         #[doc = "Snapshots that could not be written."]
         snapshots_failed,
+        #[doc = "Messages of Raft sent to peers."]
+        peer_messages_sent,
+        #[doc = "Messages of Raft received from peers."]
+        peer_messages_received,
+        #[doc = "Messages of Raft for peers that were dropped: the peer was not reached, or too much waited for it. Raft sends them again."]
+        peer_messages_dropped,
+        #[doc = "Bytes of Raft's messages sent to peers."]
+        peer_bytes_sent,
+        #[doc = "Bytes of Raft's messages received from peers."]
+        peer_bytes_received,
+        #[doc = "Hosts that called and were refused: another cluster, no member, no host's certificate."]
+        peers_refused,
+        #[doc = "Connections of peers closed because what came was not the protocol."]
+        peers_malformed,
+        #[doc = "Times that another leader was seen, or none."]
+        leader_changes,
         #[doc = "Decisions whose evidence was not kept because too many came at once or the disk refused."]
         decisions_dropped,
+        #[doc = "Calls to other hosts: snapshots, modules, evidence."]
+        peer_calls,
+        #[doc = "Calls to other hosts that came to nothing."]
+        peer_calls_failed,
+        #[doc = "Calls of other hosts that were read."]
+        peer_calls_answered,
+        #[doc = "Bytes of snapshots and modules that were sent to other hosts and to clients."]
+        bulk_bytes_sent,
+        #[doc = "Bytes of snapshots that came from other hosts."]
+        snapshot_bytes_fetched,
+        #[doc = "Snapshots that were fetched from another host and loaded."]
+        snapshots_fetched,
+        #[doc = "Snapshots that were to be fetched and could not be."]
+        snapshots_fetch_failed,
+        #[doc = "Modules whose bytes were fetched from another host."]
+        blobs_fetched,
+        #[doc = "Times that another host said that it holds the bytes of an upload."]
+        blobs_held,
     }
 }
 
@@ -89,6 +123,11 @@ impl Metrics {
     /// Adds one.
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds some.
+    pub(crate) fn add(counter: &AtomicU64, some: usize) {
+        counter.fetch_add(some as u64, Ordering::Relaxed);
     }
 }
 
@@ -146,6 +185,18 @@ pub(crate) fn text(host: &Host, status: Option<&Status>) -> String {
         gauge,
         "1 while the log cannot be written because the disk is full.",
         u8::from(host.disk_is_full()),
+    );
+    text.one(
+        "maitred_peer_links_up",
+        gauge,
+        "Links to other hosts that are greeted.",
+        host.peers.links_up(),
+    );
+    text.one(
+        "maitred_has_leader",
+        gauge,
+        "1 while this host knows who leads.",
+        u8::from(host.leader.borrow().host.is_some()),
     );
     host.metrics.write(&mut text);
     lanes(host, &mut text);

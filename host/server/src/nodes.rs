@@ -171,6 +171,19 @@ impl Nodes {
         }
     }
 
+    /// This host does not lead any more: whoever does commands the nodes now, and nothing that is
+    /// left here may reach them.
+    pub(crate) fn forget_all(&self) {
+        let mut state = self.lock();
+        for (_, session) in state.sessions.drain() {
+            if let Some(link) = session.link {
+                let mut bound = link.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+                bound.clear();
+            }
+        }
+        state.pending = HashMap::new();
+    }
+
     /// Whether a keep-alive that came over `link` counts for the session.
     pub(crate) fn may_renew(&self, link: &Link, epoch: NodeEpoch) -> bool {
         let state = self.lock();

@@ -11,15 +11,17 @@ use std::time::Duration;
 use maitred_protocol::{Chooser, Digest, ModuleKind, ModuleName, NodeCommand};
 use maitred_registry::Event;
 use maitred_registry::decide::Decision;
-use maitred_replica::{Effect, Input, Replica, TakeSnapshot};
+use maitred_replica::{Effect, Input, Peer, Replica, TakeSnapshot};
 use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::decision_store::DecisionStore;
-use crate::host::Host;
+use crate::error::Failed;
+use crate::host::{Host, Leader};
 use crate::metrics::Metrics;
 use crate::module_service::Wish;
 use crate::node_service::Acks;
+use crate::peers::Roster;
 use crate::router::Answers;
 use crate::storage_thread::LogJob;
 
@@ -34,10 +36,12 @@ pub(crate) struct ReplicaLoop {
     pub(crate) tick_us: u64,
     pub(crate) log: Sender<LogJob>,
     pub(crate) snapshots: Sender<Box<TakeSnapshot>>,
-    pub(crate) decisions: DecisionStore,
+    pub(crate) decisions: Arc<DecisionStore>,
     pub(crate) acks: mpsc::Sender<Acks>,
     /// Spawns begun so far.
     pub(crate) runs: u64,
+    /// The other hosts, as the replica last named them.
+    pub(crate) others: Vec<Peer>,
 }
 
 /// What is collected in a turn.
@@ -45,6 +49,8 @@ pub(crate) struct ReplicaLoop {
 struct Turn {
     answers: Answers,
     acks: Acks,
+    /// Whether something about the members changed.
+    members: bool,
 }
 
 impl ReplicaLoop {
@@ -84,6 +90,9 @@ impl ReplicaLoop {
             self.replica.effects(now, &mut effects);
             for effect in effects.drain(..) {
                 self.dispatch(effect, &mut turn)?;
+            }
+            if std::mem::take(&mut turn.members) {
+                self.follow_members();
             }
             self.host.router.deliver(&mut turn.answers);
             if !turn.acks.is_empty() && self.acks.try_send(std::mem::take(&mut turn.acks)).is_err()
@@ -140,9 +149,85 @@ impl ReplicaLoop {
                 // Its thread ends only after this one.
                 let _ = self.snapshots.send(job);
             }
-            Effect::Events(_, events) => self.follow(&events),
+            Effect::Events(_, events) => self.follow(&events, turn),
+            Effect::Send(messages) => host.peers.send(messages),
+            Effect::Peers(others) => {
+                self.others = others;
+                turn.members = true;
+            }
+            Effect::Leader {
+                host,
+                address,
+                term,
+                serving,
+            } => self.led_by(Leader {
+                host,
+                address,
+                term,
+                serving,
+            }),
+            Effect::Restored(revision) => {
+                turn.members = true;
+                tracing::info!(revision = revision.0, "the state was replaced by a peer's snapshot");
+            }
+            Effect::Removed => self.end(
+                "it was removed from its cluster; to join again, start it on an empty data directory with the join setting"
+                    .to_owned(),
+            ),
+            Effect::TooOld { index, why } => self.end(format!(
+                "its program is too old for its cluster: entry {index} of the log: {why}; start a newer version of the program"
+            )),
+            Effect::Lost { last, commit } => self.end(format!(
+                "its log ends at entry {last} and it had acknowledged everything up to {commit}: the disk lost what it had synced; start it on an empty data directory with the join setting, in place of this member (maitred member replace)"
+            )),
         }
         Ok(())
+    }
+
+    /// The host ends, and starting it again is of no use.
+    fn end(&self, what: String) {
+        self.host.alarm.fail(Failed {
+            what,
+            restart: false,
+        });
+    }
+
+    fn led_by(&mut self, leader: Leader) {
+        let host = &self.host;
+        let before = host.leader.send_replace(leader.clone());
+        host.peers.term.store(leader.term, Ordering::Relaxed);
+        if before.serving && !leader.serving {
+            host.runner.stop_all();
+            host.nodes.forget_all();
+        }
+        if before.host != leader.host {
+            Metrics::count(&host.metrics.leader_changes);
+            match leader.host {
+                Some(number) if number == host.number => {
+                    tracing::info!(term = leader.term, "this host leads");
+                }
+                Some(number) => {
+                    tracing::info!(leader = number, term = leader.term, "another host leads")
+                }
+                None => tracing::warn!(term = leader.term, "no host leads"),
+            }
+        }
+        host.bulk.set_leader(leader.host, leader.address.clone());
+        if before.notice() != leader.notice() {
+            host.router.notify(&leader.notice());
+        }
+    }
+
+    fn follow_members(&self) {
+        let registry = self.replica.registry();
+        let host = &self.host;
+        host.bulk.set_peers(self.others.clone());
+        host.peers.follow(Roster {
+            others: self.others.clone(),
+            caught_up: registry.members().contains_key(&host.number),
+            applied: registry.applied(),
+            level: registry.level(),
+        });
     }
 
     fn log(&self, job: LogJob) -> Result<(), String> {
@@ -151,9 +236,10 @@ impl ReplicaLoop {
             .map_err(|_| "the log's thread has ended".to_owned())
     }
 
-    fn follow(&self, events: &[Event]) {
+    fn follow(&self, events: &[Event], turn: &mut Turn) {
         for event in events {
             match event {
+                Event::Members => turn.members = true,
                 Event::NodeDown(_, epoch)
                 | Event::NodeUp {
                     superseded: Some(epoch),

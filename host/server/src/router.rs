@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 use maitred_protocol::limits::IN_FLIGHT_MAX;
-use maitred_protocol::{Request, Response, Unavailable};
+use maitred_protocol::{Notice, Request, Response, Unavailable};
 use maitred_replica::{Answer, Input, Ticket};
 use maitred_transport::Connection;
 use tokio::sync::oneshot;
@@ -30,11 +30,18 @@ struct Asked {
     closed: bool,
 }
 
+#[derive(Debug, Default)]
+struct Links {
+    open: HashMap<u64, Arc<Link>>,
+    /// What every client was last told, and a new one is told first.
+    notice: Option<Notice>,
+}
+
 /// The connections, by number.
 #[derive(Debug)]
 pub(crate) struct Router {
     inbox: Arc<Inbox>,
-    links: Mutex<HashMap<u64, Arc<Link>>>,
+    links: Mutex<Links>,
     asked: Mutex<Asked>,
     last: AtomicU64,
 }
@@ -75,7 +82,7 @@ impl Router {
         }
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
+    fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,24 +97,39 @@ impl Router {
     /// Gives a connection its number.
     pub(crate) fn open(&self, quic: Connection) -> Arc<Link> {
         let link = Arc::new(Link::new(self.number(), quic));
-        self.links().insert(link.id, Arc::clone(&link));
+        let mut links = self.links();
+        links.open.insert(link.id, Arc::clone(&link));
+        // Under the lock, so that no notice is missed and none comes out of order.
+        if let Some(notice) = &links.notice {
+            link.put(vec![Out::Notice(notice.clone())]);
+        }
+        drop(links);
         link
+    }
+
+    /// Tells every client something, now and when it comes.
+    pub(crate) fn notify(&self, notice: &Notice) {
+        let mut links = self.links();
+        links.notice = Some(notice.clone());
+        for link in links.open.values() {
+            link.put(vec![Out::Notice(notice.clone())]);
+        }
     }
 
     /// Forgets a connection; answers that still come are dropped.
     pub(crate) fn close(&self, link: &Link) {
-        self.links().remove(&link.id);
+        self.links().open.remove(&link.id);
         link.end();
     }
 
     /// A connection, while it is open.
     pub(crate) fn link(&self, id: u64) -> Option<Arc<Link>> {
-        self.links().get(&id).cloned()
+        self.links().open.get(&id).cloned()
     }
 
     /// Connections that have been greeted.
     pub(crate) fn open_links(&self) -> usize {
-        self.links().len()
+        self.links().open.len()
     }
 
     /// The ticket of a slot.
@@ -125,7 +147,7 @@ impl Router {
         if !answers.links.is_empty() {
             let links = self.links();
             for (id, batch) in answers.links.drain() {
-                if let Some(link) = links.get(&id) {
+                if let Some(link) = links.open.get(&id) {
                     link.put(batch);
                 }
             }

@@ -1,32 +1,35 @@
-//! How a host starts: validate, identity, data directory (lock, log, snapshot), sandbox, ports, then
-//! threads and tasks. A host that cannot start leaves nothing running.
+//! How a host starts: validate, certificate, data directory (lock, identity), port, a place in the
+//! cluster, log and snapshot, sandbox, then threads and tasks. A host that cannot start leaves nothing
+//! running.
 
-use std::collections::hash_map::RandomState;
 use std::future::pending;
-use std::hash::BuildHasher;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use maitred_protocol::{Join, MemberRecord, PeerHello, Purpose};
 use maitred_replica::{Recovered, Replica};
 use maitred_sandbox::{Callbacks, CompilerCommand, Lanes, Sandbox, SandboxConfig};
+use maitred_storage::{DataDir, HostIdentity};
 use maitred_transport::{Alpn, BindError, Endpoint, Identity, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::boot::{self, Opened};
+use crate::bulk::{Bulk, Parts};
 use crate::callback_runner::Runner;
 use crate::config::ServerConfig;
 use crate::critical::Alarm;
 use crate::error::StartError;
-use crate::host::{Host, INSPECTIONS_MAX, UPLOADS_MAX};
+use crate::host::{Host, INSPECTIONS_MAX, Leader, UPLOADS_MAX};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::module_service::Modules;
 use crate::nodes::Nodes;
+use crate::peers::{Myself, Peers};
 use crate::router::Router;
-use crate::running::Running;
-use crate::{clock, slog_bridge, threads};
+use crate::running::{Began, Running};
+use crate::{clock, join, slog_bridge, threads};
 
 /// The argument that makes the host's own program compile a module.
 const COMPILE: &str = "internal-compile";
@@ -39,7 +42,8 @@ const SELF_CALL: Duration = Duration::from_secs(5);
 pub struct Server;
 
 impl Server {
-    /// Starts a host. Must be called within a tokio runtime, which then carries it; one with several
+    /// Starts a host. One that is to join a cluster asks its seeds until they let it in, however long
+    /// that takes; dropping the future leaves nothing running. Must be called within a tokio runtime, which then carries it; one with several
     /// threads, if speed matters.
     ///
     /// # Errors
@@ -60,9 +64,35 @@ impl Server {
         };
         let config = Arc::new(config);
         let opening = Arc::clone(&config);
+        let (dir, began) = blocking(move || boot::open_dir(&opening)).await?;
+        let limits = Limits {
+            connections_max: config.connections_max,
+            ..Limits::default()
+        };
+        let alpns = [Alpn::Client, Alpn::Peer];
+        let endpoint = Endpoint::server(config.listen, &identity, &alpns, limits)?;
+        let local_addr = endpoint.local_addr();
+        let local_addr = local_addr.map_err(|source| BindError::Socket {
+            address: config.listen,
+            source,
+        })?;
+        let http = match config.http {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        let advertised = config.advertised(local_addr);
+        let (dir, members) = place(&config, dir, &endpoint, &advertised).await?;
+        let known = dir.identity().clone();
+        let settings = maitred_replica::Config {
+            address: advertised,
+            seed: clock::random(),
+            ..config.replica(known.host, known.name.clone(), known.instance)
+        };
+        let opening = Arc::clone(&config);
+        let taken = settings.clone();
         let (opened, replica, sandbox) = blocking(move || {
-            let (opened, recovered) = boot::open(&opening)?;
-            let replica = replica(&opening, recovered)?;
+            let (opened, recovered) = boot::open(&opening, dir)?;
+            let replica = replica(taken, recovered)?;
             let sandbox = Sandbox::new(SandboxConfig {
                 limits: opening.guest_limits(),
                 cache_dir: opened.dir.compiled(),
@@ -71,17 +101,76 @@ impl Server {
             Ok((opened, replica, sandbox))
         })
         .await?;
-        let limits = Limits {
-            connections_max: config.connections_max,
-            ..Limits::default()
+        let start = Start {
+            began,
+            known,
+            settings,
+            members,
+            identity,
+            endpoint,
+            local_addr,
+            http,
         };
-        let endpoint = Endpoint::server(config.listen, &identity, &[Alpn::Client], limits)?;
-        let http = match config.http {
-            Some(address) => Some(listen(address).await?),
-            None => None,
-        };
-        launch(&config, opened, replica, sandbox, endpoint, http)
+        launch(&config, start, opened, replica, sandbox)
     }
+}
+
+/// What is settled before the threads start.
+struct Start {
+    began: Began,
+    known: HostIdentity,
+    settings: maitred_replica::Config,
+    /// Everybody, as the cluster said when it let this host in.
+    members: Vec<MemberRecord>,
+    identity: Identity,
+    endpoint: Endpoint,
+    local_addr: SocketAddr,
+    http: Option<TcpListener>,
+}
+
+/// Makes sure that the host has a number: whoever has none asks the seeds for one, and writes it down.
+async fn place(
+    config: &ServerConfig,
+    mut dir: DataDir,
+    endpoint: &Endpoint,
+    advertised: &str,
+) -> Result<(DataDir, Vec<MemberRecord>), StartError> {
+    let known = dir.identity().clone();
+    if known.is_joined() {
+        return Ok((dir, Vec::new()));
+    }
+    // The name may have been what the cluster did not like about it the last time.
+    let name = config.host_name()?;
+    let asked = Join {
+        host: 0,
+        name: name.clone(),
+        address: advertised.to_owned(),
+        instance: known.instance,
+        level_max: config.level_max,
+    };
+    let hello = PeerHello {
+        cluster: None,
+        host: 0,
+        instance: known.instance,
+        to: 0,
+        build: config.build.clone(),
+        level_max: config.level_max,
+        purpose: Purpose::Bulk,
+    };
+    let joined = join::join(endpoint, &hello, &asked, &config.join).await?;
+    let identity = HostIdentity {
+        cluster: joined.cluster,
+        host: joined.host,
+        name,
+        ..known
+    };
+    let cluster = joined.cluster;
+    tracing::info!(host = joined.host, %cluster, "the cluster has let this host in");
+    let written = blocking(move || {
+        dir.set_identity(&identity)?;
+        Ok(dir)
+    });
+    Ok((written.await?, joined.members))
 }
 
 async fn blocking<T, F>(work: F) -> Result<T, StartError>
@@ -122,29 +211,12 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     bound.map_err(|source| StartError::Http { address, source })
 }
 
-fn replica_config(config: &ServerConfig) -> maitred_replica::Config {
-    maitred_replica::Config {
-        build: config.build.clone(),
-        // The standard library seeds its hashers from the system; that is chance enough for
-        // elections and placements.
-        seed: RandomState::new().hash_one(clock::mono_us()),
-        snapshot_entries: config.snapshot.entries,
-        snapshot_bytes: config.snapshot.bytes,
-        ..maitred_replica::Config::new(config.host)
-    }
-}
-
-fn replica(config: &ServerConfig, recovered: Recovered) -> Result<Replica, StartError> {
+fn replica(settings: maitred_replica::Config, recovered: Recovered) -> Result<Replica, StartError> {
     let logger = slog_bridge::logger();
-    Ok(Replica::new(
-        replica_config(config),
-        recovered,
-        clock::now(),
-        &logger,
-    )?)
+    Ok(Replica::new(settings, recovered, clock::now(), &logger)?)
 }
 
-fn make_host(config: &ServerConfig, opened: &Opened, sandbox: Arc<Sandbox>) -> Host {
+fn make_host(config: &ServerConfig, start: &Start, opened: &Opened, sandbox: Arc<Sandbox>) -> Host {
     let metrics = Arc::new(Metrics::default());
     let inbox = Arc::new(Inbox::default());
     let router = Arc::new(Router::new(Arc::clone(&inbox)));
@@ -152,13 +224,40 @@ fn make_host(config: &ServerConfig, opened: &Opened, sandbox: Arc<Sandbox>) -> H
     let modules = Arc::new(Modules::new(Arc::clone(&sandbox), opened.blobs.clone()));
     let callbacks = Callbacks::new(Arc::clone(&sandbox));
     let runner = Runner::new(&inbox, &router, &nodes, &modules, callbacks, &metrics);
+    let stopping = watch::Sender::new(false);
+    let known = &start.known;
+    let me = Myself {
+        cluster: known.cluster,
+        host: known.host,
+        instance: known.instance,
+        build: config.build.clone(),
+        level_max: config.level_max,
+    };
+    let (endpoint, identity) = (start.endpoint.clone(), start.identity.clone());
+    let peers = Arc::new(Peers::new(me.clone(), endpoint, identity, &inbox, &metrics));
+    let judging = Arc::clone(&peers);
+    let bulk = Bulk::new(Parts {
+        me,
+        judge: Box::new(move |hello| judging.judge(hello)),
+        endpoint: start.endpoint.clone(),
+        bytes_per_s: config.bulk_bytes_per_s,
+        snapshots: opened.snapshots.clone(),
+        modules: Arc::clone(&modules),
+        router: Arc::clone(&router),
+        inbox: Arc::clone(&inbox),
+        metrics: Arc::clone(&metrics),
+        stopping: stopping.subscribe(),
+    });
     Host {
         build: config.build.clone(),
-        number: config.host,
+        number: known.host,
         upload_bytes: config.upload_bytes(),
         patience: Duration::from_millis(config.shutdown_ms),
         started: Instant::now(),
         alarm: Alarm::new(),
+        peers,
+        bulk,
+        leader: watch::Sender::new(Leader::default()),
         metrics,
         inbox,
         router,
@@ -171,40 +270,67 @@ fn make_host(config: &ServerConfig, opened: &Opened, sandbox: Arc<Sandbox>) -> H
         inspections: Semaphore::new(INSPECTIONS_MAX),
         activations: Mutex::new(()),
         ready: watch::Sender::new(false),
-        stopping: watch::Sender::new(false),
+        stopping,
+        handed_over: watch::Sender::new(false),
         disk_full: Arc::default(),
     }
 }
 
 fn launch(
     config: &ServerConfig,
+    start: Start,
     opened: Opened,
     replica: Replica,
     sandbox: Arc<Sandbox>,
-    endpoint: Endpoint,
-    http: Option<TcpListener>,
 ) -> Result<Running, StartError> {
-    let host = Arc::new(make_host(config, &opened, sandbox));
-    let address = config.listen;
-    let local_addr = endpoint.local_addr();
-    let local_addr = local_addr.map_err(|source| BindError::Socket { address, source })?;
+    let host = Arc::new(make_host(config, &start, &opened, sandbox));
+    host.peers.hint(&start.members);
+    host.bulk.hint(&start.members);
+    let Start {
+        began,
+        known,
+        settings,
+        endpoint,
+        local_addr,
+        http,
+        ..
+    } = start;
     let http_addr = http
         .as_ref()
         .and_then(|listener| listener.local_addr().ok());
+    let announced = settings.join();
     let mut running = Running {
         host: Arc::clone(&host),
         endpoint: endpoint.clone(),
         local_addr,
         http_addr,
+        began,
+        known,
+        advertised: settings.address.clone(),
+        hand_over: Duration::from_micros(2 * settings.election_ticks as u64 * settings.tick_us),
         accept: watch::Sender::new(true),
         served: None,
         log_stopping: Arc::default(),
         threads: Vec::new(),
     };
-    let started = threads::start(config, &host, opened, replica, &running.log_stopping);
+    let ticking = settings.tick_us;
+    let started = threads::start(
+        config,
+        &host,
+        opened,
+        replica,
+        ticking,
+        &running.log_stopping,
+    );
     // Dropping `running` ends those that were started.
     running.threads = started.map_err(StartError::Thread)?;
     running.start_tasks(endpoint, http, config.standard_modules);
-    tracing::info!(host = config.host, %local_addr, "the host serves");
+    tokio::spawn(join::announce(
+        Arc::clone(&host),
+        announced,
+        config.join.clone(),
+    ));
+    let (name, advertised) = (&running.known.name, &running.advertised);
+    tracing::info!(host = host.number, %name, %local_addr, %advertised, "the host serves");
     Ok(running)
 }

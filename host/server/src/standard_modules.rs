@@ -38,32 +38,74 @@ const SELECTORS: [(&str, &[u8]); 5] = [
 ];
 const CALLBACK: (&str, &[u8]) = prebuilt!("start");
 
-/// Waits until this host leads, installs what is missing if it is to, however often that has to be
-/// tried, and says that the host is ready.
+/// Keeps a group supplied: whenever this host begins to lead, what is missing is installed if it is to
+/// be, however often that has to be tried. Says that the host is ready once it has caught up.
 pub(crate) async fn make_ready(host: Arc<Host>, install: bool) {
+    let mut leader = host.leader.subscribe();
+    let mut caught_up = false;
+    loop {
+        let serving = leader.borrow_and_update().serving;
+        if install && serving && !supply(&host).await {
+            return;
+        }
+        let again = async {
+            if caught_up {
+                // The sender lives in the host.
+                let _ = leader.wait_for(|now| now.serving != serving).await;
+            } else if has_caught_up(&host).await && leader.borrow().serving == serving {
+                // What was active before a restart is being loaded; without it, decisions would fall
+                // back.
+                host.modules.settled().await;
+                host.ready.send_replace(true);
+                caught_up = true;
+            } else {
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = again => {}
+            () = host.stopping() => return,
+        }
+    }
+}
+
+/// Whether what the group had committed is applied here. Reads are linearizable on every host, so one
+/// that is answered shows it.
+async fn has_caught_up(host: &Host) -> bool {
+    let name = ModuleName::new(CALLBACK.0).expect("letters are a name");
+    let asked = ask(host, 0, Request::GetModule(name)).await;
+    matches!(
+        asked,
+        Response::Module(_) | Response::Rejected(Rejection::NotFound(_))
+    )
+}
+
+/// Installs what is missing while this host leads. False when it is shutting down.
+async fn supply(host: &Arc<Host>) -> bool {
     let mut pause = RETRY_MIN;
     loop {
         // One for each try: what was left of the last one may be forgotten.
-        let Some(client) = open_session(&host).await else {
-            return;
+        let Some(client) = open_session(host).await else {
+            return host.alarm.raised().is_none() && !*host.stopping.borrow();
         };
-        if !install {
-            break;
+        let installed = install_all(host, client).await;
+        let _ = ask(host, 0, Request::CloseSession(client)).await;
+        let Err((from, why)) = installed else {
+            host.modules.set_missing(Vec::new());
+            return true;
+        };
+        if !host.leader.borrow().serving {
+            // It is the next leader's to do.
+            host.modules.set_missing(Vec::new());
+            return true;
         }
-        let Err((from, why)) = install_all(&host, client).await else {
-            break;
-        };
         tracing::error!(%why, "the standard modules could not be installed; trying again in {} ms", pause.as_millis());
         host.modules.set_missing(missing(from, &why));
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
-            () = host.stopping() => return,
+            () = host.stopping() => return false,
         }
     }
-    host.modules.set_missing(Vec::new());
-    // What was active before a restart is being loaded; without it, decisions would fall back.
-    host.modules.settled().await;
-    host.ready.send_replace(true);
 }
 
 /// The standard modules from the one that could not be installed on.
@@ -87,10 +129,11 @@ fn all() -> impl Iterator<Item = (ModuleKind, &'static str, &'static [u8])> {
     selectors.into_iter().chain([callback])
 }
 
-/// Asks until this host leads; none when it is shutting down.
+/// Opens a session; none when this host leads no more, or is shutting down.
 async fn open_session(host: &Host) -> Option<ClientId> {
     loop {
-        if *host.stopping.borrow() || host.alarm.raised().is_some() {
+        let ending = *host.stopping.borrow() || host.alarm.raised().is_some();
+        if ending || !host.leader.borrow().serving {
             return None;
         }
         if let Response::Session(client) = ask(host, 0, Request::OpenSession).await {

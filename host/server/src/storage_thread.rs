@@ -1,6 +1,7 @@
 //! The thread that makes the log durable: everything that waits goes into one synced write.
 //!
-//! Holds: the replica hears `Persisted` only after the write has returned. A full disk is waited out
+//! Holds: the replica hears `Persisted`, and peers get what it promises, only after the write has
+//! returned. A full disk is waited out
 //! with the same tasks in hand; any other failure stops the host, because what a failed sync has
 //! written is unknown. How much wait is bounded by what the replica leaves uncommitted.
 
@@ -10,11 +11,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use maitred_replica::{Disk, Input, Persist};
-use maitred_storage::{Log, Space, SpaceMonitor, WriteTask};
+use maitred_storage::{Log, LogStart, Space, SpaceMonitor, StorageError, WriteTask};
+use raft::eraftpb::{HardState, Message};
 
 use crate::critical::Alarm;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 
 /// How long to wait before trying again on a full disk.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -36,12 +39,37 @@ pub(crate) struct LogWriter {
     pub(crate) log: Log,
     pub(crate) jobs: Receiver<LogJob>,
     pub(crate) space: SpaceMonitor,
+    /// As it was last written.
+    pub(crate) hard_state: HardState,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) alarm: Alarm,
     pub(crate) disk_full: Arc<AtomicBool>,
     /// Set when the host shuts down: a full disk is not waited out any more.
     pub(crate) stopping: Arc<AtomicBool>,
+}
+
+/// What is written together.
+#[derive(Default)]
+struct Batch {
+    /// Of the last one in it.
+    number: Option<u64>,
+    tasks: Vec<WriteTask>,
+    release: Vec<Message>,
+}
+
+impl Batch {
+    fn add(&mut self, mut persist: Persist) {
+        self.number = Some(persist.number);
+        self.release.append(&mut persist.release);
+        if !persist.entries.is_empty() || persist.hard_state.is_some() {
+            self.tasks.push(WriteTask {
+                entries: persist.entries,
+                hard_state: persist.hard_state,
+            });
+        }
+    }
 }
 
 impl LogWriter {
@@ -57,29 +85,28 @@ impl LogWriter {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            let mut number = None;
-            let mut tasks = Vec::new();
+            let mut batch = Batch::default();
             let mut cut = None;
-            let jobs = first
-                .into_iter()
-                .chain(std::iter::from_fn(|| self.jobs.try_recv().ok()));
-            for job in jobs.take(TASKS_MAX) {
+            let waiting = first.into_iter().chain(self.jobs.try_iter());
+            let jobs: Vec<LogJob> = waiting.take(TASKS_MAX).collect();
+            for job in jobs {
                 match job {
                     LogJob::Persist(persist) => {
-                        number = Some(persist.number);
-                        tasks.push(WriteTask {
-                            entries: persist.entries,
-                            hard_state: persist.hard_state,
-                        });
+                        if let Some(start) = persist.reset {
+                            // What was asked for before comes before.
+                            if !self.carry_out(&mut batch, &mut told)?
+                                || !self.reset(start, persist.hard_state.as_ref(), &mut told)?
+                            {
+                                return Ok(());
+                            }
+                        }
+                        batch.add(persist);
                     }
                     LogJob::Compact(through) => cut = Some(through),
                 }
             }
-            if let Some(number) = number {
-                if !self.write(&tasks, &mut told)? {
-                    return Ok(());
-                }
-                self.inbox.push(Input::Persisted(number));
+            if !self.carry_out(&mut batch, &mut told)? {
+                return Ok(());
             }
             if let Some(through) = cut {
                 self.compact(through)?;
@@ -88,13 +115,63 @@ impl LogWriter {
         }
     }
 
-    /// Writes until it has succeeded. False when the host ends before there was room.
-    fn write(&mut self, tasks: &[WriteTask], told: &mut Disk) -> Result<bool, String> {
-        loop {
+    /// Makes a batch durable, sends what waited for that, and says so. False when the host ends
+    /// before there was room.
+    fn carry_out(&mut self, batch: &mut Batch, told: &mut Disk) -> Result<bool, String> {
+        let Batch {
+            number,
+            tasks,
+            release,
+        } = std::mem::take(batch);
+        let Some(number) = number else {
+            return Ok(true);
+        };
+        // One without anything to write has only waited for those before it.
+        if !tasks.is_empty() {
             let began = Instant::now();
-            let error = match self.log.write_all(tasks) {
+            if !self.insist(told, |log| log.write_all(&tasks))? {
+                return Ok(false);
+            }
+            self.count(&tasks, began);
+            let newest = tasks.iter().rev().find_map(|task| task.hard_state.as_ref());
+            if let Some(newest) = newest {
+                self.hard_state.clone_from(newest);
+            }
+        }
+        if !release.is_empty() {
+            self.peers.send(release);
+        }
+        self.inbox.push(Input::Persisted(number));
+        Ok(true)
+    }
+
+    /// Begins the log anew after a snapshot that is durable already. False as above.
+    fn reset(
+        &mut self,
+        (index, term): (u64, u64),
+        hard_state: Option<&HardState>,
+        told: &mut Disk,
+    ) -> Result<bool, String> {
+        let hard_state = hard_state.unwrap_or(&self.hard_state).clone();
+        let start = LogStart { index, term };
+        tracing::info!(
+            index,
+            term,
+            "the log begins anew after a snapshot of a peer"
+        );
+        self.insist(told, |log| log.reset(start, &hard_state))
+    }
+
+    /// Does something with the log until it has succeeded. False when the host ends before there was
+    /// room.
+    fn insist(
+        &mut self,
+        told: &mut Disk,
+        mut act: impl FnMut(&mut Log) -> Result<(), StorageError>,
+    ) -> Result<bool, String> {
+        loop {
+            let error = match act(&mut self.log) {
                 Ok(()) => {
-                    self.count(tasks, began);
                     if self.disk_full.swap(false, Ordering::Relaxed) {
                         tracing::info!("the log can be written again");
                     }

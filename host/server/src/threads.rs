@@ -31,6 +31,7 @@ pub(crate) fn start(
     host: &Arc<Host>,
     opened: Opened,
     replica: Replica,
+    tick_us: u64,
     log_stopping: &Arc<AtomicBool>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let alarm = &host.alarm;
@@ -39,21 +40,25 @@ pub(crate) fn start(
     let (log, log_jobs) = channel();
     let (snapshots, snapshot_jobs) = channel();
     let router = Arc::clone(&host.router);
-    let (decisions, keeper) = decision_store(opened.decisions, router, Arc::clone(metrics));
+    let (decisions, keeper) =
+        decision_store(opened.decisions, router, Arc::clone(metrics), &host.bulk);
     let (acks, ack_turns) = mpsc::channel(node_service::ACK_TURNS_MAX);
     tokio::spawn(node_service::acknowledge(Arc::clone(host), ack_turns));
     let replica_loop = ReplicaLoop {
         host: Arc::clone(host),
         replica,
-        tick_us: maitred_replica::Config::new(config.host).tick_us,
+        tick_us,
         log,
         snapshots,
         decisions,
         acks,
         runs: 0,
+        others: Vec::new(),
     };
     let log_writer = LogWriter {
+        hard_state: opened.hard_state,
         log: opened.log,
+        peers: Arc::clone(&host.peers),
         jobs: log_jobs,
         space: opened.dir.space_monitor(config.space_limits()),
         inbox: Arc::clone(inbox),

@@ -6,18 +6,15 @@ use maitred_server::{Server, ServerConfig};
 use maitred_transport::FrameReader;
 
 use crate::harness::{Group, key, within};
-use crate::wire::{frame, greet, page};
+use crate::wire::{answer, frame, greet, message, page};
 
 async fn command(reader: &mut FrameReader) -> (u64, NodeCommand) {
-    within(reader.message::<NodeCommand>())
-        .await
-        .unwrap()
-        .unwrap()
+    message(reader).await
 }
 
 async fn registered(reader: &mut FrameReader) -> NodeEpoch {
-    match within(reader.message::<Response>()).await.unwrap() {
-        Some((_, Response::Registered { epoch, .. })) => epoch,
+    match answer(reader).await {
+        (_, Response::Registered { epoch, .. }) => epoch,
         other => panic!("{other:?}"),
     }
 }
@@ -48,7 +45,7 @@ async fn the_connection_that_attached_last_has_the_node_though_it_is_the_older_o
     old.write_all(&frame(1, &Request::OpenSession))
         .await
         .unwrap();
-    let Some((1, Response::Session(session))) = within(old_reader.message()).await.unwrap() else {
+    let (1, Response::Session(session)) = answer(&mut old_reader).await else {
         panic!("no session");
     };
     old.write_all(&frame(2, &register(session))).await.unwrap();
@@ -96,7 +93,7 @@ async fn a_command_is_sent_again_over_a_new_connection_and_only_that_one_may_ans
     send.write_all(&frame(1, &Request::OpenSession))
         .await
         .unwrap();
-    let Some((1, Response::Session(session))) = within(reader.message()).await.unwrap() else {
+    let (1, Response::Session(session)) = answer(&mut reader).await else {
         panic!("no session");
     };
     send.write_all(&frame(2, &register(session))).await.unwrap();
@@ -147,15 +144,15 @@ async fn a_command_is_sent_again_over_a_new_connection_and_only_that_one_may_ans
         matches!(&again, NodeCommand::Start { incarnation: same, .. } if same == incarnation),
         "{again:?}"
     );
-    let mut answer = Vec::new();
+    let mut frames = Vec::new();
     let started = NodeAnswer::Started {
         pid: "true".to_owned(),
         share: Vec::new(),
     };
     // Twice is as good as once.
-    codec::encode(number, &started, &mut answer).unwrap();
-    codec::encode(number, &started, &mut answer).unwrap();
-    send.write_all(&answer).await.unwrap();
+    codec::encode(number, &started, &mut frames).unwrap();
+    codec::encode(number, &started, &mut frames).unwrap();
+    send.write_all(&frames).await.unwrap();
     let created = within(created).await.unwrap().unwrap();
     assert_eq!(created.record.pid, "true");
     within(running.shutdown()).await.unwrap();

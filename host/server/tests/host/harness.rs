@@ -32,6 +32,7 @@ impl Group {
         let identity = self.authority.identity("host", IssueKind::Host, 1).unwrap();
         ServerConfig {
             data_dir: self.data_dir(),
+            name: "first".to_owned(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             identity: Some(identity),
             compiler: Some(CompilerCommand {
@@ -39,6 +40,16 @@ impl Group {
                 args: Vec::new(),
             }),
             ..ServerConfig::default()
+        }
+    }
+
+    /// Settings of a further host without modules, that asks this one to let it in.
+    pub(crate) fn joining(&self, name: &str, seed: &Running) -> ServerConfig {
+        ServerConfig {
+            data_dir: self.dir.path().join(name),
+            name: name.to_owned(),
+            join: vec![seed.local_addr().to_string()],
+            ..self.bare()
         }
     }
 
@@ -92,13 +103,19 @@ impl Group {
 
     /// A bare connection, for what a client would not send.
     pub(crate) async fn connect(&self, address: SocketAddr) -> (Endpoint, Connection) {
-        let endpoint = Endpoint::client(&self.client_identity()).unwrap();
-        let connection = endpoint
-            .connect(address, Alpn::Client, PATIENCE)
-            .await
-            .unwrap();
-        (endpoint, connection)
+        call(&self.client_identity(), address, Alpn::Client).await
     }
+
+    /// A bare connection, for what a host would not send.
+    pub(crate) async fn connect_as_peer(&self, address: SocketAddr) -> (Endpoint, Connection) {
+        call(&self.identity(IssueKind::Host), address, Alpn::Peer).await
+    }
+}
+
+async fn call(identity: &Identity, address: SocketAddr, alpn: Alpn) -> (Endpoint, Connection) {
+    let endpoint = Endpoint::client(identity).unwrap();
+    let connection = endpoint.connect(address, alpn, PATIENCE).await;
+    (endpoint, connection.unwrap())
 }
 
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {

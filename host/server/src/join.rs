@@ -1,0 +1,231 @@
+//! How a host comes to belong to a cluster, and how it says where it is when it comes back.
+//!
+//! A host on a new data directory asks the seeds for a number until one of them gives it one; only a
+//! deterministic no ends that. A host that has a number says at every start where it is now, and asks
+//! again when a peer says that it is not a member: whoever leads knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use maitred_protocol::{
+    ClusterId, Join, MemberRecord, PeerHello, PeerRefusal, PeerRequest, PeerResponse, Purpose,
+    Response, Unavailable,
+};
+use maitred_replica::Input;
+use maitred_transport::{CloseCode, Endpoint, close};
+
+use crate::bulk::dial::{DialError, dial};
+use crate::bulk::wire;
+use crate::clock::jittered;
+use crate::error::{Failed, StartError};
+use crate::host::Host;
+
+/// The first pause after a round in which nobody could answer; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Longest that a host may take to answer: the entry has to be committed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Hosts that may be named as leader in one round before it counts as one that nobody could answer.
+const HOPS_MAX: usize = 4;
+
+/// A place in a cluster.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) cluster: ClusterId,
+    pub(crate) host: u64,
+    pub(crate) members: Vec<MemberRecord>,
+}
+
+/// Why there is no answer from one address.
+enum No {
+    /// It cannot tell now.
+    Later(String),
+    /// It never will.
+    Never(String),
+    /// The two cannot talk: a certificate or a version must be mended first.
+    Unfit(String),
+    /// This one can.
+    Ask(String),
+}
+
+impl From<DialError> for No {
+    fn from(error: DialError) -> Self {
+        let why = error.to_string();
+        match error {
+            DialError::Refused(
+                PeerRefusal::NotAMember(_)
+                | PeerRefusal::OtherInstance(_)
+                | PeerRefusal::OtherCluster
+                | PeerRefusal::TooOld { .. },
+            ) => Self::Never(why),
+            DialError::Link(link) if link.is_fatal() => Self::Unfit(why),
+            _ => Self::Later(why),
+        }
+    }
+}
+
+/// Asks the seeds until one of them lets this host in.
+///
+/// # Errors
+/// [`StartError::Join`] when the answer is a no that will not change.
+pub(crate) async fn join(
+    endpoint: &Endpoint,
+    hello: &PeerHello,
+    asked: &Join,
+    seeds: &[String],
+) -> Result<Joined, StartError> {
+    let mut pause = PAUSE_MIN;
+    let mut told = String::new();
+    loop {
+        match ask_all(endpoint, hello, asked, seeds).await {
+            Ok(joined) => return Ok(joined),
+            Err(No::Never(why) | No::Unfit(why)) => return Err(StartError::Join(why)),
+            Err(No::Later(why) | No::Ask(why)) => {
+                if why != told {
+                    tracing::warn!(seeds = seeds.join(","), %why, "the cluster cannot be joined yet; trying again");
+                    told = why;
+                }
+            }
+        }
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Asks one after the other, and whom they name as leader. A no that one address alone gives for good
+/// (it may be wrong) counts only when no other one can answer.
+async fn ask_all(
+    endpoint: &Endpoint,
+    hello: &PeerHello,
+    asked: &Join,
+    addresses: &[String],
+) -> Result<Joined, No> {
+    let (mut later, mut never, mut unfit) = (None, None, None);
+    for address in addresses {
+        let mut address = address.clone();
+        for _ in 0..HOPS_MAX {
+            match ask(endpoint, hello, asked, &address).await {
+                Ok(joined) => return Ok(joined),
+                Err(No::Ask(leader)) if leader != address => {
+                    tracing::debug!(%address, %leader, "another host leads");
+                    address = leader;
+                    continue;
+                }
+                Err(No::Ask(_)) => {
+                    later.get_or_insert(format!("{address} does not lead any more"));
+                }
+                Err(No::Later(why)) => {
+                    later.get_or_insert(format!("{address}: {why}"));
+                }
+                Err(No::Never(why)) => {
+                    never.get_or_insert(format!("{address}: {why}"));
+                }
+                Err(No::Unfit(why)) => {
+                    unfit.get_or_insert(format!("{address}: {why}"));
+                }
+            }
+            break;
+        }
+    }
+    Err(match (later, never, unfit) {
+        (Some(why), ..) => No::Later(why),
+        (None, Some(why), _) => No::Never(why),
+        (None, None, Some(why)) => No::Unfit(why),
+        (None, None, None) => No::Later("no host is known to ask".to_owned()),
+    })
+}
+
+async fn ask(
+    endpoint: &Endpoint,
+    hello: &PeerHello,
+    asked: &Join,
+    address: &str,
+) -> Result<Joined, No> {
+    let (connection, _) = dial(endpoint, address, hello).await?;
+    let request = PeerRequest::Join(Box::new(asked.clone()));
+    let answer = wire::call(&connection, &request, ANSWER_TIMEOUT).await;
+    close(&connection, CloseCode::Done, "");
+    match answer {
+        Ok(PeerResponse::Joined {
+            cluster,
+            member,
+            members,
+        }) => Ok(Joined {
+            cluster,
+            host: member.host,
+            members,
+        }),
+        Ok(PeerResponse::NotLeader(Some(leader))) => Err(No::Ask(leader)),
+        Ok(PeerResponse::NotLeader(None)) => {
+            Err(No::Later("the cluster has no leader just now".to_owned()))
+        }
+        Ok(PeerResponse::Refused(why)) => Err(No::Never(why)),
+        Ok(PeerResponse::Unavailable(why)) => Err(No::Later(why)),
+        Ok(_) => Err(No::Later(
+            "its answer is not one to this question".to_owned(),
+        )),
+        Err(error) => Err(No::Later(error.to_string())),
+    }
+}
+
+/// Says where this host is now, until the leader has heard it; and again whenever a peer says that
+/// this host is not a member. A no that will not change ends the host.
+pub(crate) async fn announce(host: Arc<Host>, asked: Join, seeds: Vec<String>) {
+    let peers = &host.peers;
+    loop {
+        let ended = tokio::select! {
+            ended = announce_once(&host, &asked, &seeds) => ended,
+            () = host.stopping() => return,
+        };
+        if let Err(why) = ended {
+            let what = format!("its cluster does not know this host any more: {why}");
+            return host.alarm.fail(Failed {
+                what,
+                restart: false,
+            });
+        }
+        tokio::select! {
+            () = peers.doubted.notified() => {}
+            () = host.stopping() => return,
+        }
+        // Whoever doubts does so again and again.
+        tokio::time::sleep(PAUSE_MAX).await;
+    }
+}
+
+async fn announce_once(host: &Arc<Host>, asked: &Join, seeds: &[String]) -> Result<(), String> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        match announce_to_any(host, asked, seeds).await {
+            Ok(()) => return Ok(()),
+            Err(No::Never(why)) => return Err(why),
+            Err(No::Later(why) | No::Ask(why) | No::Unfit(why)) => {
+                tracing::debug!(%why, "the cluster has not heard yet where this host is");
+            }
+        }
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn announce_to_any(host: &Arc<Host>, asked: &Join, seeds: &[String]) -> Result<(), No> {
+    let join = asked.clone();
+    let answer = host.router.ask(|ticket| Input::Join { ticket, join });
+    let mut addresses = Vec::new();
+    match answer.await.into_response() {
+        Response::Member(_) => return Ok(()),
+        Response::Rejected(why) => return Err(No::Never(why.to_string())),
+        Response::Unavailable(Unavailable::NotLeader { leader }) => addresses.extend(leader),
+        Response::Unavailable(why) => return Err(No::Later(why.to_string())),
+        other => return Err(No::Later(format!("{other:?}"))),
+    }
+    addresses.extend(host.peers.addresses());
+    addresses.extend(seeds.iter().cloned());
+    let hello = host.peers.hello(0, Purpose::Bulk);
+    let endpoint = &host.peers.endpoint;
+    let joined = ask_all(endpoint, &hello, asked, &addresses).await?;
+    host.peers.hint(&joined.members);
+    host.bulk.hint(&joined.members);
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! The way to one peer: called, greeted, called again when it is lost; messages go out as batches.
+//!
+//! Runs on a task of its own, so that a peer that is slow or gone delays nobody else. Messages are
+//! turned into their wire form here, because the replica's thread has no time for that.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use maitred_protocol::{PeerBatch, PeerRefusal, Purpose, codec};
+use maitred_replica::{Input, peer};
+use maitred_transport::{CloseCode, Connection, LinkError, SendStream, close};
+use raft::eraftpb::Message;
+use tokio::sync::watch;
+
+use super::Peers;
+use super::queue::Queue;
+use crate::bulk::dial::{DialError, dial};
+use crate::clock::jittered;
+use crate::metrics::Metrics;
+
+/// The first pause after a call that came to nothing; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Bytes of a frame's buffer that are kept for the next one.
+const FRAME_BYTES_KEPT: usize = 64 << 10;
+
+/// What a link's task shares with those who have something for the peer.
+pub(super) struct Way {
+    pub(super) host: u64,
+    pub(super) queue: Arc<Queue>,
+    /// `HOST:PORT`; empty while that is not known.
+    pub(super) address: watch::Receiver<String>,
+}
+
+/// Counts a link while it is up, and says when it no longer is, however that comes.
+struct Up<'a> {
+    peers: &'a Peers,
+    host: u64,
+}
+
+impl<'a> Up<'a> {
+    fn new(peers: &'a Peers, host: u64) -> Self {
+        peers.links_up.fetch_add(1, Ordering::Relaxed);
+        Self { peers, host }
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.peers.links_up.fetch_sub(1, Ordering::Relaxed);
+        self.peers.inbox.push(Input::Unreachable(self.host));
+    }
+}
+
+/// Keeps the way to a peer open, until it is aborted.
+pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
+    let host = way.host;
+    let mut pause = PAUSE_MIN;
+    let mut told = String::new();
+    loop {
+        let address = way.address.borrow_and_update().clone();
+        if address.is_empty() {
+            if way.address.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let hello = peers.hello(host, Purpose::Raft);
+        match dial(&peers.endpoint, &address, &hello).await {
+            Ok((connection, welcomed)) => {
+                tracing::info!(peer = host, %address, build = welcomed.build, "a peer is reached");
+                (pause, told) = (PAUSE_MIN, String::new());
+                let level_max = welcomed.level_max;
+                peers.inbox.push(Input::Met { host, level_max });
+                let _up = Up::new(&peers, host);
+                let error = talk(&peers, &mut way, &connection).await;
+                tracing::info!(peer = host, %address, %error, "a peer is lost");
+            }
+            Err(error) => {
+                if let DialError::Refused(PeerRefusal::NotAMember(_)) = error {
+                    // Perhaps it is only behind; whoever leads knows.
+                    peers.doubted.notify_one();
+                }
+                let why = error.to_string();
+                if why != told {
+                    tracing::warn!(peer = host, %address, %why, "a peer cannot be reached; trying again");
+                    told = why;
+                }
+            }
+        }
+        // What waited is out of date.
+        let dropped = way.queue.clear() as u64;
+        let metrics = &peers.metrics;
+        metrics
+            .peer_messages_dropped
+            .fetch_add(dropped, Ordering::Relaxed);
+        let paused = tokio::time::timeout(jittered(pause), way.address.changed());
+        if matches!(paused.await, Ok(Err(_))) {
+            return;
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Sends what is queued until the connection ends or the peer has another address.
+async fn talk(peers: &Peers, way: &mut Way, connection: &Connection) -> LinkError {
+    let mut stream = match connection.open_uni().await {
+        Ok(stream) => stream,
+        Err(error) => return error.into(),
+    };
+    let mut frame = Vec::new();
+    loop {
+        let messages = tokio::select! {
+            messages = way.queue.take() => messages,
+            ended = connection.closed() => return ended.into(),
+            _ = way.address.changed() => {
+                close(connection, CloseCode::Done, "the peer has another address");
+                return LinkError::Local;
+            }
+        };
+        if let Err(error) = send(peers, messages, &mut frame, &mut stream).await {
+            let lost = connection.close_reason().map(LinkError::from);
+            close(connection, CloseCode::Done, "");
+            return lost.unwrap_or(error);
+        }
+    }
+}
+
+async fn send(
+    peers: &Peers,
+    messages: Vec<Message>,
+    frame: &mut Vec<u8>,
+    stream: &mut SendStream,
+) -> Result<(), LinkError> {
+    let messages: Vec<_> = messages.into_iter().filter_map(peer::to_wire).collect();
+    let count = messages.len() as u64;
+    let batch = PeerBatch { group: 0, messages };
+    frame.clear();
+    let metrics = &peers.metrics;
+    if let Err(error) = codec::encode(0, &batch, frame) {
+        // One message of more than 8 MiB, which Raft's own limits do not make.
+        tracing::error!(%error, "messages for a peer cannot be sent");
+        metrics
+            .peer_messages_dropped
+            .fetch_add(count, Ordering::Relaxed);
+        return Ok(());
+    }
+    let written = stream.write_all(frame).await;
+    written.map_err(|_| LinkError::Lost)?;
+    metrics
+        .peer_messages_sent
+        .fetch_add(count, Ordering::Relaxed);
+    Metrics::add(&metrics.peer_bytes_sent, frame.len());
+    if frame.capacity() > FRAME_BYTES_KEPT {
+        *frame = Vec::new();
+    }
+    Ok(())
+}
