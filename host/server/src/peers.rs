@@ -56,6 +56,7 @@ pub(crate) struct Roster {
 struct Link {
     queue: Arc<Queue>,
     address: watch::Sender<String>,
+    alive: Arc<Notify>,
     task: AbortHandle,
 }
 
@@ -223,15 +224,18 @@ impl Peers {
     fn link(self: &Arc<Self>, host: u64, address: String) -> Link {
         let queue = Arc::new(Queue::default());
         let (address, seen) = watch::channel(address);
+        let alive = Arc::new(Notify::new());
         let way = Way {
             host,
             queue: Arc::clone(&queue),
             address: seen,
+            alive: Arc::clone(&alive),
         };
         let task = self.runtime.spawn(link::run(Arc::clone(self), way));
         Link {
             queue,
             address,
+            alive,
             task: task.abort_handle(),
         }
     }
@@ -298,6 +302,10 @@ impl Peers {
         if let Some(older) = older {
             let why = "a newer connection of the same host took its place";
             close(&older, CloseCode::Done, why);
+        }
+        // Whoever calls can be called.
+        if let Some(link) = lock(&self.links).get(&host) {
+            link.alive.notify_waiters();
         }
     }
 

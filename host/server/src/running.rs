@@ -171,6 +171,7 @@ impl Running {
         self.host.stopping.send_replace(true);
         self.host.sandbox.stop_compiling();
         self.led_by_others().await;
+        self.host.peers.end();
         self.host.handed_over.send_replace(true);
         if let Some(served) = self.served.take() {
             // It ends within its drain; a panic of it has nothing more to tell.
@@ -198,7 +199,8 @@ impl Running {
             return;
         }
         let mut leader = host.leader.subscribe();
-        let led = leader.wait_for(|leader| leader.host != Some(host.number));
+        // Not before another one leads: it may need this host's vote.
+        let led = leader.wait_for(|leader| leader.host.is_some_and(|led| led != host.number));
         tokio::select! {
             _ = tokio::time::timeout(self.hand_over, led) => {}
             _ = host.alarm.wait() => {}

@@ -11,7 +11,7 @@ use maitred_protocol::{PeerBatch, PeerRefusal, Purpose, codec};
 use maitred_replica::{Input, peer};
 use maitred_transport::{CloseCode, Connection, LinkError, SendStream, close};
 use raft::eraftpb::Message;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::Peers;
 use super::queue::Queue;
@@ -32,6 +32,8 @@ pub(super) struct Way {
     pub(super) queue: Arc<Queue>,
     /// `HOST:PORT`; empty while that is not known.
     pub(super) address: watch::Receiver<String>,
+    /// Told when the peer has called here.
+    pub(super) alive: Arc<Notify>,
 }
 
 /// Counts a link while it is up, and says when it no longer is, however that comes.
@@ -67,8 +69,18 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
             }
             continue;
         }
-        let hello = peers.hello(host, Purpose::Raft);
-        match dial(&peers.endpoint, &address, &hello).await {
+        let dialled = {
+            let hello = peers.hello(host, Purpose::Raft);
+            tokio::select! {
+                dialled = dial(&peers.endpoint, &address, &hello) => dialled,
+                // Whatever was under way would take its time to find out.
+                () = news(&mut way) => {
+                    pause = PAUSE_MIN;
+                    continue;
+                }
+            }
+        };
+        match dialled {
             Ok((connection, welcomed)) => {
                 tracing::info!(peer = host, %address, build = welcomed.build, "a peer is reached");
                 (pause, told) = (PAUSE_MIN, String::new());
@@ -91,16 +103,31 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
             }
         }
         // What waited is out of date.
-        let dropped = way.queue.clear() as u64;
-        let metrics = &peers.metrics;
-        metrics
-            .peer_messages_dropped
-            .fetch_add(dropped, Ordering::Relaxed);
-        let paused = tokio::time::timeout(jittered(pause), way.address.changed());
-        if matches!(paused.await, Ok(Err(_))) {
-            return;
+        Metrics::add(&peers.metrics.peer_messages_dropped, way.queue.clear());
+        pause = match tokio::time::timeout(jittered(pause), news(&mut way)).await {
+            Ok(()) => PAUSE_MIN,
+            Err(_) => (pause * 2).min(PAUSE_MAX),
+        };
+    }
+}
+
+/// Waits until there is a reason to call the peer at once: it is elsewhere, or it has called here.
+async fn news(way: &mut Way) {
+    // A call that has only begun does not need to begin again.
+    let soon = tokio::time::Instant::now() + PAUSE_MIN;
+    loop {
+        tokio::select! {
+            changed = way.address.changed() => match changed {
+                Ok(()) => return,
+                // The link is being given up.
+                Err(_) => std::future::pending().await,
+            },
+            () = way.alive.notified() => {
+                if tokio::time::Instant::now() >= soon {
+                    return;
+                }
+            }
         }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
@@ -135,23 +162,19 @@ async fn send(
     stream: &mut SendStream,
 ) -> Result<(), LinkError> {
     let messages: Vec<_> = messages.into_iter().filter_map(peer::to_wire).collect();
-    let count = messages.len() as u64;
+    let count = messages.len();
     let batch = PeerBatch { group: 0, messages };
     frame.clear();
     let metrics = &peers.metrics;
     if let Err(error) = codec::encode(0, &batch, frame) {
         // One message of more than 8 MiB, which Raft's own limits do not make.
         tracing::error!(%error, "messages for a peer cannot be sent");
-        metrics
-            .peer_messages_dropped
-            .fetch_add(count, Ordering::Relaxed);
+        Metrics::add(&metrics.peer_messages_dropped, count);
         return Ok(());
     }
     let written = stream.write_all(frame).await;
     written.map_err(|_| LinkError::Lost)?;
-    metrics
-        .peer_messages_sent
-        .fetch_add(count, Ordering::Relaxed);
+    Metrics::add(&metrics.peer_messages_sent, count);
     Metrics::add(&metrics.peer_bytes_sent, frame.len());
     if frame.capacity() > FRAME_BYTES_KEPT {
         *frame = Vec::new();
