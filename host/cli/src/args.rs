@@ -10,11 +10,13 @@ use clap::{Args, Parser, Subcommand};
 use maitred_protocol::limits::{BACK_OFF_MS_MAX, DEADLINE_MS_MAX};
 
 use crate::out::Format;
-use crate::{bench, cert, completions, dev, module, node, process, serve, status, types};
+use crate::{
+    bench, cert, completions, dev, member, module, node, process, serve, snapshot, status, types,
+};
 
 const EXITS: &str = "\
 Exit codes: 0 ok, 1 other, 2 usage, 3 not found, 4 conflict (exists already, fenced),
-5 no placement, 6 unavailable or timed out, 7 certificates or TLS, 8 module rejected.
+5 no placement, 6 unavailable, no leader or timed out, 7 certificates or TLS, 8 module rejected.
 
 Where the host is: --endpoint, --ca, --cert and --key; else MAITRED_ENDPOINT and so on; else
 the context named by --context, or `default`, in $XDG_CONFIG_HOME/maitred/contexts; else the
@@ -110,6 +112,10 @@ pub(crate) enum Verb {
     Dev(Box<dev::Dev>),
     Serve(Box<serve::Serve>),
     Status(status::StatusArgs),
+    #[command(subcommand)]
+    Member(member::Member),
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
     #[command(subcommand)]
     Process(process::Process),
     #[command(subcommand)]
@@ -220,7 +226,13 @@ mod tests {
             "module push m f",
             "module activate m",
             "cert issue x",
-            "serve --host 1",
+            "serve --join a:1,b:2 --name c --lease-reads",
+            "member add a b:1",
+            "member remove a --yes",
+            "member replace a b:1",
+            "member transfer-leader a",
+            "snapshot save f",
+            "snapshot restore f --data-dir d --name a",
             "bench",
             "dev",
         ] {

@@ -142,7 +142,7 @@ impl Shell {
 }
 
 /// Whether it can be an address at all; whether it leads anywhere shows when it is called.
-fn check(endpoint: &str) -> Result<(), Failure> {
+pub(crate) fn check(endpoint: &str) -> Result<(), Failure> {
     let parts = endpoint.rsplit_once(':');
     if parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
         return Ok(());

@@ -117,7 +117,7 @@ impl Published {
     /// # Errors
     /// When the folder is not the user's own, or cannot be written.
     pub(crate) fn new(
-        endpoint: &str,
+        endpoints: &[String],
         ca: &str,
         cert: &str,
         private_key: &str,
@@ -138,7 +138,7 @@ impl Published {
         write_secret(&cert_file, cert)?;
         write_secret(&key_file, private_key)?;
         let context = Context {
-            endpoints: vec![endpoint.to_owned()],
+            endpoints: endpoints.to_vec(),
             ca: ca_file,
             cert: cert_file,
             key: key_file,

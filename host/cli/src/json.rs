@@ -4,8 +4,9 @@
 //! `{"utf8": …}` or `{"hex": …}`, unknown numbers are null, and within `"v": 1` fields are only added.
 
 use maitred_protocol::{
-    Attempt, Candidate, Chooser, Evidence, Explanation, Fallback, ModuleKind, ModuleRecord,
-    NodeRecord, OnNodeLost, Plan, ProcessRecord, ProcessState, Refusal, Status, TypeSpec, Why,
+    Attempt, Candidate, Chooser, Evidence, Explanation, Fallback, MemberRecord, MemberRole,
+    Members, ModuleKind, ModuleRecord, NodeRecord, OnNodeLost, Plan, ProcessRecord, ProcessState,
+    Refusal, Status, TypeSpec, Why,
 };
 use serde_json::{Value, json};
 
@@ -237,14 +238,59 @@ pub(crate) fn plan(plan: &Plan) -> Value {
     })
 }
 
+pub(crate) fn role(role: MemberRole) -> &'static str {
+    match role {
+        MemberRole::Joining => "joining",
+        MemberRole::Learner => "learner",
+        MemberRole::Voter => "voter",
+        MemberRole::Leaving => "leaving",
+    }
+}
+
+/// A host of a cluster whose leader is at `commit`.
+pub(crate) fn member(member: &MemberRecord, leader: Option<u64>, commit: u64) -> Value {
+    let progress = member.progress.map(|progress| {
+        json!({
+            "matched": progress.matched.to_string(),
+            "behind": commit.saturating_sub(progress.matched).to_string(),
+            "heard_ms": progress.heard_ms,
+            "snapshot": progress.snapshot.map(|index| index.to_string()),
+        })
+    });
+    json!({
+        "host": member.host.to_string(),
+        "name": member.name.as_str(),
+        "address": member.address,
+        "role": role(member.role),
+        "leads": leader == Some(member.host),
+        "arrived": member.arrived,
+        "replaces": member.replaces.map(|host| host.to_string()),
+        "progress": progress,
+    })
+}
+
+/// What a list of members says of the whole.
+pub(crate) fn cluster(members: &Members) -> Value {
+    json!({
+        "leader": members.leader.map(|host| host.to_string()),
+        "term": members.term.to_string(),
+        "commit": members.commit.to_string(),
+        "level": members.level,
+    })
+}
+
 pub(crate) fn status(status: &Status) -> Value {
     let modules = |(name, reason): &(maitred_protocol::ModuleName, String)| json!({ "name": name.as_str(), "reason": reason });
+    let voters = status.members.iter();
+    let voters = voters.filter(|member| member.role == MemberRole::Voter);
     json!({
         "build": status.build,
         "host": status.host.to_string(),
         "role": status.role,
         "leader": status.leader.map(|id| id.to_string()),
-        "voters": status.voters.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "no_leader": status.no_leader,
+        "voters": voters.map(|member| member.host.to_string()).collect::<Vec<_>>(),
+        "level": status.level,
         "term": status.term.to_string(),
         "commit": status.commit.to_string(),
         "applied": status.applied.to_string(),

@@ -14,6 +14,7 @@ mod failure;
 mod files;
 mod host;
 mod json;
+mod member;
 mod module;
 mod node;
 mod out;
@@ -21,6 +22,7 @@ mod process;
 mod refusal;
 mod sample;
 mod serve;
+mod snapshot;
 mod status;
 mod types;
 
@@ -86,6 +88,8 @@ async fn run(verb: &Verb, shell: &Shell) -> Result<(), Failure> {
         Verb::Dev(verb) => verb.run(shell).await,
         Verb::Serve(verb) => verb.run(shell).await,
         Verb::Status(verb) => verb.run(shell).await,
+        Verb::Member(verb) => verb.run(shell).await,
+        Verb::Snapshot(verb) => verb.run(shell).await,
         Verb::Process(verb) => verb.run(shell).await,
         Verb::Node(verb) => verb.run(shell).await,
         Verb::Module(verb) => verb.run(shell).await,

@@ -68,6 +68,9 @@ fn of_fatal(fatal: &Fatal, tls: bool) -> Failure {
             &text,
             "raise the limit of threads (ulimit -u)",
         ),
+        Fatal::Write(_) => {
+            Failure::advised(Exit::Other, "file", &text, "check that the disk has room")
+        }
         Fatal::Tls(_) => Failure::advised(Exit::Auth, "tls", &text, "see `maitred cert --help`"),
     }
 }
@@ -99,6 +102,7 @@ fn unavailable(cause: &Cause) -> Failure {
             "check with `maitred status` that the host is well, or give more time with --timeout",
         ),
         Cause::Answer(_) => ("unknown_outcome", "look before doing it again"),
+        Cause::Damaged(_) => ("damaged", "run the command again"),
         Cause::NotRegistered => ("not_registered", "try again when the node is registered"),
         Cause::Closed => ("closed", "run the command again"),
     };
@@ -173,7 +177,7 @@ fn rejected(rejection: Rejection) -> Failure {
 /// The command that lists what there is instead of `what`.
 fn whereabouts(what: &str) -> String {
     let mut words = what.split(' ');
-    let verb = words.find(|word| ["process", "node", "module", "type"].contains(word));
+    let verb = words.find(|word| ["process", "node", "module", "type", "member"].contains(word));
     match verb {
         Some(verb) => format!("see what there is with `maitred {verb} ls`"),
         None => "see what there is with the `ls` of the same verb".to_owned(),

@@ -1,16 +1,25 @@
-//! `status`: how a host is.
+//! `status`: how the cluster and each of its hosts is, whichever of them is asked.
+//!
+//! Holds: a host that does not answer is shown with the reason, and never keeps the others from being
+//! shown; a cluster without a leader is shown with the reason too, and ends with exit code 6.
 
 use std::time::Duration;
 
 use clap::Args;
-use maitred_protocol::Status;
+use maitred_client::HostStatus;
+use maitred_protocol::{MemberRecord, MemberRole, Members, Status};
+use serde_json::{Value, json};
 
 use crate::connect::Shell;
-use crate::failure::Failure;
-use crate::json;
-use crate::out::{fields, short};
+use crate::failure::{Exit, Failure};
+use crate::json as shape;
+use crate::out::{fields, short, table};
 
-/// Show how a host is: role, log, nodes, processes, what it refuses and why
+/// Show how the cluster is: who leads, how far each host is, nodes, processes, what is refused and why
+///
+/// Every member is asked for itself; one that cannot be reached is shown as such. BEHIND is how many
+/// entries of the log a host lacks, HEARD when the leader last heard of it. Exit code 6 when nobody
+/// leads: then no change can be made, and the first line says why.
 ///
 /// Example: maitred status -o json
 #[derive(Debug, Args)]
@@ -19,53 +28,361 @@ pub(crate) struct StatusArgs {}
 impl StatusArgs {
     pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
         let client = shell.client().await?;
-        let status = client.status().await?;
-        let shown = shell
-            .out
-            .show("Status", json::status(&status), || text(&status));
+        let (members, mut asked) = tokio::join!(client.members(), client.status_all());
         client.close().await;
-        shown
+        let Some(main) = spokesman(&asked).cloned() else {
+            let first = asked.drain(..).find_map(|one| one.status.err());
+            return Err(first.map_or_else(nobody, Failure::from));
+        };
+        let members = members.unwrap_or_else(|_| of_status(&main));
+        let shown = Shown {
+            leader: leader(&asked, &main),
+            main,
+            members,
+            asked,
+        };
+        shell.out.show("Status", shown.to_json(), || shown.text())?;
+        match shown.leader {
+            Some(_) => Ok(()),
+            None => Err(leaderless(&shown.main)),
+        }
     }
 }
 
-fn text(status: &Status) -> String {
-    let voters: Vec<String> = status.voters.iter().map(ToString::to_string).collect();
-    let leader = match status.leader {
-        Some(id) if id == status.host => String::new(),
-        Some(id) => format!(", led by host {id}"),
-        None => ", no leader known".to_owned(),
-    };
-    let mut rows = vec![
-        ("host", format!("{} ({})", status.host, status.build)),
-        (
-            "role",
-            format!("{} in term {}{leader}", status.role, status.term),
-        ),
-        ("voters", voters.join(", ")),
-        (
-            "log",
-            format!(
-                "committed {}, applied {}, {} entries kept, snapshot at {}",
-                status.commit, status.applied, status.log_entries, status.snapshot
-            ),
-        ),
-        ("up", short(Duration::from_millis(status.uptime_ms))),
-        ("nodes", status.nodes.to_string()),
-        (
-            "processes",
-            format!(
-                "{} running, {} starting, {} pending",
-                status.running, status.starting, status.pending
-            ),
-        ),
-        ("sessions", status.clients.to_string()),
-        ("fallbacks", status.fallbacks.to_string()),
-    ];
-    if let Some(reason) = &status.shedding {
-        rows.push(("refusing", format!("creates: {reason}")));
+/// Everything that is shown.
+struct Shown {
+    leader: Option<u64>,
+    /// What the host says that knows most.
+    main: Status,
+    members: Members,
+    asked: Vec<HostStatus>,
+}
+
+/// The leader, or whoever is furthest.
+fn spokesman(asked: &[HostStatus]) -> Option<&Status> {
+    let answers = asked.iter().filter_map(|one| one.status.as_ref().ok());
+    answers.max_by_key(|status| (status.role == "leader", status.term, status.commit))
+}
+
+/// Who leads: a host that says so itself is believed first.
+fn leader(asked: &[HostStatus], main: &Status) -> Option<u64> {
+    let answers = asked.iter().filter_map(|one| one.status.as_ref().ok());
+    let leading = answers.filter(|status| status.role == "leader");
+    let newest = leading.max_by_key(|status| status.term);
+    newest.map(|status| status.host).or(main.leader)
+}
+
+fn of_status(status: &Status) -> Members {
+    Members {
+        items: status.members.clone(),
+        leader: status.leader,
+        term: status.term,
+        commit: status.commit,
+        level: status.level,
     }
-    for (name, reason) in &status.unavailable_modules {
-        rows.push(("module", format!("{name} cannot run here: {reason}")));
+}
+
+fn nobody() -> Failure {
+    let help = "check the address, that the hosts run, and that UDP passes";
+    Failure::new(Exit::Unavailable, "no_answer", "no host answers", help).retryable()
+}
+
+fn leaderless(status: &Status) -> Failure {
+    let why = status.no_leader.as_deref();
+    let why = why.unwrap_or("an election is under way");
+    let (message, help) = why.split_once("; ").unwrap_or((
+        why,
+        "start the hosts that do not answer, or mend the network between them; if most of them are \
+         lost for good, begin a new cluster from a backup (`maitred snapshot restore --help`)",
+    ));
+    let message = format!("nobody leads the cluster: {message}");
+    Failure::new(Exit::Unavailable, "no_leader", message, help).retryable()
+}
+
+impl Shown {
+    fn answer(&self, host: u64) -> Option<&HostStatus> {
+        self.asked.iter().find(|one| {
+            one.host == Some(host) || one.status.as_ref().is_ok_and(|status| status.host == host)
+        })
     }
-    fields(&rows)
+
+    /// Addresses that were called and are no member's.
+    fn strangers(&self) -> impl Iterator<Item = &HostStatus> {
+        self.asked.iter().filter(|one| {
+            let number = one
+                .status
+                .as_ref()
+                .map_or(one.host, |status| Some(status.host));
+            let known = |member: &MemberRecord| {
+                number == Some(member.host) || (number.is_none() && member.address == one.endpoint)
+            };
+            !self.members.items.iter().any(known)
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        let mut body = shape::status(&self.main);
+        body["leader"] = json!(self.leader.map(|host| host.to_string()));
+        let member = |record: &MemberRecord| {
+            let mut member = shape::member(record, self.leader, self.members.commit);
+            let answer = self.answer(record.host);
+            let (status, problem) = said(answer);
+            member["status"] = status;
+            member["problem"] = problem;
+            member
+        };
+        body["members"] = self.members.items.iter().map(member).collect();
+        body["others"] = self
+            .strangers()
+            .map(|one| {
+                let (status, problem) = said(Some(one));
+                json!({ "address": one.endpoint, "status": status, "problem": problem })
+            })
+            .collect();
+        body
+    }
+
+    fn text(&self) -> String {
+        let name = |host: u64| {
+            let mut members = self.members.items.iter();
+            let member = members.find(|member| member.host == host);
+            member.map_or_else(|| format!("host {host}"), |member| member.name.to_string())
+        };
+        let main = &self.main;
+        let leader = match (self.leader, &main.no_leader) {
+            (Some(host), _) => format!("led by {} in term {}", name(host), main.term),
+            (None, Some(why)) => format!("NOBODY LEADS: {why}"),
+            (None, None) => "NOBODY LEADS: an election is under way".to_owned(),
+        };
+        let voters = self.members.items.iter();
+        let voters = voters.filter(|member| member.role == MemberRole::Voter);
+        let (mut all, mut up) = (0, 0);
+        for voter in voters {
+            all += 1;
+            up += u32::from(
+                self.answer(voter.host)
+                    .is_some_and(|one| one.status.is_ok()),
+            );
+        }
+        let mut rows = vec![
+            ("cluster", leader),
+            (
+                "voters",
+                format!(
+                    "{up} of {all} answer, {} are needed; level {}",
+                    all / 2 + 1,
+                    main.level
+                ),
+            ),
+            (
+                "log",
+                format!(
+                    "committed {}, applied {}, {} entries kept, snapshot at {}",
+                    main.commit, main.applied, main.log_entries, main.snapshot
+                ),
+            ),
+            ("nodes", main.nodes.to_string()),
+            (
+                "processes",
+                format!(
+                    "{} running, {} starting, {} pending",
+                    main.running, main.starting, main.pending
+                ),
+            ),
+            ("sessions", main.clients.to_string()),
+            ("fallbacks", main.fallbacks.to_string()),
+        ];
+        if let Some(reason) = &main.shedding {
+            rows.push(("refusing", format!("creates: {reason}")));
+        }
+        for (module, reason) in &main.unavailable_modules {
+            rows.push((
+                "module",
+                format!("{module} cannot run on {}: {reason}", name(main.host)),
+            ));
+        }
+        format!("{}\n\n{}", fields(&rows), self.hosts())
+    }
+
+    fn hosts(&self) -> String {
+        let header = [
+            "HOST", "NAME", "ROLE", "ADDRESS", "BEHIND", "HEARD", "UP", "BUILD",
+        ];
+        let members = self.members.items.iter().map(|member| {
+            let (up, build) = condition(member, self.answer(member.host));
+            vec![
+                member.host.to_string(),
+                member.name.to_string(),
+                role(member, self.leader),
+                member.address.clone(),
+                self.behind(member),
+                heard(member, self.leader),
+                up,
+                build,
+            ]
+        });
+        let dash = || "-".to_owned();
+        let others = self.strangers().map(|one| {
+            let (up, build) = of_answer(Some(one));
+            let role = "no member".to_owned();
+            let address = one.endpoint.clone();
+            vec![dash(), dash(), role, address, dash(), dash(), up, build]
+        });
+        table(&header, members.chain(others))
+    }
+
+    /// Entries that it lacks: as the leader knows it, or else by what the host itself says.
+    fn behind(&self, member: &MemberRecord) -> String {
+        let own = self
+            .answer(member.host)
+            .and_then(|one| one.status.as_ref().ok());
+        let has = member
+            .progress
+            .map(|progress| progress.matched)
+            .filter(|_| self.leader != Some(member.host))
+            .or(own.map(|status| status.commit));
+        has.map_or("-".to_owned(), |has| {
+            self.members.commit.saturating_sub(has).to_string()
+        })
+    }
+}
+
+fn said(answer: Option<&HostStatus>) -> (Value, Value) {
+    match answer.map(|one| &one.status) {
+        Some(Ok(status)) => (shape::status(status), Value::Null),
+        Some(Err(error)) => (Value::Null, json!(error.to_string())),
+        None => (Value::Null, json!("it was not called")),
+    }
+}
+
+/// Its role for people, `leader` before all others.
+pub(crate) fn role(member: &MemberRecord, leader: Option<u64>) -> String {
+    match (leader == Some(member.host), member.replaces) {
+        (true, _) => "leader".to_owned(),
+        (false, None) => shape::role(member.role).to_owned(),
+        (false, Some(old)) => format!("{}, for host {old}", shape::role(member.role)),
+    }
+}
+
+/// When the leader last heard of it.
+pub(crate) fn heard(member: &MemberRecord, leader: Option<u64>) -> String {
+    match (member.progress, leader == Some(member.host)) {
+        (_, true) | (None, _) => "-".to_owned(),
+        (Some(progress), false) => progress.heard_ms.map_or("never".to_owned(), |millis| {
+            format!("{} ago", short(Duration::from_millis(millis.into())))
+        }),
+    }
+}
+
+fn condition(member: &MemberRecord, answer: Option<&HostStatus>) -> (String, String) {
+    if !member.arrived && answer.is_none_or(|one| one.status.is_err()) {
+        return ("-".to_owned(), "has not come yet".to_owned());
+    }
+    of_answer(answer)
+}
+
+fn of_answer(answer: Option<&HostStatus>) -> (String, String) {
+    match answer.map(|one| &one.status) {
+        Some(Ok(status)) => (
+            short(Duration::from_millis(status.uptime_ms)),
+            status.build.clone(),
+        ),
+        Some(Err(error)) => ("NO".to_owned(), error.to_string()),
+        None => ("?".to_owned(), "it was not called".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maitred_protocol::HostName;
+
+    fn status(host: u64, role: &str, leader: Option<u64>, term: u64) -> Status {
+        let member = |host: u64| MemberRecord {
+            host,
+            name: HostName::new(format!("h{host}")).unwrap(),
+            address: format!("10.0.0.{host}:7600"),
+            role: MemberRole::Voter,
+            replaces: None,
+            arrived: true,
+            progress: None,
+        };
+        Status {
+            build: "test".to_owned(),
+            host,
+            role: role.to_owned(),
+            leader,
+            no_leader: leader
+                .is_none()
+                .then(|| "hosts 2 and 3 do not answer".to_owned()),
+            members: (1..=3).map(member).collect(),
+            level: 2,
+            term,
+            commit: 10,
+            applied: 10,
+            log_entries: 10,
+            snapshot: 0,
+            uptime_ms: 1_000,
+            nodes: 0,
+            running: 0,
+            starting: 0,
+            pending: 0,
+            clients: 0,
+            unavailable_modules: Vec::new(),
+            fallbacks: 0,
+            shedding: None,
+        }
+    }
+
+    fn answered(status: Status) -> HostStatus {
+        HostStatus {
+            host: Some(status.host),
+            endpoint: format!("10.0.0.{}:7600", status.host),
+            status: Ok(status),
+        }
+    }
+
+    fn shown(asked: Vec<HostStatus>) -> Shown {
+        let main = spokesman(&asked).unwrap().clone();
+        Shown {
+            leader: leader(&asked, &main),
+            members: of_status(&main),
+            main,
+            asked,
+        }
+    }
+
+    #[test]
+    fn a_host_that_leads_itself_is_believed_before_one_that_missed_the_election() {
+        let asked = vec![
+            answered(status(2, "follower", Some(1), 3)),
+            answered(status(3, "leader", Some(3), 4)),
+        ];
+        let shown = shown(asked);
+        assert_eq!(shown.leader, Some(3));
+        let text = shown.text();
+        assert!(text.contains("led by h3 in term 4"), "{text}");
+        assert!(text.contains("2 of 3 answer"), "{text}");
+        assert_eq!(
+            shown.to_json()["members"][0]["problem"],
+            "it was not called"
+        );
+    }
+
+    #[test]
+    fn without_a_leader_it_says_why_and_what_to_do() {
+        let shown = shown(vec![answered(status(1, "candidate", None, 9))]);
+        assert_eq!(shown.leader, None);
+        assert!(
+            shown
+                .text()
+                .contains("NOBODY LEADS: hosts 2 and 3 do not answer")
+        );
+        let failure = leaderless(&shown.main);
+        assert_eq!(
+            (failure.exit, failure.code),
+            (Exit::Unavailable, "no_leader")
+        );
+        assert!(failure.help.contains("start the hosts"), "{}", failure.help);
+    }
 }

@@ -15,9 +15,9 @@ use crate::failure::Failure;
 use crate::sample::{SampleNode, Spec, random};
 
 /// The type of everything that is made.
-const TYPE: &str = "maitred-bench";
+pub(super) const TYPE: &str = "maitred-bench";
 /// Processes of one node: with ids like these a node can have some 19,000.
-const PROCESSES_MAX: u64 = 18_000;
+pub(super) const PROCESSES_MAX: u64 = 18_000;
 /// Processes that reads go to.
 const READ_FROM: u64 = 1_000;
 /// Processes that sets go to: registered first, and updated from then on. More than can be in
@@ -51,7 +51,7 @@ impl Target {
     async fn once(&self, client: &Client, op: Op) -> Result<(), Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         match op {
-            Op::Create | Op::All => {
+            Op::Create | Op::All | Op::Failover | Op::Restart => {
                 client.create(self.key(number)?).send().await?;
             }
             Op::Set => self.set(client, number % SET_TO).await?,
@@ -186,7 +186,7 @@ struct Slot {
     times: Histogram<u64>,
 }
 
-fn times() -> Histogram<u64> {
+pub(super) fn times() -> Histogram<u64> {
     Histogram::new_with_max(600_000_000_000, 2).expect("constant bounds that fit")
 }
 
@@ -273,7 +273,7 @@ impl Measured {
 }
 
 /// Three digits and a unit.
-fn time(micros: f64) -> String {
+pub(super) fn time(micros: f64) -> String {
     match micros {
         us if us < 1_000.0 => format!("{us:.0} µs"),
         us if us < 10_000.0 => format!("{:.2} ms", us / 1_000.0),

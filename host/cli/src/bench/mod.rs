@@ -1,9 +1,13 @@
-//! `bench`: how fast a host answers, measured in a closed loop.
+//! `bench`: how fast a host or a group answers, measured in a closed loop; how long nobody can write
+//! when its leader is killed; and how it starts again with many records.
 //!
 //! Each of the requests in flight is followed by the next one when it is answered. So throughput is
 //! what that many callers get, and waiting in front of a saturated host is not in the times.
 
+mod children;
+mod failover;
 mod measure;
+mod restart;
 
 use std::time::Duration;
 
@@ -15,7 +19,7 @@ use serde_json::{Value, json};
 use crate::args::duration;
 use crate::connect::Shell;
 use crate::failure::{Exit, Failure};
-use crate::host::Embedded;
+use crate::host::{Embedded, Signals};
 use crate::out::{short, table};
 
 use measure::{Ground, Measured};
@@ -34,6 +38,10 @@ pub(crate) enum Op {
     Get,
     /// All three
     All,
+    /// The time from SIGKILL of the leader to the next acknowledged set, with hosts as processes
+    Failover,
+    /// Fill, back up, start again, catch up: with many records, and hosts as processes
+    Restart,
 }
 
 impl Op {
@@ -43,11 +51,13 @@ impl Op {
             Self::Set => "set",
             Self::Get => "get",
             Self::All => "all",
+            Self::Failover => "failover",
+            Self::Restart => "restart",
         }
     }
 }
 
-/// Measure a host: creates, registrations and reads, with percentiles
+/// Measure a host or a group: creates, registrations, reads, failover and restart, with percentiles
 ///
 /// A closed loop: each of the requests in flight is followed by the next when it is answered. Sample
 /// nodes run in this program; what they were given is removed afterwards. The program takes part of
@@ -55,7 +65,14 @@ impl Op {
 ///
 /// Example: maitred bench --op create --in-flight 1,64,1024 --duration 5s
 ///
-/// Example: maitred bench --embedded -o json
+/// Example: maitred bench --hosts 3 --op set -o json
+///
+/// The operations failover and restart start hosts of their own, as processes on temporary folders,
+/// and need none that runs.
+///
+/// Example: maitred bench --op failover --trials 30
+///
+/// Example: maitred bench --op restart --hosts 3 --records 1000000
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// What is measured
@@ -80,10 +97,53 @@ pub(crate) struct Bench {
     /// Start a host in this program, on a temporary folder
     #[arg(long)]
     embedded: bool,
+    /// Start so many hosts, 1 to 5: in this program, or as processes for failover and restart
+    /// [default: 3 for failover, 1 for restart, otherwise those that the connection leads to]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5))]
+    hosts: Option<u16>,
+    /// For failover: how often the leader is killed
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    trials: u32,
+    /// For restart: how many processes are registered first
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    records: u64,
 }
 
 impl Bench {
     pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        let mut signals = Signals::new()?;
+        tokio::select! {
+            done = self.of_op(shell) => done,
+            // What was started ends with what is dropped here.
+            () = signals.next() => {
+                let help = "what was started for it has ended too";
+                Err(Failure::new(Exit::Other, "interrupted", "ended by a signal", help))
+            }
+        }
+    }
+
+    async fn of_op(&self, shell: &Shell) -> Result<(), Failure> {
+        match self.op {
+            Op::Failover => {
+                let hosts = self.hosts.unwrap_or(3);
+                if hosts < 3 {
+                    let help =
+                        "use --hosts 3 or 5: a group goes on while most of its hosts are there";
+                    return Err(Failure::usage("failover needs three hosts", help));
+                }
+                let result = failover::run(shell, hosts, self.trials).await?;
+                result.report(shell)
+            }
+            Op::Restart => {
+                let hosts = self.hosts.unwrap_or(1);
+                let result = restart::run(shell, hosts, self.records).await?;
+                result.report(shell)
+            }
+            Op::Create | Op::Set | Op::Get | Op::All => self.in_a_loop(shell).await,
+        }
+    }
+
+    async fn in_a_loop(&self, shell: &Shell) -> Result<(), Failure> {
         let most = self.in_flight.iter().copied().max().unwrap_or(0);
         if most as usize > IN_FLIGHT_MAX * usize::from(self.connections) {
             let help = "use fewer in flight, or more --connections";
@@ -92,8 +152,8 @@ impl Bench {
                 help,
             ));
         }
-        let embedded = if self.embedded {
-            let embedded = Embedded::start(None, Some(0)).await?;
+        let embedded = if self.embedded || self.hosts.is_some() {
+            let embedded = Embedded::start(None, Some(0), self.hosts.unwrap_or(1)).await?;
             embedded.ready().await?;
             Some(embedded)
         } else {
@@ -103,15 +163,15 @@ impl Bench {
         if let Some(embedded) = embedded {
             embedded.stop().await?;
         }
-        let results = done?;
-        self.report(shell, &results)
+        let (results, hosts) = done?;
+        self.report(shell, &results, hosts)
     }
 
     async fn measure(
         &self,
         shell: &Shell,
         embedded: Option<&Embedded>,
-    ) -> Result<Vec<Measured>, Failure> {
+    ) -> Result<(Vec<Measured>, usize), Failure> {
         let target = match embedded {
             Some(embedded) => embedded.target.clone(),
             None => shell.target()?,
@@ -120,6 +180,10 @@ impl Bench {
         for _ in 0..self.connections {
             clients.push(shell.connect(&target).await?);
         }
+        if let Some(embedded) = embedded {
+            embedded.settled(&clients[0]).await?;
+        }
+        let hosts = clients[0].members().await?.items.len();
         let ops = match self.op {
             Op::All => vec![Op::Create, Op::Set, Op::Get],
             one => vec![one],
@@ -148,17 +212,18 @@ impl Bench {
         for client in clients {
             client.close().await;
         }
-        Ok(results)
+        Ok((results, hosts))
     }
 
-    fn report(&self, shell: &Shell, results: &[Measured]) -> Result<(), Failure> {
+    fn report(&self, shell: &Shell, results: &[Measured], hosts: usize) -> Result<(), Failure> {
         let body = json!({
             "loop": "closed",
             "duration_ms": self.duration.as_millis().to_string(),
             "warm_up_ms": self.warm_up.as_millis().to_string(),
             "nodes": self.nodes,
             "connections": self.connections,
-            "embedded": self.embedded,
+            "embedded": self.embedded || self.hosts.is_some(),
+            "hosts": hosts,
             "results": results.iter().map(Measured::to_json).collect::<Vec<Value>>(),
         });
         shell.out.show("BenchReport", body, || {
@@ -174,7 +239,7 @@ impl Bench {
                 "FAILED",
             ];
             format!(
-                "{}\n\n{} each after {} of warm-up, connections: {}, nodes: {}\n{LOOP}",
+                "{}\n\n{} each after {} of warm-up, hosts: {hosts}, connections: {}, nodes: {}\n{LOOP}",
                 table(&header, results.iter().map(Measured::row)),
                 short(self.duration),
                 short(self.warm_up),

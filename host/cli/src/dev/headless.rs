@@ -2,22 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use maitred_protocol::Members;
+use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::World;
 use crate::failure::{Exit, Failure};
-use crate::host::{self, Signals};
+use crate::host::{self, GroupHost, Signals};
+use crate::json;
 use crate::out::{self, envelope, print};
 
 /// How often the selector is swapped.
 const SWAP: Duration = Duration::from_secs(1);
+/// How often the hosts are looked at: more often than a leader can change.
+const LOOK: Duration = Duration::from_millis(100);
 /// How often there is a line to read.
 const LINE: Duration = Duration::from_secs(5);
 
 /// What a run came to.
 pub(crate) struct Summary {
-    json: serde_json::Value,
+    json: Value,
     text: String,
     creates: u64,
     failures: u64,
@@ -37,7 +41,8 @@ pub(crate) async fn run(
     let far = Instant::now() + Duration::from_secs(365 * 86_400);
     let end = tokio::time::sleep_until(end.unwrap_or(far).into());
     tokio::pin!(end);
-    let (mut swaps, mut lines) = (interval(SWAP), interval(LINE));
+    let (mut swaps, mut lines, mut looks) = (interval(SWAP), interval(LINE), interval(LOOK));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     swaps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick of each comes at once, and is for nothing.
     swaps.tick().await;
@@ -46,7 +51,12 @@ pub(crate) async fn run(
         tokio::select! {
             () = &mut end => return Ok(()),
             () = signals.next() => return Ok(()),
-            failed = world.embedded.running.failed() => return Err(host::broken(&failed)),
+            failed = world.embedded.failed() => return Err(host::broken(&failed)),
+            _ = looks.tick() => {
+                if let Some(said) = world.tick().await && !quiet {
+                    print(&said)?;
+                }
+            }
             _ = swaps.tick() => {
                 if let Err(error) = world.rules.swap(&world.client).await {
                     let text = format!("swapping the selector: {}", Failure::from(error).message);
@@ -61,7 +71,8 @@ pub(crate) async fn run(
 fn line(world: &World) -> String {
     let tally = world.stats.lock();
     format!(
-        "{} creates, {} failed, p50 {} µs, p99 {} µs, {} swaps; {}",
+        "{}{} creates, {} failed, p50 {} µs, p99 {} µs, {} swaps; {}",
+        group(world).map_or(String::new(), |text| text + "; "),
         tally.creates,
         tally.failures,
         tally.creates_us.value_at_quantile(0.5),
@@ -71,10 +82,45 @@ fn line(world: &World) -> String {
     )
 }
 
+/// Who leads, when that can change.
+fn group(world: &World) -> Option<String> {
+    let hosts = world.embedded.hosts();
+    if hosts.len() == 1 {
+        return None;
+    }
+    let leader = hosts.iter().find(|host| host.leads());
+    let leader = leader.map_or("nobody leads".to_owned(), |host| {
+        format!("{} leads", host.name)
+    });
+    let up = hosts.iter().filter(|host| host.is_up()).count();
+    let changes = world.embedded.leader_changes;
+    Some(format!(
+        "{leader}, {up} of {} hosts, {changes} leader changes",
+        hosts.len()
+    ))
+}
+
+fn hosts(world: &World, members: Option<&Members>) -> Value {
+    let host = |host: &GroupHost| {
+        let member =
+            members.and_then(|members| members.items.iter().find(|one| one.host == host.number));
+        json!({
+            "host": host.number.to_string(),
+            "name": host.name,
+            "address": host.address.to_string(),
+            "up": host.is_up(),
+            "leads": host.leads(),
+            "role": member.map(|member| json::role(member.role)),
+        })
+    };
+    world.embedded.hosts().iter().map(host).collect()
+}
+
 impl Summary {
     /// Sums up, while everything but the load still runs.
     pub(crate) async fn new(world: &World) -> Self {
         let status = world.client.status().await.ok();
+        let members = world.client.members().await.ok();
         let tally = world.stats.lock();
         let running = status.map(|status| status.running);
         let first = tally.first.map(|first| first.duration_since(world.started));
@@ -108,6 +154,9 @@ impl Summary {
             "running": running,
             "skipped": tally.skipped,
             "first_placement_ms": first.map(|span| span.as_millis() as u64),
+            "hosts": hosts(world, members.as_ref()),
+            "leader_changes": world.embedded.leader_changes,
+            "kills": world.embedded.kills,
             "seconds": world.started.elapsed().as_secs_f64(),
             "last_error": tally.last_error,
         });
@@ -117,7 +166,8 @@ impl Summary {
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
         let text = format!(
-            "{} creates, {} failed, {} by a fallback; p50 {} µs, p99 {} µs; {} swaps\nplaced by  {}",
+            "{}{} creates, {} failed, {} by a fallback; p50 {} µs, p99 {} µs; {} swaps\nplaced by  {}",
+            group(world).map_or(String::new(), |text| format!("hosts      {text}\n")),
             tally.creates,
             tally.failures,
             tally.fallbacks,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use maitred_client::Client;
-use maitred_protocol::{Explanation, NodeRecord, Status, TypeSpec};
+use maitred_protocol::{Explanation, Members, NodeRecord, Status, TypeSpec};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::sync::{mpsc, watch};
@@ -29,6 +29,7 @@ pub(crate) struct Seen {
     pub(crate) nodes: Vec<NodeRecord>,
     pub(crate) types: Vec<TypeSpec>,
     pub(crate) status: Option<Status>,
+    pub(crate) members: Option<Members>,
     pub(crate) problem: Option<String>,
 }
 
@@ -97,7 +98,7 @@ pub(crate) async fn run(
             _ = frames.tick() => None,
             key = keys.next() => key,
             () = signals.next() => break Ok(()),
-            failed = world.embedded.running.failed() => break Err(host::broken(&failed)),
+            failed = world.embedded.failed() => break Err(host::broken(&failed)),
         };
         if let Some(key) = key
             && !press(world, &mut screen, key).await
@@ -107,8 +108,8 @@ pub(crate) async fn run(
         if end.is_some_and(|end| end <= Instant::now()) {
             break Ok(());
         }
-        if let Some(problem) = world.fleet.tick().await {
-            screen.say(problem);
+        if let Some(said) = world.tick().await {
+            screen.say(said);
         }
         screen.seen = seen.borrow().clone();
         world.rules.see(&screen.seen.types);
@@ -129,18 +130,24 @@ fn watch_host(client: Client) -> (JoinHandle<()>, watch::Receiver<Seen>) {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            let answer = tokio::try_join!(client.nodes(), client.types(), client.status());
-            tell.send_modify(|seen| match answer {
-                Ok((mut nodes, types, status)) => {
-                    nodes.sort_by(|a, b| a.name.cmp(&b.name));
-                    *seen = Seen {
-                        nodes,
-                        types,
-                        status: Some(status),
-                        problem: None,
-                    };
+            // Any host tells who belongs to the group, also while nobody leads it.
+            let members = client.members();
+            let asked = async { tokio::try_join!(client.nodes(), client.types(), client.status()) };
+            let (members, answer) = tokio::join!(members, asked);
+            tell.send_modify(|seen| {
+                if let Ok(members) = members {
+                    seen.members = Some(members);
                 }
-                Err(error) => seen.problem = Some(Failure::from(error).message),
+                match answer {
+                    Ok((mut nodes, types, status)) => {
+                        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+                        seen.nodes = nodes;
+                        seen.types = types;
+                        seen.status = Some(status);
+                        seen.problem = None;
+                    }
+                    Err(error) => seen.problem = Some(Failure::from(error).message),
+                }
             });
         }
     });
@@ -162,6 +169,10 @@ async fn press(world: &mut World, screen: &mut Screen, key: KeyEvent) -> bool {
         KeyCode::Down => screen.selected = (screen.selected + 1).min(last),
         KeyCode::Char('k') => {
             let said = world.fleet.kill(screen.selected);
+            screen.say(said);
+        }
+        KeyCode::Char('l') => {
+            let said = world.embedded.kill_leader();
             screen.say(said);
         }
         KeyCode::Char('d') => {

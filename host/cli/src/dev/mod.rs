@@ -32,14 +32,17 @@ use work::Work;
 const AFTER: &str = "\
 Keys: up and down choose a node, k kills it as a crash would (it comes back after 10 s, or on k),
 d drains it and d again ends that, s puts the next selector in charge, e explains the last placement,
-space pauses the load, q quits.
+space pauses the load, q quits. With --hosts 3, l kills the host that leads: watch the others elect a
+new one while the load goes on; it comes back after 5 s and catches up.
 
 Other terminals of this user find the host without flags: try `maitred node ls` meanwhile.
 
 Example: maitred dev
-         maitred dev --headless --json --for 10s     # for scripts: one line of JSON";
+         maitred dev --hosts 3                       # a group that outlives one of its hosts
+         maitred dev --headless --json --for 10s     # for scripts: one line of JSON
+         maitred dev --hosts 3 --headless --for 30s --kill-leader 10s";
 
-/// Try it: a host, sample nodes, a steady load, and a live table; nothing to configure
+/// Try it: a host or three, sample nodes, a steady load, and a live table; nothing to configure
 ///
 /// Everything is real: TLS with an authority made for the occasion, nodes that connect over QUIC
 /// with the client library, the standard modules as uploaded components. The data is in a temporary
@@ -47,6 +50,12 @@ Example: maitred dev
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Dev {
+    /// Hosts, 1 to 5; three go on when one is lost, five when two are
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5))]
+    hosts: u16,
+    /// Kill the host that leads this often; it comes back after 5 s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    kill_leader: Option<Duration>,
     /// Sample nodes, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     nodes: u16,
@@ -59,7 +68,8 @@ pub(crate) struct Dev {
     /// Keep the data in this folder
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The UDP port on the loopback address [default: 7600, or any when that is taken]
+    /// The UDP port on the loopback address, further hosts on the next ones [default: 7600, or any when
+    /// that is taken]
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
     /// No live table: a few lines and a summary. Swaps the selector every second
@@ -92,6 +102,8 @@ struct World {
     stats: Arc<Stats>,
     work: Work,
     started: Instant,
+    /// How often the leader is killed, and when the next time is.
+    killing: Option<(Duration, Instant)>,
 }
 
 impl Dev {
@@ -103,6 +115,10 @@ impl Dev {
             start_log(&self.log, LogFormat::Text)?;
         }
         fleet::check(self.nodes, self.rate, self.life)?;
+        if self.kill_leader.is_some() && self.hosts < 3 {
+            let help = "use --hosts 3: a group goes on while most of its hosts are there";
+            return Err(Failure::usage("--kill-leader needs three hosts", help));
+        }
         let mut signals = Signals::new()?;
         let mut world = tokio::select! {
             world = World::start(self, shell) => world?,
@@ -139,15 +155,16 @@ fn interrupted() -> Failure {
 impl World {
     async fn start(dev: &Dev, shell: &Shell) -> Result<Self, Failure> {
         let started = Instant::now();
-        let embedded = Embedded::start(dev.data.as_deref(), dev.port).await?;
+        let embedded = Embedded::start(dev.data.as_deref(), dev.port, dev.hosts).await?;
         embedded.ready().await?;
         let client = shell.connect(&embedded.target).await?;
+        embedded.settled(&client).await?;
         let rules = Rules::install(&client).await?;
         let fleet = Fleet::start(&client, dev).await?;
         let stats = Arc::new(Stats::new());
         let work = Work::start(client.clone(), Arc::clone(&stats), dev.rate);
         let published = Published::new(
-            &embedded.target.endpoints[0],
+            &embedded.target.endpoints,
             &embedded.ca,
             &embedded.client.cert_pem,
             &embedded.client.key_pem,
@@ -165,16 +182,40 @@ impl World {
             stats,
             work,
             started,
+            killing: dev.kill_leader.map(|span| (span, Instant::now() + span)),
         })
+    }
+
+    /// What has to be seen to now and then: who leads, whose time to come back or to be killed has
+    /// come. What there is to say, if there is something.
+    async fn tick(&mut self) -> Option<String> {
+        let said = match &mut self.killing {
+            Some((span, next)) if *next <= Instant::now() => {
+                *next += *span;
+                Some(self.embedded.kill_leader())
+            }
+            _ => None,
+        };
+        let host = self.embedded.tick().await;
+        let node = self.fleet.tick().await;
+        host.or(node).or(said)
     }
 
     /// Where everything is, in a few lines.
     fn banner(&self) -> Vec<String> {
-        let address = self.embedded.running.local_addr();
-        let other = if address.port() == 7600 {
-            String::new()
+        let hosts = self.embedded.hosts();
+        let other = if hosts.iter().any(|host| host.address.port() == 7600) {
+            ""
         } else {
-            " (7600 is not used)".to_owned()
+            " (7600 is not used)"
+        };
+        let addresses: Vec<String> = hosts
+            .iter()
+            .map(|host| format!("quic://{}", host.address))
+            .collect();
+        let count = match hosts.len() {
+            1 => "one host".to_owned(),
+            more => format!("{more} hosts"),
         };
         let context = self.published.as_ref().map_or_else(
             || "none: other terminals need flags".to_owned(),
@@ -185,10 +226,13 @@ impl World {
         );
         vec![
             format!(
-                "maitred {} dev: one host, sample nodes and load; not for production",
+                "maitred {} dev: {count}, sample nodes and load; not for production",
                 env!("CARGO_PKG_VERSION")
             ),
-            format!("registry  quic://{address}{other}, TLS with a CA made for this run"),
+            format!(
+                "registry  {}{other}, TLS with a CA made for this run",
+                addresses.join(" ")
+            ),
             format!("context   {context}"),
             format!("data      {}", self.embedded.data.display()),
         ]

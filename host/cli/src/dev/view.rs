@@ -1,6 +1,6 @@
 //! One frame of the live table: nodes, placements, totals, keys, and the explanation on top.
 
-use maitred_protocol::NodeRecord;
+use maitred_protocol::{Members, NodeRecord};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use ratatui::style::{Color, Style};
@@ -10,12 +10,12 @@ use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row, Table, Wrap};
 use super::World;
 use super::fleet::Member;
 use super::live::{Popup, Screen};
-use crate::json::node_state;
+use crate::host::GroupHost;
+use crate::json::{self, node_state};
 use crate::out::bar;
 use crate::process::read::decision;
 
-const KEYS: &str =
-    "↑↓ node   k kill   d drain   s swap selector   e explain last   space pause   q quit";
+const KEYS: &str = "↑↓ node   k kill   d drain   l kill leader   s swap selector   e explain last   space pause   q quit";
 
 /// Colours, or none with `NO_COLOR`.
 fn paint(style: Style) -> Style {
@@ -37,8 +37,12 @@ fn colour(colour: Color) -> Style {
 
 pub(crate) fn draw(frame: &mut Frame<'_>, world: &World, screen: &Screen) {
     let nodes = u16::try_from(world.fleet.members.len()).unwrap_or(64);
-    let [head, table, totals, recent, message, keys] = Layout::vertical([
+    let hosts = world.embedded.hosts().len();
+    // One host has nobody to be compared with.
+    let hosts = if hosts > 1 { hosts + 2 } else { 0 };
+    let [head, group, table, totals, recent, message, keys] = Layout::vertical([
         Constraint::Length(5),
+        Constraint::Length(u16::try_from(hosts).unwrap_or(0)),
         Constraint::Length(nodes.saturating_add(2).min(20)),
         Constraint::Length(4),
         Constraint::Min(3),
@@ -48,6 +52,9 @@ pub(crate) fn draw(frame: &mut Frame<'_>, world: &World, screen: &Screen) {
     .areas(frame.area());
     let banner: Vec<Line<'_>> = world.banner().into_iter().map(Line::from).collect();
     frame.render_widget(Paragraph::new(banner), head);
+    if hosts > 0 {
+        draw_hosts(frame, group, world, screen.seen.members.as_ref());
+    }
     draw_nodes(frame, table, world, screen);
     draw_totals(frame, totals, world, screen);
     draw_recent(frame, recent, world);
@@ -56,6 +63,56 @@ pub(crate) fn draw(frame: &mut Frame<'_>, world: &World, screen: &Screen) {
     if let Some(popup) = &screen.popup {
         draw_popup(frame, popup);
     }
+}
+
+fn draw_hosts(frame: &mut Frame<'_>, area: Rect, world: &World, members: Option<&Members>) {
+    let header = Row::new([
+        "", "HOST", "ROLE", "TERM", "LOG", "BEHIND", "HEARD", "ADDRESS",
+    ]);
+    let rows = world
+        .embedded
+        .hosts()
+        .iter()
+        .map(|host| host_row(host, members));
+    let widths = [1, 6, 22, 6, 10, 8, 9, 22].map(Constraint::Length);
+    let table = Table::new(rows, widths).header(header.style(Style::new().bold()));
+    frame.render_widget(table.column_spacing(2), area);
+}
+
+fn host_row(host: &GroupHost, members: Option<&Members>) -> Row<'static> {
+    let member =
+        members.and_then(|members| members.items.iter().find(|one| one.host == host.number));
+    let leads = host.leads();
+    let (role, style) = match (host.away(), leads) {
+        (Some(seconds), _) => (format!("killed, back in {seconds} s"), colour(Color::Red)),
+        (None, true) => ("leader".to_owned(), colour(Color::Green)),
+        (None, false) => {
+            let role = member.map_or("starting", |member| json::role(member.role));
+            (role.to_owned(), Style::new())
+        }
+    };
+    let (term, commit) = members.map_or((0, 0), |members| (members.term, members.commit));
+    let progress = member.and_then(|member| member.progress);
+    let matched = progress.map(|progress| progress.matched);
+    let matched = if leads { Some(commit) } else { matched };
+    let dash = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
+    let heard = progress.and_then(|progress| progress.heard_ms);
+    Row::new([
+        Cell::new(if leads { "★" } else { " " }).style(colour(Color::Green)),
+        Cell::new(host.name.clone()),
+        Cell::new(role).style(style),
+        Cell::new(term.to_string()),
+        Cell::new(dash(matched.map(|index| index.to_string()))),
+        Cell::new(dash(
+            matched.map(|index| commit.saturating_sub(index).to_string()),
+        )),
+        Cell::new(dash(
+            heard
+                .filter(|_| !leads)
+                .map(|millis| format!("{millis} ms")),
+        )),
+        Cell::new(host.address.to_string()),
+    ])
 }
 
 fn draw_nodes(frame: &mut Frame<'_>, area: Rect, world: &World, screen: &Screen) {

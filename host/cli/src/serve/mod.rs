@@ -2,11 +2,13 @@
 //!
 //! Settings come from a TOML file, then the environment, then flags; later ones win.
 
+mod group;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use maitred_server::{Running, Server, ServerConfig};
+use maitred_server::{Began, Running, Server, ServerConfig};
 use maitred_transport::Identity;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
@@ -14,12 +16,15 @@ use tracing_subscriber::EnvFilter;
 use crate::connect::Shell;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, Signals};
+use group::Group;
 
 /// A test reads it as a configuration and compares it with the defaults.
 const FILE: &str = r#"
   data_dir = "/var/lib/maitred"     # must be given
-  host = 1
+  # name = "a"                      # of a new data directory; otherwise the machine's
   listen = "127.0.0.1:7600"
+  # advertise = "10.0.0.1:7600"     # where others reach it, if that is not listen
+  join = []                         # hosts of a cluster that a new data directory is to join
   # http = "127.0.0.1:7601"         # off unless given
   standard_modules = true           # a new group gets the standard selectors and `start`
   allow_large_modules = false       # true: 24 MiB instead of 4 MiB
@@ -27,6 +32,14 @@ const FILE: &str = r#"
   shutdown_ms = 5000                # how long answers under way may take at shutdown
   accept_damaged_tail = false       # true: start although acknowledged changes may be lost
   decisions_bytes = 67108864        # decisions kept for `explain`
+  lease_reads = false               # true: reads rely on the hosts' clocks
+  # level_max = 1                   # the newest commands to take part in; docs/UPGRADE.md
+  bulk_bytes_per_s = 67108864       # of snapshots for other hosts
+  [raft]
+  tick_ms = 20                      # milliseconds; the unit of the next two
+  heartbeat_ticks = 1               # between two signs of life of the leader
+  election_ticks = 10               # without one: an election, within twice that
+  disk_slow_ms = 1000               # a leader whose disk takes longer hands over
   [tls]                             # must be given
   ca = "ca.pem"
   cert = "host.pem"
@@ -54,6 +67,14 @@ fn after() -> String {
 Example: maitred cert init --dir certs
          maitred serve --data-dir data --ca certs/ca.pem --cert certs/host.pem \\
                        --key certs/host.key
+
+Three hosts, each with the ca.pem of the group and a certificate of its own kind
+(`maitred cert issue b --kind host`); the first one as above with --name a, the others:
+         maitred serve --data-dir data --name b --listen 10.0.0.2:7600 \\
+                       --join 10.0.0.1:7600 --ca ca.pem --cert b.pem --key b.key
+
+Exit code 4: the cluster does not want this host (removed, name taken, another cluster), and
+starting it again as it is cannot help.
 
 A configuration file with everything that can be set, and the defaults:
 {FILE}"
@@ -99,9 +120,6 @@ pub(crate) struct Serve {
         hide_env_values = true
     )]
     http: Option<SocketAddr>,
-    /// This host's number in its group, from 1 [default: 1]
-    #[arg(long, value_name = "N", env = "MAITRED_HOST", hide_env_values = true)]
-    host: Option<u64>,
     /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as maitred_server=debug
     #[arg(
         long,
@@ -120,6 +138,8 @@ pub(crate) struct Serve {
         hide_env_values = true
     )]
     log_format: LogFormat,
+    #[command(flatten)]
+    group: Group,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -163,7 +183,7 @@ impl Serve {
         }
         config.listen = self.listen.unwrap_or(config.listen);
         config.http = self.http.or(config.http);
-        config.host = self.host.unwrap_or(config.host);
+        self.group.lay_over(&mut config);
         for (given, field) in [
             (&global.ca, &mut config.tls.ca),
             (&global.cert, &mut config.tls.cert),
@@ -192,14 +212,31 @@ impl Serve {
             "http": http.map(|address| address.to_string()),
             "data_dir": data.display().to_string(),
             "pid": std::process::id(),
+            "host": running.host().to_string(),
+            "name": running.name(),
+            "cluster": running.cluster().to_string(),
+            "advertised": running.advertised(),
+            "began": match running.began() {
+                Began::Founded => "founded",
+                Began::Joined => "joined",
+                Began::Known => "known",
+            },
         });
         shell.out.show("Ready", body, || {
             let metrics = http.map_or("off (--http IP:PORT)".to_owned(), |address| {
                 format!("http://{address}/metrics")
             });
+            let began = match running.began() {
+                Began::Founded => "founded a cluster; others join with --join",
+                Began::Joined => "joined; it votes once it has caught up (maitred member ls)",
+                Began::Known => "back in its cluster",
+            };
+            let address = running.advertised();
             format!(
-                "maitred {} is ready\n  address  {address} (QUIC, UDP)\n  data     {}\n  metrics  {metrics}\n  connect  maitred status --endpoint {address} --ca … --cert … --key …   (`maitred cert issue --help`)",
+                "maitred {} is ready\n  host     {} (number {}): {began}\n  address  {address} (QUIC, UDP)\n  data     {}\n  metrics  {metrics}\n  connect  maitred status --endpoint {address} --ca … --cert … --key …   (`maitred cert issue --help`)",
                 env!("CARGO_PKG_VERSION"),
+                running.name(),
+                running.host(),
                 data.display(),
             )
         })

@@ -1,0 +1,445 @@
+//! `member`: the hosts of the cluster: see them, let one in, take one out, replace a lost one, hand
+//! leadership over.
+//!
+//! Every change is recorded first and then carried out by the leader, one at a time; what is followed
+//! here only looks on, and may be interrupted without harm.
+
+mod follow;
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use maitred_client::{Client, Error};
+use maitred_protocol::{HostName, MemberRecord, MemberRole, Members, Rejection};
+use serde_json::json;
+
+use crate::args::duration;
+use crate::connect::Shell;
+use crate::failure::{Exit, Failure};
+use crate::json as shape;
+use crate::out::table;
+use crate::status::{heard, role};
+
+use follow::{Phase, follow};
+
+/// See the hosts of the cluster, let one in, take one out, replace a lost one, hand leadership over
+#[derive(Debug, Subcommand)]
+pub(crate) enum Member {
+    /// List the hosts that belong to the cluster, and how far each is
+    ///
+    /// A learner gets the log and does not vote yet; it becomes a voter by itself.
+    ///
+    /// Example: maitred member ls
+    Ls,
+    Add(Add),
+    Remove(Remove),
+    Replace(Replace),
+    TransferLeader(Transfer),
+}
+
+/// Announce a host that is to belong to the cluster, and follow it until it votes
+///
+/// The host itself is started with `maitred serve --join`, before or after. It begins as a learner,
+/// which costs nothing if it never comes, and votes by itself once it has caught up. Saying it
+/// again is harmless. A host that joins without having been announced is let in as well.
+///
+/// Example: maitred member add c 10.0.0.3:7600
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// Its name, unique in the cluster: letters, digits, '.', '_' and '-'
+    name: HostName,
+    /// Where the others and the clients will reach it
+    #[arg(value_name = "HOST:PORT")]
+    address: String,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// Take a host out of the cluster
+///
+/// Refused when those that are left could not go on without it: bring the hosts back that do not
+/// answer first, or replace them. The host stops by itself when it hears of it; its data directory
+/// is of no more use.
+///
+/// Example: maitred member remove c
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Its number or its name
+    #[arg(value_name = "HOST|NAME")]
+    host: String,
+    /// Do not ask whether that is meant
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// Let a new host take the place and the name of one whose disk or machine is lost
+///
+/// One change of the group lets the new one in and the old one out, when the new one has caught up;
+/// until then nothing is lost but what was lost already. Start the new host on an empty data
+/// directory: one that has lost its log must never vote under its old number.
+///
+/// Example: maitred member replace c 10.0.0.4:7600
+#[derive(Debug, Args)]
+pub(crate) struct Replace {
+    /// The number or the name of the host that is lost
+    #[arg(value_name = "HOST|NAME")]
+    host: String,
+    /// Where the new one will be reached [default: where the old one was]
+    #[arg(value_name = "HOST:PORT")]
+    address: Option<String>,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// Hand leadership over, for example before a machine is taken down
+///
+/// A host that is shut down in order does so by itself.
+///
+/// Example: maitred member transfer-leader b
+#[derive(Debug, Args)]
+pub(crate) struct Transfer {
+    /// To whom, by number or name [default: the host that has most of the log]
+    #[arg(value_name = "HOST|NAME")]
+    host: Option<String>,
+}
+
+/// Whether the end is waited for.
+#[derive(Debug, Args)]
+struct Wait {
+    /// End when the change is recorded; it goes on by itself
+    #[arg(long)]
+    no_wait: bool,
+    /// How long it is followed at most; exit code 6 then
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10m",
+        value_parser = duration,
+        conflicts_with = "no_wait"
+    )]
+    wait: Duration,
+}
+
+impl Member {
+    pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        let client = shell.client().await?;
+        match self {
+            Self::Ls => ls(shell, &client).await,
+            Self::Add(verb) => verb.run(shell, &client).await,
+            Self::Remove(verb) => verb.run(shell, &client).await,
+            Self::Replace(verb) => verb.run(shell, &client).await,
+            Self::TransferLeader(verb) => verb.run(shell, &client).await,
+        }
+    }
+}
+
+async fn ls(shell: &Shell, client: &Client) -> Result<(), Failure> {
+    let members = client.members().await?;
+    let item = |member: &MemberRecord| shape::member(member, members.leader, members.commit);
+    let mut body = json!({ "items": members.items.iter().map(item).collect::<Vec<_>>() });
+    if let (Some(body), serde_json::Value::Object(cluster)) =
+        (body.as_object_mut(), shape::cluster(&members))
+    {
+        body.extend(cluster);
+    }
+    shell.out.show("MemberList", body, || rows(&members))
+}
+
+fn rows(members: &Members) -> String {
+    let header = [
+        "HOST", "NAME", "ROLE", "ADDRESS", "LOG", "BEHIND", "HEARD", "PHASE",
+    ];
+    let row = |member: &MemberRecord| {
+        let leads = members.leader == Some(member.host);
+        let matched = match (leads, member.progress) {
+            (true, _) => Some(members.commit),
+            (false, progress) => progress.map(|progress| progress.matched),
+        };
+        let dash = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
+        vec![
+            member.host.to_string(),
+            member.name.to_string(),
+            role(member, members.leader),
+            member.address.clone(),
+            dash(matched),
+            dash(matched.map(|index| members.commit.saturating_sub(index))),
+            heard(member, members.leader),
+            match Phase::of(members, member.host) {
+                Phase::Votes => String::new(),
+                phase => phase.text(),
+            },
+        ]
+    };
+    let mut text = table(&header, members.items.iter().map(row));
+    if members.leader.is_none() {
+        text += "\n\nnobody leads: `maitred status` says why";
+    }
+    text
+}
+
+/// The member of that number or name.
+fn find<'a>(members: &'a Members, named: &str) -> Result<&'a MemberRecord, Failure> {
+    let number: Option<u64> = named.parse().ok();
+    // A name may look like a number: numbers come first, since `ls` shows both.
+    let by_number = |member: &&MemberRecord| Some(member.host) == number;
+    let by_name = |member: &&MemberRecord| member.name.as_str() == named;
+    let mut items = members.items.iter();
+    let found = items.clone().find(by_number);
+    // One that is being replaced shares its name with the new one, and is the one that is meant.
+    let found = found.or_else(|| {
+        items
+            .clone()
+            .find(|one| by_name(one) && one.replaces.is_none())
+    });
+    found.or_else(|| items.find(by_name)).ok_or_else(|| {
+        let message = format!("{named} is no member of the cluster");
+        let help = "see who is with `maitred member ls`";
+        Failure::new(Exit::NotFound, "not_found", message, help)
+    })
+}
+
+/// The line that starts a host which is awaited.
+fn serve_line(members: &Members, member: &MemberRecord) -> String {
+    let seeds = members.items.iter();
+    let seeds = seeds.filter(|one| {
+        let other = one.host != member.host && Some(one.host) != member.replaces;
+        other && one.role == MemberRole::Voter
+    });
+    let seeds: Vec<&str> = seeds.map(|one| one.address.as_str()).collect();
+    let port = member
+        .address
+        .rsplit_once(':')
+        .map_or("7600", |(_, port)| port);
+    format!(
+        "maitred serve --join {} --name {} --listen 0.0.0.0:{port} --advertise {} --data-dir data --ca ca.pem --cert host.pem --key host.key",
+        seeds.join(","),
+        member.name,
+        member.address,
+    )
+}
+
+/// Shows the member that a change made, after it has been followed if that is wanted.
+async fn see_through(
+    shell: &Shell,
+    client: &Client,
+    member: MemberRecord,
+    wait: &Wait,
+) -> Result<(), Failure> {
+    let mut members = client.members().await?;
+    let next = serve_line(&members, &member);
+    let awaited = Phase::of(&members, member.host) == Phase::Awaited;
+    if awaited && !wait.no_wait && !shell.out.is_json() {
+        eprintln!(
+            "{} is announced as host {}; now start it on its machine, on an empty data directory:\n  {next}",
+            member.name, member.host
+        );
+    }
+    if !wait.no_wait {
+        members = follow(shell, client, member.host, Phase::Votes, wait.wait).await?;
+    }
+    let mut records = members.items.iter();
+    let record = records
+        .find(|one| one.host == member.host)
+        .unwrap_or(&member);
+    let phase = Phase::of(&members, member.host);
+    let body = json!({
+        "member": shape::member(record, members.leader, members.commit),
+        "next": (phase == Phase::Awaited).then_some(&next),
+    });
+    shell.out.show("Member", body, || match phase {
+        Phase::Votes => format!("{} votes, as host {}", record.name, record.host),
+        Phase::Awaited => format!(
+            "{} is announced as host {}; it votes by itself once it has come and caught up\nnext: {next}",
+            record.name, record.host
+        ),
+        phase => format!("{} is host {}: {}", record.name, record.host, phase.text()),
+    })
+}
+
+impl Add {
+    async fn run(&self, shell: &Shell, client: &Client) -> Result<(), Failure> {
+        crate::connect::check(&self.address)?;
+        let made = client.add_member(self.name.clone(), self.address.clone());
+        see_through(shell, client, made.await?, &self.wait).await
+    }
+}
+
+impl Replace {
+    async fn run(&self, shell: &Shell, client: &Client) -> Result<(), Failure> {
+        if let Some(address) = &self.address {
+            crate::connect::check(address)?;
+        }
+        let old = find(&client.members().await?, &self.host)?.host;
+        let made = client.replace_member(old, self.address.clone());
+        see_through(shell, client, made.await?, &self.wait).await
+    }
+}
+
+impl Remove {
+    async fn run(&self, shell: &Shell, client: &Client) -> Result<(), Failure> {
+        let members = client.members().await?;
+        let member = find(&members, &self.host)?.clone();
+        if !self.yes && !confirmed(&members, &member)? {
+            let help = "nothing was changed; --yes answers yes";
+            return Err(Failure::new(Exit::Other, "declined", "not removed", help));
+        }
+        let removed = client.remove_member(member.host).await;
+        let revision = removed.map_err(|error| refused(error, &members))?;
+        if !self.wait.no_wait {
+            follow(shell, client, member.host, Phase::Gone, self.wait.wait).await?;
+        }
+        let body = json!({
+            "revision": revision.to_string(),
+            "member": shape::member(&member, members.leader, members.commit),
+        });
+        shell.out.show("Removed", body, || {
+            format!(
+                "{} (host {}) {} the cluster; its data directory is of no more use",
+                member.name,
+                member.host,
+                if self.wait.no_wait {
+                    "leaves"
+                } else {
+                    "has left"
+                },
+            )
+        })
+    }
+}
+
+/// Asks, if there is a person to ask. Scripts have said what they mean.
+fn confirmed(members: &Members, member: &MemberRecord) -> Result<bool, Failure> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(true);
+    }
+    let votes = |one: &&MemberRecord| one.role == MemberRole::Voter && one.host != member.host;
+    let left = members.items.iter().filter(votes).count();
+    // A majority has to be left after the loss of that many.
+    let spare = left.saturating_sub(1) / 2;
+    eprint!(
+        "Remove {} (host {}, {}) for good? {left} voters are left, of which {spare} may fail. [y/N] ",
+        member.name, member.host, member.address
+    );
+    let mut line = String::new();
+    let read = std::io::stderr()
+        .flush()
+        .and_then(|()| stdin.read_line(&mut line));
+    read.map_err(|error| Failure::file("read the answer from", "the terminal".as_ref(), &error))?;
+    Ok(["y", "yes"].contains(&line.trim().to_lowercase().as_str()))
+}
+
+/// A refusal with what a person needs to see why: how many voters are heard of.
+fn refused(error: Error, members: &Members) -> Failure {
+    let conflict = matches!(&error, Error::Rejected(Rejection::Conflict(_)));
+    let mut failure = Failure::from(error);
+    if conflict {
+        let silent = members.items.iter().filter(|member| {
+            let heard = member.progress.and_then(|progress| progress.heard_ms);
+            member.role == MemberRole::Voter
+                && members.leader != Some(member.host)
+                && heard.is_none_or(|millis| millis > 2_000)
+        });
+        let silent: Vec<&str> = silent.map(|member| member.name.as_str()).collect();
+        if !silent.is_empty() {
+            failure.message += &format!("\n  not heard of: {}", silent.join(", "));
+            failure.help += "; bring them back, or replace them (`maitred member replace`), first";
+        }
+    }
+    failure
+}
+
+impl Transfer {
+    async fn run(&self, shell: &Shell, client: &Client) -> Result<(), Failure> {
+        let before = client.members().await?;
+        let to = match &self.host {
+            Some(named) => Some(find(&before, named)?.host),
+            None => None,
+        };
+        client.transfer_leader(to).await?;
+        let after = client.members().await?;
+        let leader = after
+            .items
+            .iter()
+            .find(|one| Some(one.host) == after.leader);
+        let body = json!({
+            "leader": after.leader.map(|host| host.to_string()),
+            "name": leader.map(|member| member.name.as_str()),
+            "term": after.term.to_string(),
+        });
+        shell.out.show("Leader", body, || match leader {
+            Some(member) => format!(
+                "{} (host {}) leads, in term {}",
+                member.name, member.host, after.term
+            ),
+            None => "leadership was handed over".to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(host: u64, name: &str, replaces: Option<u64>) -> MemberRecord {
+        MemberRecord {
+            host,
+            name: HostName::new(name).unwrap(),
+            address: format!("10.0.0.{host}:7600"),
+            role: MemberRole::Voter,
+            replaces,
+            arrived: true,
+            progress: None,
+        }
+    }
+
+    fn three() -> Members {
+        Members {
+            items: vec![
+                member(1, "a", None),
+                member(4, "1", None),
+                member(9, "c", None),
+            ],
+            leader: Some(1),
+            term: 2,
+            commit: 10,
+            level: 2,
+        }
+    }
+
+    #[test]
+    fn members_are_found_by_number_before_name() {
+        let members = three();
+        assert_eq!(find(&members, "1").unwrap().host, 1);
+        assert_eq!(find(&members, "c").unwrap().host, 9);
+        assert_eq!(find(&members, "7").unwrap_err().exit, Exit::NotFound);
+    }
+
+    #[test]
+    fn the_old_one_is_meant_while_it_is_replaced() {
+        let mut members = three();
+        members.items.push(member(12, "c", Some(9)));
+        assert_eq!(find(&members, "c").unwrap().host, 9);
+        let line = serve_line(&members, &members.items[3]);
+        assert!(
+            line.contains("--join 10.0.0.1:7600,10.0.0.4:7600 --name c --listen 0.0.0.0:7600"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_who_is_missing() {
+        let conflict = Rejection::Conflict("the hosts left could not commit".to_owned());
+        let failure = refused(Error::Rejected(conflict), &three());
+        assert_eq!(failure.exit, Exit::Conflict);
+        assert!(
+            failure.message.contains("not heard of: 1, c"),
+            "{}",
+            failure.message
+        );
+        assert!(failure.help.contains("member replace"));
+    }
+}
