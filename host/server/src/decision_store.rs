@@ -1,17 +1,21 @@
 //! What placements were made from, on disk, for `explain`: a thread that writes and looks up.
 //!
 //! Evidence is a help for people. It is not synced, and when more comes than the thread can write,
-//! some is dropped and counted rather than delaying a create.
+//! some is dropped and counted rather than delaying a create. What another host decided is asked of
+//! the others, by a task of its own, so that nobody waits for that here.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use maitred_protocol::{Explanation, Incarnation, ProcessRecord, Response, Unavailable};
+use maitred_protocol::{Evidence, Explanation, Incarnation, ProcessRecord, Response, Unavailable};
 use maitred_registry::decide::Trace;
 use maitred_replica::{Answer, Ticket};
 use maitred_storage::Decisions;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
+use crate::bulk::Bulk;
 use crate::metrics::Metrics;
 use crate::router::{Answers, Router};
 
@@ -23,6 +27,8 @@ const FLUSH_AFTER: Duration = Duration::from_millis(200);
 enum Job {
     Record(Incarnation, Arc<Trace>),
     Explain(Ticket, Box<ProcessRecord>),
+    /// For another host.
+    LookUp(Incarnation, oneshot::Sender<Option<Evidence>>),
 }
 
 /// The way to the thread; dropping it ends the thread once it is done.
@@ -37,24 +43,30 @@ pub(crate) struct Keeper {
     decisions: Decisions,
     router: Arc<Router>,
     metrics: Arc<Metrics>,
+    bulk: Arc<Bulk>,
+    runtime: Handle,
 }
 
-/// Both halves.
+/// Both halves. Must be called within the runtime that is to ask other hosts.
 pub(crate) fn decision_store(
     decisions: Decisions,
     router: Arc<Router>,
     metrics: Arc<Metrics>,
-) -> (DecisionStore, Keeper) {
+    bulk: &Arc<Bulk>,
+) -> (Arc<DecisionStore>, Keeper) {
     let (sender, jobs) = sync_channel(JOBS_MAX);
-    let store = DecisionStore {
+    let store = Arc::new(DecisionStore {
         jobs: sender,
         metrics: Arc::clone(&metrics),
-    };
+    });
+    bulk.set_decisions(&store);
     let keeper = Keeper {
         jobs,
         decisions,
         router,
         metrics,
+        bulk: Arc::clone(bulk),
+        runtime: Handle::current(),
     };
     (store, keeper)
 }
@@ -65,6 +77,16 @@ impl DecisionStore {
         if self.jobs.try_send(Job::Record(incarnation, trace)).is_err() {
             Metrics::count(&self.metrics.decisions_dropped);
         }
+    }
+
+    /// Looks up what this host has kept; none when too much else is to be done.
+    pub(crate) fn look_up(
+        &self,
+        incarnation: Incarnation,
+    ) -> Option<oneshot::Receiver<Option<Evidence>>> {
+        let (waiter, found) = oneshot::channel();
+        let job = Job::LookUp(incarnation, waiter);
+        self.jobs.try_send(job).ok().map(|()| found)
     }
 
     /// Answers an `explain`, after everything that was recorded before.
@@ -98,6 +120,10 @@ impl Keeper {
                     }
                 }
                 Ok(Job::Explain(ticket, record)) => self.explain(ticket, record),
+                Ok(Job::LookUp(incarnation, waiter)) => {
+                    // Whoever asked may have gone.
+                    let _ = waiter.send(self.kept(incarnation));
+                }
                 Err(RecvTimeoutError::Timeout) if !dirty => {}
                 Err(end) => {
                     dirty = false;
@@ -113,20 +139,33 @@ impl Keeper {
     }
 
     fn explain(&mut self, ticket: Ticket, record: Box<ProcessRecord>) {
-        let evidence = self
-            .decisions
-            .get(record.incarnation)
-            .unwrap_or_else(|error| {
-                tracing::warn!(%error, "a kept decision cannot be read");
-                None
-            });
-        let explanation = Explanation {
-            record: *record,
-            evidence,
-        };
-        let response = Response::Explained(Box::new(explanation));
-        let mut answers = Answers::default();
-        answers.add(ticket, Answer::Other(Box::new(response)));
-        self.router.deliver(&mut answers);
+        let evidence = self.kept(record.incarnation);
+        if evidence.is_some() {
+            return answer(&self.router, ticket, record, evidence);
+        }
+        let (bulk, router) = (Arc::clone(&self.bulk), Arc::clone(&self.router));
+        // As many as there are unanswered requests, which are bounded; each ends in a moment.
+        self.runtime.spawn(async move {
+            let evidence = bulk.evidence(record.incarnation).await;
+            answer(&router, ticket, record, evidence);
+        });
     }
+
+    fn kept(&mut self, incarnation: Incarnation) -> Option<Evidence> {
+        self.decisions.get(incarnation).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a kept decision cannot be read");
+            None
+        })
+    }
+}
+
+fn answer(router: &Router, ticket: Ticket, record: Box<ProcessRecord>, evidence: Option<Evidence>) {
+    let explanation = Explanation {
+        record: *record,
+        evidence,
+    };
+    let response = Response::Explained(Box::new(explanation));
+    let mut answers = Answers::default();
+    answers.add(ticket, Answer::Other(Box::new(response)));
+    router.deliver(&mut answers);
 }

@@ -6,18 +6,24 @@
 //! needs is kept until it has ended, and whatever removes bytes stops at once when a newer wish has
 //! come, because that one may name them.
 //!
-//! Nothing is removed before the first wish: until then nobody knows what is recorded.
+//! Nothing is removed before the first wish: until then nobody knows what is recorded. What is kept
+//! for another host's upload stays for a while although nothing records it; so does what was there
+//! when this host started, since it may have promised to keep it. What is recorded and not on this
+//! disk is fetched from the other hosts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
 use maitred_protocol::{Digest, ModuleKind, ModuleName};
 use maitred_sandbox::Sandbox;
 use maitred_storage::{Blobs, StorageError};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+
+use crate::bulk::Bulk;
 
 /// Modules that stay loaded although nobody wishes it, as long as there is room.
 const SPARE_MAX: usize = 16;
@@ -26,6 +32,12 @@ const SPARE_MAX: usize = 16;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How long bytes are kept for another host's upload that has not been recorded. An upload ends
+/// within a minute or two; the rest is for this host to hear of it.
+const HOLD: Duration = Duration::from_secs(15 * 60);
+/// Modules that are kept so.
+const HELD_MAX: usize = 64;
 
 /// What the registry says of modules.
 #[derive(Debug, Default)]
@@ -49,6 +61,10 @@ struct State {
     untidy: bool,
     /// Digests in use by uploads and activations under way, with how many there are of each.
     kept: HashMap<Digest, u32>,
+    /// Digests kept for other hosts' uploads, and until when.
+    held: HashMap<Digest, Instant>,
+    /// Recorded digests that are not on this disk, and could not be fetched.
+    lacking: HashSet<Digest>,
     /// Wished digests that have not been tried since they became so.
     loading: HashSet<Digest>,
     failed: BTreeMap<(ModuleName, Digest), String>,
@@ -62,8 +78,10 @@ pub(crate) struct Modules {
     sandbox: Arc<Sandbox>,
     blobs: Blobs,
     state: Mutex<State>,
-    /// Whether bytes may be written down; held while they are.
-    writable: RwLock<bool>,
+    /// Whether bytes may be written down; held while they are, so that two never write the same.
+    writable: Mutex<bool>,
+    /// How bytes are had from other hosts.
+    fetcher: OnceLock<(Handle, Weak<Bulk>)>,
     wished: Condvar,
     settled: Notify,
 }
@@ -88,14 +106,33 @@ impl Drop for Kept {
 
 impl Modules {
     pub(crate) fn new(sandbox: Arc<Sandbox>, blobs: Blobs) -> Self {
+        let stored = blobs.list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the modules on disk cannot be listed");
+            Vec::new()
+        });
+        let until = Instant::now() + HOLD;
+        let state = State {
+            held: stored
+                .into_iter()
+                .map(|(digest, _)| (digest, until))
+                .collect(),
+            ..State::default()
+        };
         Self {
             sandbox,
             blobs,
-            state: Mutex::default(),
-            writable: RwLock::new(true),
+            state: Mutex::new(state),
+            writable: Mutex::new(true),
+            fetcher: OnceLock::new(),
             wished: Condvar::new(),
             settled: Notify::new(),
         }
+    }
+
+    /// Lets modules that are not here be fetched from other hosts, by tasks of this runtime.
+    pub(crate) fn fetch_with(&self, runtime: Handle, bulk: Weak<Bulk>) {
+        // Set once, when the host is made.
+        let _ = self.fetcher.set((runtime, bulk));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,6 +156,30 @@ impl Modules {
     pub(crate) fn keep(self: &Arc<Self>, digest: Digest) -> Kept {
         *self.lock().kept.entry(digest).or_default() += 1;
         Kept(Arc::clone(self), digest)
+    }
+
+    /// Keeps a module for another host's upload, for [`HOLD`] from now. False when too many are.
+    pub(crate) fn hold(&self, digest: Digest) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.held.retain(|_, until| *until > now);
+        let recorded = Arc::clone(&state.wish);
+        let unrecorded = |held: &&Digest| !recorded.recorded.contains(*held);
+        if state.held.keys().filter(unrecorded).count() >= HELD_MAX
+            && !state.held.contains_key(&digest)
+        {
+            return false;
+        }
+        state.held.insert(digest, now + HOLD);
+        true
+    }
+
+    /// A module's bytes, when they are on this disk. Blocks.
+    ///
+    /// # Errors
+    /// The disk's, and when they are damaged.
+    pub(crate) fn bytes(&self, digest: Digest) -> Result<Option<Vec<u8>>, StorageError> {
+        self.blobs.get(digest)
     }
 
     /// Says which standard modules are not installed yet, and why.
@@ -188,7 +249,7 @@ impl Modules {
         digest: Digest,
         bytes: &[u8],
     ) -> Result<Option<()>, StorageError> {
-        let writable = self.writable.read().unwrap_or_else(PoisonError::into_inner);
+        let writable = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
         if !*writable {
             return Ok(None);
         }
@@ -199,10 +260,7 @@ impl Modules {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.sandbox.stop_compiling();
-        *self
-            .writable
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = false;
+        *self.writable.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.wished.notify_one();
         self.settled.notify_waiters();
     }
@@ -214,6 +272,7 @@ impl Modules {
         while let Some((wish, news)) = self.next(&mut pause) {
             if news {
                 self.follow(&wish);
+                self.fetch_lacking(&wish);
             }
             self.unload_surplus(&wish, &mut spare);
             self.remove_unrecorded(&wish);
@@ -239,10 +298,17 @@ impl Modules {
             let waited = self.wished.wait_timeout(state, *pause);
             let (waited, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = waited;
-            if timeout.timed_out() && !state.failed.is_empty() {
-                *pause = (*pause * 2).min(RETRY_MAX);
+            if !timeout.timed_out() {
+                continue;
+            }
+            *pause = (*pause * 2).min(RETRY_MAX);
+            if !(state.failed.is_empty() && state.lacking.is_empty()) {
                 return Some((Arc::clone(&state.wish), true));
             }
+            let now = Instant::now();
+            let before = state.held.len();
+            state.held.retain(|_, until| *until > now);
+            state.untidy |= state.held.len() < before;
         }
     }
 
@@ -252,7 +318,15 @@ impl Modules {
             ready.any(|(wanted, _, bytes)| wanted == name && bytes == digest)
         };
         self.lock().failed.retain(|failed, _| wished(failed));
-        for (name, kind, digest) in &wish.ready {
+        // Those that have to be fetched come last: they hold up nobody.
+        let (here, elsewhere): (Vec<_>, Vec<_>) = wish
+            .ready
+            .iter()
+            .partition(|(.., digest)| self.blobs.contains(*digest));
+        for (name, kind, digest) in here.into_iter().chain(elsewhere) {
+            if self.is_outdated() {
+                return;
+            }
             let loaded = self.load(*kind, *digest);
             let mut state = self.lock();
             state.loading.remove(digest);
@@ -279,14 +353,60 @@ impl Modules {
             return Ok(());
         }
         self.make_room();
-        let bytes = self.blobs.get(digest).map_err(|error| error.to_string())?;
-        let bytes = bytes.ok_or("its bytes are not on this host: upload it again")?;
+        let bytes = self.get_or_fetch(digest)?;
         // The bytes of a module are not to be trusted with the host's life.
         let loaded = catch_unwind(AssertUnwindSafe(|| self.sandbox.load(digest, kind, &bytes)));
         match loaded {
             Ok(loaded) => loaded.map_err(|error| error.to_string()),
             Err(_) => Err("the sandbox failed on it, which is a bug; the log says more".to_owned()),
         }
+    }
+
+    /// A recorded module's bytes, from this disk or else from another host. Blocks, for minutes when
+    /// other hosts are slow.
+    fn get_or_fetch(&self, digest: Digest) -> Result<Vec<u8>, String> {
+        let here = match self.blobs.get(digest) {
+            Ok(Some(bytes)) => return Ok(bytes),
+            Ok(None) => "its bytes are not on this host".to_owned(),
+            // A good copy replaces it.
+            Err(error @ StorageError::BlobDamaged { .. }) => error.to_string(),
+            Err(error) => return Err(error.to_string()),
+        };
+        let not_fetched = |why| format!("{here} and could not be fetched ({why}): upload it again");
+        self.fetch(digest).map_err(not_fetched)?;
+        let fetched = self.blobs.get(digest).map_err(|error| error.to_string())?;
+        fetched.ok_or_else(|| "its bytes were removed while they were fetched".to_owned())
+    }
+
+    fn fetch(&self, digest: Digest) -> Result<(), String> {
+        let fetcher = self.fetcher.get();
+        let fetcher = fetcher.and_then(|(runtime, bulk)| Some((runtime, bulk.upgrade()?)));
+        let (runtime, bulk) = fetcher.ok_or("no other host can be asked")?;
+        runtime.block_on(bulk.fetch_blob(digest))
+    }
+
+    /// Fetches what is recorded and not on this disk: whoever leads next may have to run it.
+    fn fetch_lacking(&self, wish: &Wish) {
+        let mut lacking = HashSet::new();
+        for digest in &wish.recorded {
+            if self.is_outdated() {
+                return;
+            }
+            if self.blobs.contains(*digest) {
+                continue;
+            }
+            if let Err(why) = self.fetch(*digest) {
+                tracing::debug!(digest = %digest.short(), %why, "a recorded module is not on this host");
+                lacking.insert(*digest);
+            }
+        }
+        self.lock().lacking = lacking;
+    }
+
+    /// Whether there is a newer wish than the one that is followed, or the end has come.
+    fn is_outdated(&self) -> bool {
+        let state = self.lock();
+        state.news || state.closed
     }
 
     /// Unloads everything that nobody wishes or uses, if no more modules could be loaded otherwise.
@@ -338,7 +458,7 @@ impl Modules {
             if state.news || state.closed || !state.told {
                 return;
             }
-            if state.kept.contains_key(&digest) {
+            if state.kept.contains_key(&digest) || state.held.contains_key(&digest) {
                 continue;
             }
             if let Err(error) = self.blobs.remove(digest) {

@@ -1,15 +1,18 @@
 //! Uploads: a stream each, from the announcing frame to the version that the module became.
 //!
 //! Order: receive within the limit, compare the digest, let the sandbox take it apart and try it,
-//! write the bytes down, make it ready, and only then ask the replica to record it. A module that is
-//! recorded is therefore one that this host can run. The standard modules come the same way.
+//! write the bytes down, make it ready, have most of the hosts that vote write them down, and only
+//! then ask the replica to record it. A module that is recorded is therefore one that this host can
+//! run, and whose bytes outlive it. The standard modules come the same way.
+//!
+//! A client that wants a snapshot has a stream for that too, which is told apart here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use maitred_protocol::{
-    ClientId, Digest, FrameError, ModuleKind, ModuleName, Rejection, Response, Unavailable, Upload,
-    UploadStage, codec,
+    ClientId, Digest, FrameError, Kind, ModuleKind, ModuleName, Rejection, Response, SaveSnapshot,
+    Unavailable, Upload, UploadStage, codec,
 };
 use maitred_replica::{Input, Push};
 use maitred_sandbox::{Inspected, Stage};
@@ -46,7 +49,7 @@ pub(crate) struct Incoming {
 }
 
 /// Takes a connection's further streams. Ends when the connection does, or with the first stream
-/// that is not an upload.
+/// that is neither an upload nor asks for a snapshot.
 pub(crate) async fn take_streams(host: &Arc<Host>, link: &Arc<Link>) -> ReadError {
     let mut running = JoinSet::new();
     loop {
@@ -72,12 +75,17 @@ async fn take_stream(
     receive: RecvStream,
 ) -> Result<(), ReadError> {
     let mut reader = FrameReader::new(receive);
-    let writer = FrameWriter::spawn(send, OUT_BYTES_MAX);
     let (id, upload) = match tokio::time::timeout(SILENCE, reader.next()).await {
+        Ok(Ok(Some(frame))) if frame.header.kind == Kind::SaveSnapshot => {
+            let asked = codec::decode::<SaveSnapshot>(&frame)?;
+            host.bulk.save(frame.header.request_id, asked, send).await;
+            return Ok(());
+        }
         Ok(Ok(Some(frame))) => (frame.header.request_id, codec::decode::<Upload>(&frame)),
         Ok(Err(error)) => return Err(error),
         Ok(Ok(None)) | Err(_) => return Ok(()),
     };
+    let writer = FrameWriter::spawn(send, OUT_BYTES_MAX);
     let response = match upload {
         Ok(upload) => take_upload(&host, (id, upload), &mut reader, &writer).await?,
         Err(FrameError::OutOfBounds(error)) => {
@@ -113,6 +121,10 @@ async fn take_upload(
 ) -> Result<Response, ReadError> {
     if *host.stopping.borrow() {
         return Ok(Response::Unavailable(Unavailable::ShuttingDown));
+    }
+    // Before the bytes are sent: they would be refused after they had come.
+    if let Some(elsewhere) = host.leads_elsewhere() {
+        return Ok(Response::Unavailable(elsewhere));
     }
     if upload.bytes > host.upload_bytes {
         let (got, most) = (upload.bytes, host.upload_bytes);
@@ -205,7 +217,7 @@ pub(crate) async fn take_in(
         bytes,
     } = module;
     // Closed never; waiting is bounded by what the compiler may take.
-    let Ok(_permit) = host.inspections.acquire().await else {
+    let Ok(inspecting) = host.inspections.acquire().await else {
         return Response::Unavailable(Unavailable::ShuttingDown);
     };
     let _kept = host.modules.keep(digest);
@@ -224,8 +236,12 @@ pub(crate) async fn take_in(
             );
         }
     };
+    drop(inspecting);
     for note in &inspected.notes {
         tracing::info!(module = %name, note, "about an uploaded module");
+    }
+    if let Err(response) = host.bulk.hold(digest, length).await {
+        return *response;
     }
     let push = Push {
         client,
