@@ -291,7 +291,8 @@ impl Replica {
         let progress = raft.prs().get(host)?;
         let lacks = raft.raft_log.committed.saturating_sub(progress.matched);
         if lacks > CAUGHT_UP_ENTRIES
-            || progress.state != ProgressState::Replicate
+            // With nothing to send, one that came by a snapshot is still being probed.
+            || progress.state == ProgressState::Snapshot
             || !self.is_heard(host)
         {
             return None;
@@ -349,6 +350,13 @@ impl Replica {
                 )
             })
             .collect();
+        // One that is to go takes part until it has gone: its own acknowledgement may be needed.
+        let conf = self.consensus.conf_state();
+        for old in &self.peers.links {
+            if is_in(conf, old.host) {
+                links.entry(old.host).or_insert_with(|| old.clone());
+            }
+        }
         links.remove(&self.config.id);
         let links: Vec<Peer> = links.into_values().collect();
         if links != self.peers.links {

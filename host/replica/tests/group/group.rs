@@ -104,6 +104,8 @@ pub(crate) struct Group {
     held: Vec<(u64, Persist)>,
     pub(crate) answers: BTreeMap<u64, Response>,
     pub(crate) removed: BTreeSet<u64>,
+    /// The hosts that each wants links with.
+    links: BTreeMap<u64, BTreeSet<u64>>,
     pub(crate) installs: u64,
     last_ticket: u64,
 }
@@ -123,6 +125,7 @@ impl Group {
             held: Vec::new(),
             answers: BTreeMap::new(),
             removed: BTreeSet::new(),
+            links: BTreeMap::new(),
             installs: 0,
             last_ticket: 0,
         };
@@ -153,6 +156,7 @@ impl Group {
     /// A host starts from its disc.
     pub(crate) fn start(&mut self, id: u64) {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
+        self.links.remove(&id);
         let host = self.hosts.get_mut(&id).unwrap();
         let (config, recovered) = (host.config.clone(), host.disc.recovered());
         host.replica = Some(Replica::new(config, recovered, self.now, &logger).unwrap());
@@ -260,6 +264,10 @@ impl Group {
             Effect::Compact(through) => {
                 self.hosts.get_mut(&id).unwrap().disc.compact(through);
             }
+            Effect::Peers(peers) => {
+                let hosts = peers.iter().map(|peer| peer.host).collect();
+                self.links.insert(id, hosts);
+            }
             Effect::Removed => {
                 self.removed.insert(id);
             }
@@ -270,6 +278,13 @@ impl Group {
 
     fn deliver(&mut self, message: Message) {
         let (from, to) = (message.from, message.to);
+        if !self
+            .links
+            .get(&from)
+            .is_some_and(|links| links.contains(&to))
+        {
+            return;
+        }
         let known = self
             .hosts
             .get(&to)

@@ -385,9 +385,41 @@ fn a_removal_that_would_lose_the_quorum_is_refused() {
         "{last:?}"
     );
     // Alone, it starts again by itself.
+    group.kill(rest[1]);
     group.kill(leader);
     group.start(leader);
     assert_eq!(group.elect(), leader);
+}
+
+#[test]
+fn one_of_two_can_be_taken_out() {
+    let (mut group, hosts) = grown(2);
+    let leader = group.elect();
+    let client = group.session(leader);
+    let host = hosts.iter().copied().find(|host| *host != leader).unwrap();
+    let done = group.answer(leader, 2, Request::RemoveMember { client, host });
+    assert!(matches!(done, Response::Done(_)), "{done:?}");
+    group.pass(1_000);
+    assert_eq!(roles(&mut group, leader), [(leader, MemberRole::Voter)]);
+    assert_eq!(group.leader_of(leader), Some(leader));
+}
+
+#[test]
+fn a_host_that_joins_by_a_snapshot_votes_though_nothing_happens() {
+    let mut group = Group::new(&[1], |config| config.snapshot_entries = 20);
+    let leader = group.elect();
+    let mut writer = Writer::new(&mut group, leader);
+    for turn in 0..100 {
+        writer.write(&mut group, leader, "1", &turn.to_string());
+    }
+    let Response::Member(member) = group.join(1, join_of(0, "h2", 2)) else {
+        panic!("not taken in");
+    };
+    group.add(member.host, &[1], |config| config.instance = 2);
+    group.pass(3_000);
+    assert!(group.installs > 0);
+    let voter = (member.host, MemberRole::Voter);
+    assert!(roles(&mut group, 1).contains(&voter));
 }
 
 #[test]
