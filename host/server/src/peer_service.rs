@@ -88,6 +88,7 @@ async fn greet(host: &Host, quic: &Connection) -> Result<Option<PeerHello>, Read
     }
     answer(&mut send, &host.peers.welcome()).await?;
     widen(quic);
+    host.peers.has_called(hello.host, source);
     tracing::debug!(peer = hello.host, %source, build = hello.build, purpose = ?hello.purpose, "a host has called");
     Ok(Some(hello))
 }

@@ -8,6 +8,7 @@ pub(crate) mod link;
 pub(crate) mod queue;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,7 +57,8 @@ pub(crate) struct Roster {
 struct Link {
     queue: Arc<Queue>,
     address: watch::Sender<String>,
-    alive: Arc<Notify>,
+    /// Where the peer last called from.
+    seen: watch::Sender<String>,
     task: AbortHandle,
 }
 
@@ -223,19 +225,19 @@ impl Peers {
 
     fn link(self: &Arc<Self>, host: u64, address: String) -> Link {
         let queue = Arc::new(Queue::default());
-        let (address, seen) = watch::channel(address);
-        let alive = Arc::new(Notify::new());
+        let (address, agreed) = watch::channel(address);
+        let (called, seen) = watch::channel(String::new());
         let way = Way {
             host,
             queue: Arc::clone(&queue),
-            address: seen,
-            alive: Arc::clone(&alive),
+            address: agreed,
+            seen,
         };
         let task = self.runtime.spawn(link::run(Arc::clone(self), way));
         Link {
             queue,
             address,
-            alive,
+            seen: called,
             task: task.abort_handle(),
         }
     }
@@ -303,9 +305,13 @@ impl Peers {
             let why = "a newer connection of the same host took its place";
             close(&older, CloseCode::Done, why);
         }
-        // Whoever calls can be called.
+    }
+
+    /// A peer has called from there, and so can be called there.
+    pub(crate) fn has_called(&self, host: u64, from: SocketAddr) {
         if let Some(link) = lock(&self.links).get(&host) {
-            link.alive.notify_waiters();
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            link.seen.send_replace(from.to_string());
         }
     }
 

@@ -11,7 +11,7 @@ use maitred_protocol::{PeerBatch, PeerRefusal, Purpose, codec};
 use maitred_replica::{Input, peer};
 use maitred_transport::{CloseCode, Connection, LinkError, SendStream, close};
 use raft::eraftpb::Message;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::Peers;
 use super::queue::Queue;
@@ -32,8 +32,9 @@ pub(super) struct Way {
     pub(super) queue: Arc<Queue>,
     /// `HOST:PORT`; empty while that is not known.
     pub(super) address: watch::Receiver<String>,
-    /// Told when the peer has called here.
-    pub(super) alive: Arc<Notify>,
+    /// Where the peer called here from, told whenever it does: hosts call from the port that they
+    /// listen on. This finds one whose new address nobody could agree on yet.
+    pub(super) seen: watch::Receiver<String>,
 }
 
 /// Counts a link while it is up, and says when it no longer is, however that comes.
@@ -61,21 +62,20 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
     let host = way.host;
     let mut pause = PAUSE_MIN;
     let mut told = String::new();
+    let mut prefers_seen = false;
     loop {
-        let address = way.address.borrow_and_update().clone();
-        if address.is_empty() {
-            if way.address.changed().await.is_err() {
-                return;
-            }
+        let Some(address) = address_of(&mut way, prefers_seen) else {
+            news(&mut way).await;
             continue;
-        }
+        };
+        prefers_seen = !prefers_seen;
         let dialled = {
             let hello = peers.hello(host, Purpose::Raft);
             tokio::select! {
                 dialled = dial(&peers.endpoint, &address, &hello) => dialled,
                 // Whatever was under way would take its time to find out.
-                () = news(&mut way) => {
-                    pause = PAUSE_MIN;
+                called = news(&mut way) => {
+                    (pause, prefers_seen) = (PAUSE_MIN, called);
                     continue;
                 }
             }
@@ -84,6 +84,7 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
             Ok((connection, welcomed)) => {
                 tracing::info!(peer = host, %address, build = welcomed.build, "a peer is reached");
                 (pause, told) = (PAUSE_MIN, String::new());
+                prefers_seen = false;
                 let level_max = welcomed.level_max;
                 peers.inbox.push(Input::Met { host, level_max });
                 let _up = Up::new(&peers, host);
@@ -104,29 +105,43 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
         }
         // What waited is out of date.
         Metrics::add(&peers.metrics.peer_messages_dropped, way.queue.clear());
-        pause = match tokio::time::timeout(jittered(pause), news(&mut way)).await {
-            Ok(()) => PAUSE_MIN,
-            Err(_) => (pause * 2).min(PAUSE_MAX),
-        };
+        match tokio::time::timeout(jittered(pause), news(&mut way)).await {
+            Ok(called) => (pause, prefers_seen) = (PAUSE_MIN, called),
+            Err(_) => pause = (pause * 2).min(PAUSE_MAX),
+        }
     }
 }
 
-/// Waits until there is a reason to call the peer at once: it is elsewhere, or it has called here.
-async fn news(way: &mut Way) {
+/// Where to call: the address that the members agreed on, and in turn with it the one that the peer
+/// called from.
+fn address_of(way: &mut Way, prefers_seen: bool) -> Option<String> {
+    let agreed = way.address.borrow_and_update().clone();
+    let seen = way.seen.borrow_and_update().clone();
+    let one = if (prefers_seen || agreed.is_empty()) && !seen.is_empty() {
+        seen
+    } else {
+        agreed
+    };
+    (!one.is_empty()).then_some(one)
+}
+
+/// Waits until there is a reason to call the peer at once: it is elsewhere, or it has called here,
+/// which is said with true.
+async fn news(way: &mut Way) -> bool {
     // A call that has only begun does not need to begin again.
     let soon = tokio::time::Instant::now() + PAUSE_MIN;
     loop {
         tokio::select! {
             changed = way.address.changed() => match changed {
-                Ok(()) => return,
+                Ok(()) => return false,
                 // The link is being given up.
                 Err(_) => std::future::pending().await,
             },
-            () = way.alive.notified() => {
-                if tokio::time::Instant::now() >= soon {
-                    return;
-                }
-            }
+            changed = way.seen.changed() => match changed {
+                Ok(()) if tokio::time::Instant::now() >= soon => return true,
+                Ok(()) => {}
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }
