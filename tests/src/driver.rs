@@ -8,7 +8,7 @@
 //! It must not know what is being tested: it judges only what holds in every test, that no ticket
 //! is answered twice.
 
-mod chooser;
+pub(crate) mod chooser;
 mod disc;
 
 use std::collections::BTreeSet;

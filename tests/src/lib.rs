@@ -7,3 +7,4 @@ pub mod driver;
 pub mod linear;
 pub mod relay;
 pub mod script;
+pub mod sim;

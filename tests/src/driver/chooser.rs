@@ -35,7 +35,7 @@ impl Choose for Chooser {
 }
 
 /// Decides a whole batch.
-pub(super) fn decide_all(mut batch: SelectBatch) -> Vec<Decision> {
+pub(crate) fn decide_all(mut batch: SelectBatch) -> Vec<Decision> {
     let mut chooser = batch.selector.as_ref().ok().map(|module| Chooser {
         name: module.name.to_string(),
         manifest: Manifest {

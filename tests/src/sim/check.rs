@@ -1,0 +1,156 @@
+//! The checkers: each looks at what passes by, and says when its property does not hold.
+//!
+//! They know everything, as nobody in the world does: all logs, all answers, what really runs on the
+//! nodes. None of them changes anything.
+
+pub mod agreement;
+pub mod leaders;
+pub mod leases;
+pub mod lives;
+pub mod once;
+pub mod quiet;
+pub mod truth;
+
+use std::sync::Arc;
+
+use maitred_registry::Event;
+use maitred_replica::{Effect, Recovered, Replica};
+
+use super::cover::Cover;
+use super::disk::Saved;
+use super::host::Host;
+use super::world::{Violation, World};
+use crate::linear::{History, Loss};
+use agreement::{Agreement, Kind};
+use leaders::Leaders;
+use leases::Leases;
+use lives::Lives;
+use once::Once;
+
+/// All that need to remember something.
+#[derive(Default)]
+pub struct Checks {
+    /// Committed entries and states.
+    pub agreement: Agreement,
+    /// Who leads which term.
+    pub leaders: Leaders,
+    /// Keep-alives and expiries.
+    pub leases: Leases,
+    /// Incarnations.
+    pub lives: Lives,
+    /// Requests and their effects.
+    pub once: Once,
+    /// What clients saw.
+    pub history: History,
+}
+
+impl std::fmt::Debug for Checks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checks").finish_non_exhaustive()
+    }
+}
+
+fn violation(checker: &'static str) -> impl Fn(String) -> Violation {
+    move |text| Violation { checker, text }
+}
+
+impl Checks {
+    /// A machine's process starts from this.
+    pub fn started(&mut self, machine: usize, recovered: &Recovered) {
+        self.agreement.started(machine, recovered);
+        self.lives.forget(machine);
+    }
+
+    /// A machine's process is gone.
+    pub fn ended(&mut self, machine: usize) {
+        self.leases.ended(machine);
+    }
+
+    /// A machine's state was replaced by a snapshot.
+    pub fn restored(&mut self, machine: usize) {
+        self.agreement.restored(machine);
+        self.lives.forget(machine);
+    }
+
+    /// A snapshot was written.
+    pub fn snapshot(&mut self, saved: &Arc<Saved>) -> Result<(), String> {
+        let registry = saved.load();
+        self.agreement.state(saved.index, &registry)
+    }
+
+    /// What a turn is going to write. Says which expiries were proposed.
+    pub fn entries(
+        &mut self,
+        now_us: u64,
+        host: &Host,
+        effects: &[Effect],
+        lease: (u64, u64),
+    ) -> Result<(), Violation> {
+        let mono_us = host.clock.mono_us(now_us);
+        for effect in effects {
+            let Effect::Persist(persist) = effect else {
+                continue;
+            };
+            let fresh = self.agreement.written(now_us, host.machine, persist);
+            for kind in fresh.map_err(violation("agreement"))? {
+                // Whoever writes it first is the leader that proposed it.
+                if let Kind::Expire(_, epoch) = kind {
+                    let found = self.leases.expires(host.machine, epoch, mono_us, lease);
+                    found.map_err(violation("leases"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a turn has applied. Gives the expiries that nobody had applied before.
+    pub fn applied(
+        &mut self,
+        host: &Host,
+        replica: &Replica,
+        cover: &mut Cover,
+    ) -> Result<Vec<Kind>, Violation> {
+        let registry = replica.registry();
+        let fresh = self.agreement.applied(host.machine, registry, cover);
+        fresh.map_err(violation("agreement"))
+    }
+
+    /// What a replica told of changes.
+    pub fn events(&mut self, now_us: u64, machine: usize, events: &[Event]) -> Result<(), String> {
+        for event in events {
+            let Event::Process(change, record) = event else {
+                continue;
+            };
+            self.once.changed(*change, record)?;
+            self.lives.changed(machine, *change, record)?;
+            let lost = self.lives.lost(*change, record);
+            let Some(moved) = lost else { continue };
+            let index = record.revision.0;
+            let (from_us, by_node) = self.agreement.loss(index, record, now_us);
+            if moved {
+                self.history
+                    .lost(record.key(), from_us, Some(now_us), Loss::Moved);
+            } else if by_node {
+                self.history
+                    .lost(record.key(), from_us, Some(now_us), Loss::Forgotten);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// Looks at a message that a host sends.
+    pub fn note_sent(&mut self, from: usize, message: &raft::eraftpb::Message) {
+        use raft::eraftpb::MessageType;
+        let leads = matches!(
+            message.msg_type,
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        );
+        if leads {
+            let host = self.hosts[from].id;
+            let found = self.checks.leaders.leads(message.term, host);
+            self.verify("leaders", found);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Lanes and callbacks of a host: decisions and spawns that end after a while, or fail.
+//!
+//! A decision is made by the native chooser of the tests' driver. While guests trap, selectors fail (and
+//! the type's fallback decides), and callbacks give up or ask for another node.
+
+use std::collections::BTreeMap;
+
+use maitred_protocol::{Incarnation, ModuleName, NodeAnswer, NodeCommand, ProcessKey};
+use maitred_registry::decide::SelectBatch;
+use maitred_replica::{Input, SpawnJob, Spawned};
+
+use crate::driver::chooser;
+
+use super::host::HostEvent;
+use super::queue::What;
+use super::world::{World, say};
+
+/// Spawns under way, by incarnation.
+#[derive(Debug, Default)]
+pub struct Runner(BTreeMap<Incarnation, ProcessKey>);
+
+impl Runner {
+    /// Gives one up.
+    pub fn forget(&mut self, incarnation: Incarnation) {
+        self.0.remove(&incarnation);
+    }
+
+    /// Gives all of them up.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl World {
+    /// A batch of decisions.
+    pub fn select(&mut self, machine: usize, lane: ModuleName, mut batch: SelectBatch) {
+        let trap = self.trapping > 0 && self.guests.below(2) == 0;
+        if trap {
+            self.cover.count("selector trapped");
+            batch.selector = Err((lane.clone(), "it trapped".to_owned()));
+        }
+        let slow = self.guests.below(100) == 0;
+        let took = 50 + u64::from(self.guests.below(if slow { 300_000 } else { 1_500 }));
+        let decisions = chooser::decide_all(batch);
+        let input = Input::Selected { lane, decisions };
+        self.later(machine, took, input);
+    }
+
+    fn later(&mut self, machine: usize, us: u64, input: Input) {
+        let life = self.hosts[machine].life;
+        let event = HostEvent::Input(Box::new(input));
+        self.queue.push(self.now + us, What::Host(machine, life, event));
+    }
+
+    /// A process is to be started.
+    pub fn spawn(&mut self, machine: usize, job: SpawnJob) {
+        let SpawnJob {
+            key,
+            incarnation,
+            node,
+            term,
+            ..
+        } = job;
+        say!(self, "h{machine}: start {key}@{incarnation} on {} in term {term}", node.name);
+        self.cover.count("spawn");
+        let host = &mut self.hosts[machine];
+        if host.runner.0.insert(incarnation, key.clone()).is_some() {
+            self.cover.count("spawn replaced");
+            self.hosts[machine].sessions.forget_spawn(incarnation);
+        }
+        if self.trapping > 0 && self.guests.below(3) == 0 {
+            self.cover.count("callback trapped");
+            let why = "the callback trapped".to_owned();
+            let gives_up = self.guests.below(2) == 0;
+            let result = if gives_up {
+                Spawned::GiveUp(why)
+            } else {
+                Spawned::Elsewhere(why)
+            };
+            return self.spawned(machine, incarnation, result);
+        }
+        let start = NodeCommand::Start {
+            term,
+            key,
+            incarnation,
+            payload: job.spec.args.to_vec(),
+            deadline_ms: job.within_ms,
+        };
+        let within_us = u64::from(job.within_ms) * 1_000;
+        self.command(machine, node.epoch, start, Some((incarnation, within_us)));
+    }
+
+    fn spawned(&mut self, machine: usize, incarnation: Incarnation, result: Spawned) {
+        let Some(key) = self.hosts[machine].runner.0.remove(&incarnation) else {
+            return;
+        };
+        // Sometimes it is heard of twice, or late.
+        let took = 20 + u64::from(self.guests.below(500));
+        let twice = self.guests.below(50) == 0;
+        for delay in [Some(took), twice.then_some(took + 30_000)].into_iter().flatten() {
+            let (key, result) = (key.clone(), result.clone());
+            let input = Input::Spawned {
+                key,
+                incarnation,
+                result,
+            };
+            self.later(machine, delay, input);
+        }
+    }
+
+    /// The node has answered a start.
+    pub fn spawn_answered(&mut self, machine: usize, incarnation: Incarnation, answer: NodeAnswer) {
+        let result = match answer {
+            NodeAnswer::Started { pid, share } => Spawned::Started { pid, share },
+            NodeAnswer::Busy(why) | NodeAnswer::Failed(why) => Spawned::Elsewhere(why),
+            NodeAnswer::Fenced => Spawned::Elsewhere("fenced".to_owned()),
+            NodeAnswer::Stopped => Spawned::Elsewhere("stopped".to_owned()),
+        };
+        self.spawned(machine, incarnation, result);
+    }
+
+    /// It never will.
+    pub fn spawn_unanswered(&mut self, machine: usize, incarnation: Incarnation, why: &str) {
+        self.spawned(machine, incarnation, Spawned::Elsewhere(why.to_owned()));
+    }
+}
