@@ -71,6 +71,20 @@ pub(crate) fn open_dir(config: &ServerConfig) -> Result<(DataDir, Began), StartE
     Ok((dir, began))
 }
 
+/// Leaves no directory behind that was made for a host which no cluster lets in, so that the next start
+/// may give it another name. One that was there before stays.
+pub(crate) fn forget(dir: DataDir) {
+    if !dir.is_new() {
+        return;
+    }
+    let path = dir.path().to_owned();
+    drop(dir);
+    // All of it was made by this start, in a directory that was empty or not there.
+    if let Err(error) = std::fs::remove_dir_all(&path) {
+        tracing::warn!(%error, dir = %path.display(), "the new data directory could not be removed again");
+    }
+}
+
 /// Opens what is in the directory of a host that has a number. Blocks, for seconds when the state is
 /// large.
 ///

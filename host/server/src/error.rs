@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use maitred_protocol::HostName;
 use maitred_registry::SnapshotError;
 use maitred_sandbox::SandboxError;
 use maitred_storage::StorageError;
@@ -45,6 +46,16 @@ pub enum StartError {
     NotJoined {
         /// The data directory.
         dir: PathBuf,
+    },
+    /// The data directory is of a host that was being let into a cluster under another name.
+    #[error(
+        "the data directory {} was made for a host named {name}, which has not been let into its cluster yet: start it with that name, or remove the directory", dir.display()
+    )]
+    OtherName {
+        /// The data directory.
+        dir: PathBuf,
+        /// The name that it has.
+        name: HostName,
     },
     /// The cluster does not let this host in, and will not.
     #[error("the cluster does not let this host in: {0}")]

@@ -139,11 +139,14 @@ async fn place(
     if known.is_joined() {
         return Ok((dir, Vec::new()));
     }
-    // The name may have been what the cluster did not like about it the last time.
-    let name = config.host_name()?;
+    if known.name != config.host_name()? {
+        let dir = config.data_dir.clone();
+        let name = known.name;
+        return Err(StartError::OtherName { dir, name });
+    }
     let asked = Join {
         host: 0,
-        name: name.clone(),
+        name: known.name.clone(),
         address: advertised.to_owned(),
         instance: known.instance,
         level_max: config.level_max,
@@ -157,11 +160,16 @@ async fn place(
         level_max: config.level_max,
         purpose: Purpose::Bulk,
     };
-    let joined = join::join(endpoint, &hello, &asked, &config.join).await?;
+    let joined = match join::join(endpoint, &hello, &asked, &config.join).await {
+        Ok(joined) => joined,
+        Err(refused) => {
+            blocking(move || Ok(boot::forget(dir))).await?;
+            return Err(refused);
+        }
+    };
     let identity = HostIdentity {
         cluster: joined.cluster,
         host: joined.host,
-        name,
         ..known
     };
     let cluster = joined.cluster;

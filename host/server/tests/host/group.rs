@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use maitred_client::Client;
 use maitred_client::protocol::{MemberRole, TypeSpec};
-use maitred_server::{Began, Running, Server, ServerConfig, StartError};
+use maitred_server::{Began, Running, Server, ServerConfig, SnapshotConfig, StartError};
 
-use crate::harness::{Group, within};
+use crate::harness::{Group, Starter, key, node, within};
+use crate::wire::counted;
 
 async fn start(config: ServerConfig) -> Running {
     let running = within(Server::start(config)).await.unwrap();
@@ -123,16 +124,50 @@ async fn a_name_that_is_used_is_refused_and_another_one_will_do() {
     let text = error.to_string();
     assert!(text.contains("maitred member replace"), "{text}");
 
-    // The same directory without a cluster to join is nobody's yet.
+    // Nothing is left of it.
+    let second = group.joining("second", &first);
+    assert!(!second.data_dir.exists());
+    let second = start(second).await;
+    assert_eq!(second.cluster(), first.cluster());
+    within(second.shutdown()).await.unwrap();
+    within(first.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_asks_its_seeds_until_one_answers_and_may_be_broken_off() {
+    let group = Group::new();
+    // Nobody is there yet.
+    let socket = tokio::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await;
+    let seed = socket.unwrap().local_addr().unwrap();
+    let first = start(group.bare()).await;
+    let joining = ServerConfig {
+        join: vec![seed.to_string()],
+        ..group.joining("second", &first)
+    };
+    let waiting = Server::start(joining.clone());
+    let broken_off = tokio::time::timeout(Duration::from_millis(200), waiting).await;
+    assert!(broken_off.is_err());
+
+    // It has begun to be somebody, and does not found a cluster of its own now.
     let alone = ServerConfig {
         join: Vec::new(),
-        ..group.joining("second", &first)
+        ..joining.clone()
     };
     let error = within(Server::start(alone)).await.unwrap_err();
     assert!(matches!(error, StartError::NotJoined { .. }), "{error}");
+    let renamed = ServerConfig {
+        name: "other".to_owned(),
+        ..joining.clone()
+    };
+    let error = within(Server::start(renamed)).await.unwrap_err();
+    assert!(matches!(error, StartError::OtherName { .. }), "{error}");
 
-    let second = start(group.joining("second", &first)).await;
-    assert_eq!(second.cluster(), first.cluster());
+    let joining = ServerConfig {
+        join: vec![seed.to_string(), first.local_addr().to_string()],
+        ..joining
+    };
+    let second = start(joining).await;
+    assert_eq!(second.began(), Began::Joined);
     within(second.shutdown()).await.unwrap();
     within(first.shutdown()).await.unwrap();
 }
@@ -155,4 +190,103 @@ async fn a_host_that_is_removed_ends_and_says_so() {
     voters(&client, 2).await;
     within(second.shutdown()).await.unwrap();
     within(first.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_commanded_by_whoever_leads() {
+    let group = Group::new();
+    let [first, second, third] = three(&group).await;
+    let client = group.client(&second).await;
+    let starter = Starter::default();
+    let _node = node(&client, "n1", starter.clone()).await;
+    let before = within(client.create(key("room/1")).send()).await.unwrap();
+    within(first.shutdown()).await.unwrap();
+    led_by_another(&second, 1).await;
+    let after = within(client.create(key("room/2")).send()).await.unwrap();
+    assert_eq!(after.record.node, before.record.node);
+    within(client.del(&key("room/1"), None)).await.unwrap();
+    let stopped = async {
+        while !starter.stopped.lock().unwrap().contains(&key("room/1")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(stopped).await;
+    assert_eq!(starter.started.lock().unwrap().len(), 2);
+    within(third.shutdown()).await.unwrap();
+    within(second.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_joins_when_the_log_was_cut_fetches_a_snapshot_and_keeps_it() {
+    const WRITES: u32 = 1_100;
+    let group = Group::new();
+    let snapshot = SnapshotConfig {
+        entries: 1_000,
+        ..SnapshotConfig::default()
+    };
+    let http = Some((std::net::Ipv4Addr::LOCALHOST, 0).into());
+    let first = start(ServerConfig {
+        snapshot,
+        http,
+        ..group.bare()
+    })
+    .await;
+    let client = group.client(&first).await;
+    // The second snapshot cuts the log through the first one.
+    for snapshots in 1..=2 {
+        let mut writing = tokio::task::JoinSet::new();
+        for number in 0..WRITES {
+            let client = client.clone();
+            writing.spawn(async move { client.put_type(room(number % 10)).await.map(drop) });
+        }
+        while let Some(written) = within(writing.join_next()).await {
+            written.unwrap().unwrap();
+        }
+        let taken = async {
+            while counted(&first, "maitred_snapshots_total").await < snapshots {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(taken).await;
+    }
+
+    let joining = ServerConfig {
+        http,
+        ..group.joining("second", &first)
+    };
+    let second = start(joining.clone()).await;
+    assert_eq!(counted(&second, "maitred_snapshots_fetched_total").await, 1);
+    voters(&client, 2).await;
+    assert_eq!(
+        within(group.client(&second).await.types())
+            .await
+            .unwrap()
+            .len(),
+        10
+    );
+    within(second.shutdown()).await.unwrap();
+    // What it fetched is its own now.
+    let second = start(joining).await;
+    assert_eq!(second.began(), Began::Known);
+    assert_eq!(counted(&second, "maitred_snapshots_fetched_total").await, 0);
+    within(second.shutdown()).await.unwrap();
+    within(first.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hosts_either_can_be_removed() {
+    let group = Group::new();
+    let first = start(group.bare()).await;
+    let second = start(group.joining("second", &first)).await;
+    let client = group.client(&first).await;
+    voters(&client, 2).await;
+    // The one that leads: it hands over first. The change needs its word, and the other's.
+    within(client.remove_member(1)).await.unwrap();
+    let failed = within(first.failed()).await;
+    assert!(!failed.restart, "{failed}");
+    assert_eq!(within(first.shutdown()).await, Err(failed));
+    let client = group.client(&second).await;
+    voters(&client, 1).await;
+    within(client.put_type(room(1))).await.unwrap();
+    within(second.shutdown()).await.unwrap();
 }

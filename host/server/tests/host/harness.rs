@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use maitred_client::protocol::{Incarnation, ProcessKey};
 use maitred_client::{Client, NodeHandle, NodeHandler, SpawnError, SpawnRequest, Spawned};
-use maitred_server::{CompilerCommand, Running, Server, ServerConfig, StartError};
+use maitred_server::{CompilerCommand, GuestConfig, Running, Server, ServerConfig, StartError};
 use maitred_transport::{Alpn, Authority, Connection, Endpoint, Identity, IssueKind};
 use tempfile::TempDir;
 
@@ -64,10 +64,15 @@ impl Group {
         running
     }
 
-    /// Settings of a host without modules.
+    /// Settings of a host without modules, that leaves address space for others in this process.
     pub(crate) fn bare(&self) -> ServerConfig {
         ServerConfig {
             standard_modules: false,
+            guests: GuestConfig {
+                callback_instances: 4,
+                modules: 4,
+                ..GuestConfig::default()
+            },
             ..self.config()
         }
     }

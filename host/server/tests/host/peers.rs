@@ -8,7 +8,7 @@ use maitred_server::{Running, Server, ServerConfig};
 use maitred_transport::{CloseCode, Connection, Endpoint, FrameReader, LinkError};
 
 use crate::harness::{Group, within};
-use crate::wire::{frame, page};
+use crate::wire::{counted, frame};
 
 /// A number that is far beyond the log: for all that a host knows, a member which it has not heard of.
 const UNHEARD: u64 = 1 << 40;
@@ -78,15 +78,6 @@ async fn with_metrics(group: &Group) -> Running {
     let running = Server::start(config).await.unwrap();
     within(running.ready()).await.unwrap();
     running
-}
-
-async fn counted(running: &Running, name: &str) -> u64 {
-    let page = page(running.http_addr().unwrap(), "/metrics").await;
-    let line = page.lines().find_map(|line| {
-        let value = line.strip_prefix(name)?.strip_prefix(' ')?;
-        value.parse().ok()
-    });
-    line.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

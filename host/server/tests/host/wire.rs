@@ -210,6 +210,16 @@ async fn keep_alives_of_another_connections_session_are_ignored_and_counted() {
     within(running.shutdown()).await.unwrap();
 }
 
+/// One of the host's counters.
+pub(crate) async fn counted(running: &maitred_server::Running, name: &str) -> u64 {
+    let page = page(running.http_addr().unwrap(), "/metrics").await;
+    let line = page.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(' ')?;
+        value.parse().ok()
+    });
+    line.unwrap()
+}
+
 pub(crate) async fn page(address: std::net::SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
