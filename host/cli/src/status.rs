@@ -3,17 +3,21 @@
 //! Holds: a host that does not answer is shown with the reason, and never keeps the others from being
 //! shown; a cluster without a leader is shown with the reason too, and ends with exit code 6.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use maitred_client::HostStatus;
+use maitred_client::{Client, HostStatus};
 use maitred_protocol::{MemberRecord, MemberRole, Members, Status};
 use serde_json::{Value, json};
 
 use crate::connect::Shell;
 use crate::failure::{Exit, Failure};
 use crate::json as shape;
+use crate::member;
 use crate::out::{fields, short, table};
+
+/// How long the hosts may take to be called at all.
+const CALLED: Duration = Duration::from_secs(2);
 
 /// Show how the cluster is: who leads, how far each host is, nodes, processes, what is refused and why
 ///
@@ -28,7 +32,8 @@ pub(crate) struct StatusArgs {}
 impl StatusArgs {
     pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
         let client = shell.client().await?;
-        let (members, mut asked) = tokio::join!(client.members(), client.status_all());
+        let members = member::members(&client).await;
+        let mut asked = ask(&client, members.as_ref().ok()).await;
         client.close().await;
         let Some(main) = spokesman(&asked).cloned() else {
             let first = asked.drain(..).find_map(|one| one.status.err());
@@ -47,6 +52,35 @@ impl StatusArgs {
             None => Err(leaderless(&shown.main)),
         }
     }
+}
+
+/// How all hosts are. A client that has just connected learns of most of them first, and calls them.
+async fn ask(client: &Client, members: Option<&Members>) -> Vec<HostStatus> {
+    let begun = Instant::now();
+    loop {
+        let asked = client.status_all().await;
+        let called = |member: &MemberRecord| {
+            let named =
+                |one: &HostStatus| one.host == Some(member.host) || one.endpoint == member.address;
+            !member.arrived || asked.iter().any(named)
+        };
+        let all = members.is_none_or(|members| members.items.iter().all(called));
+        if all || begun.elapsed() > CALLED {
+            return asked;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Whether that is the member's answer; by its address when it never said its number.
+fn is_of(one: &HostStatus, member: &MemberRecord) -> bool {
+    let number = one
+        .status
+        .as_ref()
+        .map_or(one.host, |status| Some(status.host));
+    number.map_or(one.endpoint == member.address, |number| {
+        number == member.host
+    })
 }
 
 /// Everything that is shown.
@@ -90,34 +124,21 @@ fn nobody() -> Failure {
 fn leaderless(status: &Status) -> Failure {
     let why = status.no_leader.as_deref();
     let why = why.unwrap_or("an election is under way");
-    let (message, help) = why.split_once("; ").unwrap_or((
-        why,
-        "start the hosts that do not answer, or mend the network between them; if most of them are \
-         lost for good, begin a new cluster from a backup (`maitred snapshot restore --help`)",
-    ));
-    let message = format!("nobody leads the cluster: {message}");
+    let help = "start the hosts that do not answer, or mend the network between them; if most of them are \
+                lost for good, begin a new cluster from a backup (`maitred snapshot restore --help`)";
+    let message = format!("nobody leads the cluster: {why}");
     Failure::new(Exit::Unavailable, "no_leader", message, help).retryable()
 }
 
 impl Shown {
-    fn answer(&self, host: u64) -> Option<&HostStatus> {
-        self.asked.iter().find(|one| {
-            one.host == Some(host) || one.status.as_ref().is_ok_and(|status| status.host == host)
-        })
+    fn answer(&self, member: &MemberRecord) -> Option<&HostStatus> {
+        self.asked.iter().find(|one| is_of(one, member))
     }
 
     /// Addresses that were called and are no member's.
     fn strangers(&self) -> impl Iterator<Item = &HostStatus> {
-        self.asked.iter().filter(|one| {
-            let number = one
-                .status
-                .as_ref()
-                .map_or(one.host, |status| Some(status.host));
-            let known = |member: &MemberRecord| {
-                number == Some(member.host) || (number.is_none() && member.address == one.endpoint)
-            };
-            !self.members.items.iter().any(known)
-        })
+        let known = |one: &HostStatus| self.members.items.iter().any(|member| is_of(one, member));
+        self.asked.iter().filter(move |one| !known(one))
     }
 
     fn to_json(&self) -> Value {
@@ -125,7 +146,7 @@ impl Shown {
         body["leader"] = json!(self.leader.map(|host| host.to_string()));
         let member = |record: &MemberRecord| {
             let mut member = shape::member(record, self.leader, self.members.commit);
-            let answer = self.answer(record.host);
+            let answer = self.answer(record);
             let (status, problem) = said(answer);
             member["status"] = status;
             member["problem"] = problem;
@@ -159,10 +180,7 @@ impl Shown {
         let (mut all, mut up) = (0, 0);
         for voter in voters {
             all += 1;
-            up += u32::from(
-                self.answer(voter.host)
-                    .is_some_and(|one| one.status.is_ok()),
-            );
+            up += u32::from(self.answer(voter).is_some_and(|one| one.status.is_ok()));
         }
         let mut rows = vec![
             ("cluster", leader),
@@ -209,7 +227,7 @@ impl Shown {
             "HOST", "NAME", "ROLE", "ADDRESS", "BEHIND", "HEARD", "UP", "BUILD",
         ];
         let members = self.members.items.iter().map(|member| {
-            let (up, build) = condition(member, self.answer(member.host));
+            let (up, build) = condition(member, self.answer(member));
             vec![
                 member.host.to_string(),
                 member.name.to_string(),
@@ -233,9 +251,7 @@ impl Shown {
 
     /// Entries that it lacks: as the leader knows it, or else by what the host itself says.
     fn behind(&self, member: &MemberRecord) -> String {
-        let own = self
-            .answer(member.host)
-            .and_then(|one| one.status.as_ref().ok());
+        let own = self.answer(member).and_then(|one| one.status.as_ref().ok());
         let has = member
             .progress
             .map(|progress| progress.matched)

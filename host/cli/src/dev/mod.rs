@@ -53,7 +53,7 @@ pub(crate) struct Dev {
     /// Hosts, 1 to 5; three go on when one is lost, five when two are
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5))]
     hosts: u16,
-    /// Kill the host that leads this often; it comes back after 5 s
+    /// Kill the host that leads this often, or when the last one killed is back after 5 s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     kill_leader: Option<Duration>,
     /// Sample nodes, 1 to 64
@@ -189,9 +189,11 @@ impl World {
     /// What has to be seen to now and then: who leads, whose time to come back or to be killed has
     /// come. What there is to say, if there is something.
     async fn tick(&mut self) -> Option<String> {
+        // Never so many that the rest could not go on.
+        let whole = self.embedded.hosts().iter().all(|host| host.is_up());
         let said = match &mut self.killing {
-            Some((span, next)) if *next <= Instant::now() => {
-                *next += *span;
+            Some((span, next)) if whole && *next <= Instant::now() => {
+                *next = Instant::now() + *span;
                 Some(self.embedded.kill_leader())
             }
             _ => None,

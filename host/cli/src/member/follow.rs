@@ -46,7 +46,7 @@ impl Phase {
         match (member.role, snapshot) {
             (MemberRole::Voter, _) if member.replaces.is_none() => Self::Votes,
             (MemberRole::Leaving, _) => Self::Leaving,
-            (MemberRole::Joining, _) if !member.arrived => Self::Awaited,
+            (MemberRole::Joining | MemberRole::Learner, _) if !member.arrived => Self::Awaited,
             (MemberRole::Joining, _) => Self::Arrived,
             (_, Some(index)) => Self::Snapshot(index),
             (_, None) => Self::CatchingUp,
@@ -206,6 +206,10 @@ mod tests {
             Phase::of(&members, 7)
         };
         assert_eq!(phase(&member), Phase::Awaited);
+        // It gets the log before it comes, and nobody takes it from there.
+        member.role = MemberRole::Learner;
+        assert_eq!(phase(&member), Phase::Awaited);
+        member.role = MemberRole::Joining;
         member.arrived = true;
         assert_eq!(phase(&member), Phase::Arrived);
         member.role = MemberRole::Learner;

@@ -136,8 +136,23 @@ impl Member {
     }
 }
 
+/// The members as the leader knows them, who alone knows how far each is; as any host does when the
+/// leader cannot be asked within a second or so. A client that has just connected may know one host.
+pub(crate) async fn members(client: &Client) -> Result<Members, Error> {
+    let mut members = client.members().await?;
+    for _ in 0..20 {
+        let told = members.items.iter().any(|member| member.progress.is_some());
+        if told || members.leader.is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        members = client.members().await?;
+    }
+    Ok(members)
+}
+
 async fn ls(shell: &Shell, client: &Client) -> Result<(), Failure> {
-    let members = client.members().await?;
+    let members = members(client).await?;
     let item = |member: &MemberRecord| shape::member(member, members.leader, members.commit);
     let mut body = json!({ "items": members.items.iter().map(item).collect::<Vec<_>>() });
     if let (Some(body), serde_json::Value::Object(cluster)) =
@@ -228,7 +243,7 @@ async fn see_through(
     member: MemberRecord,
     wait: &Wait,
 ) -> Result<(), Failure> {
-    let mut members = client.members().await?;
+    let mut members = members(client).await?;
     let next = serve_line(&members, &member);
     let awaited = Phase::of(&members, member.host) == Phase::Awaited;
     if awaited && !wait.no_wait && !shell.out.is_json() {
@@ -280,7 +295,7 @@ impl Replace {
 
 impl Remove {
     async fn run(&self, shell: &Shell, client: &Client) -> Result<(), Failure> {
-        let members = client.members().await?;
+        let members = members(client).await?;
         let member = find(&members, &self.host)?.clone();
         if !self.yes && !confirmed(&members, &member)? {
             let help = "nothing was changed; --yes answers yes";
@@ -360,7 +375,7 @@ impl Transfer {
             None => None,
         };
         client.transfer_leader(to).await?;
-        let after = client.members().await?;
+        let after = members(client).await?;
         let leader = after
             .items
             .iter()

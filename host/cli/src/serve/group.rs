@@ -97,7 +97,7 @@ pub(crate) struct Group {
         hide_env_values = true
     )]
     level_max: Option<u16>,
-    /// MiB a second that this host sends of snapshots, so that a host that catches up slows nobody [default: 64]
+    /// MiB a second that this host sends of snapshots, so that a host that catches up slows nobody [default: 256]
     #[arg(
         long,
         value_name = "N",

@@ -34,7 +34,7 @@ const FILE: &str = r#"
   decisions_bytes = 67108864        # decisions kept for `explain`
   lease_reads = false               # true: reads rely on the hosts' clocks
   # level_max = 1                   # the newest commands to take part in; docs/UPGRADE.md
-  bulk_bytes_per_s = 67108864       # of snapshots for other hosts
+  bulk_bytes_per_s = 268435456      # of snapshots for other hosts
   [raft]
   tick_ms = 20                      # milliseconds; the unit of the next two
   heartbeat_ticks = 1               # between two signs of life of the leader
