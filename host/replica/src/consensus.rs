@@ -141,7 +141,9 @@ impl Consensus {
             max_inflight_msgs: 256,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // Raft 0.7 takes an append without entries for one that any entries continue, and sends
+            // some that are not in a row. The proposals of a turn are one message in any case.
+            batch_append: false,
             read_only_option: ReadOnlyOption::Safe,
             max_uncommitted_size: config.uncommitted_bytes_max,
             max_committed_size_per_ready: 16 << 20,

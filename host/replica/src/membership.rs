@@ -27,8 +27,6 @@ use crate::replica::Replica;
 const CHANGE_BYTES_MAX: usize = 512;
 /// A learner that lacks no more entries than this has caught up.
 const CAUGHT_UP_ENTRIES: u64 = 10_000;
-/// Microseconds after which a host that said nothing does not count as reachable.
-const SILENT_US: u64 = 2_000_000;
 /// Microseconds between two looks at what is to change.
 const LOOK_US: u64 = 100_000;
 /// Microseconds after which a peer that was told to fetch a snapshot is told again.
@@ -82,6 +80,8 @@ pub(crate) struct Peers {
     levels: BTreeMap<u64, u16>,
     /// The links that were asked for.
     links: Vec<Peer>,
+    /// Members as they were last known, for those that are to go.
+    pub(crate) former: BTreeMap<u64, Member>,
     looked_us: u64,
     /// Since when each fetches a snapshot.
     fetching: BTreeMap<u64, u64>,
@@ -109,8 +109,10 @@ pub(crate) fn is_in(conf: &ConfState, host: u64) -> bool {
 
 impl Replica {
     pub(crate) fn is_heard(&self, host: u64) -> bool {
+        // A follower answers every heartbeat; one that has not for so long may be dead.
+        let silent_us = 2 * self.config.election_ticks as u64 * self.config.tick_us;
         let at = self.peers.heard.get(&host);
-        host == self.config.id || at.is_some_and(|at| self.now.mono_us - at <= SILENT_US)
+        host == self.config.id || at.is_some_and(|at| self.now.mono_us - at <= silent_us)
     }
 
     pub(crate) fn can_commit(&self, voters: &[u64]) -> bool {
@@ -350,6 +352,14 @@ impl Replica {
                 )
             })
             .collect();
+        let (members, conf) = (self.registry.members(), self.consensus.conf_state());
+        let former = &mut self.peers.former;
+        former.retain(|host, _| members.contains_key(host) || is_in(conf, *host));
+        for (host, member) in self.registry.members() {
+            if self.peers.former.get(host) != Some(member) {
+                self.peers.former.insert(*host, member.clone());
+            }
+        }
         // One that is to go takes part until it has gone: its own acknowledgement may be needed.
         let conf = self.consensus.conf_state();
         for old in &self.peers.links {

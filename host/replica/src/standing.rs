@@ -9,6 +9,9 @@ use crate::input::Disk;
 use crate::membership::is_in;
 use crate::replica::Replica;
 
+/// Microseconds after which a host that said nothing counts as out of reach while nobody leads.
+const SILENT_US: u64 = 3_000_000;
+
 impl Replica {
     pub(crate) fn member_record(&self, host: u64, member: &Member) -> MemberRecord {
         let conf = self.consensus.conf_state();
@@ -56,10 +59,17 @@ impl Replica {
         })
     }
 
+    /// The members, and those that are to go until they have gone.
     pub(crate) fn member_records(&self) -> Vec<MemberRecord> {
         let members = self.registry.members();
-        let record = |(host, member): (&u64, &Member)| self.member_record(*host, member);
-        members.iter().map(record).collect()
+        let conf = self.consensus.conf_state();
+        let leaving = (self.peers.former.iter())
+            .filter(|(host, _)| !members.contains_key(*host) && is_in(conf, **host));
+        let mut records: Vec<_> = (members.iter().chain(leaving))
+            .map(|(host, member)| self.member_record(*host, member))
+            .collect();
+        records.sort_unstable_by_key(|record| record.host);
+        records
     }
 
     pub(crate) fn members(&self) -> Members {
@@ -86,9 +96,14 @@ impl Replica {
                     .to_owned(),
             );
         }
+        // Without a leader they only talk when they call elections.
+        let lately = |host: &u64| {
+            let at = self.peers.heard.get(host);
+            *host == self.config.id || at.is_some_and(|at| self.now.mono_us - at <= SILENT_US)
+        };
         let silent: Vec<String> = voters
             .iter()
-            .filter(|host| !self.is_heard(**host))
+            .filter(|host| !lately(host))
             .map(|host| match self.peers.heard.get(host) {
                 Some(at) => {
                     let seconds = self.now.mono_us.saturating_sub(*at) / 1_000_000;
