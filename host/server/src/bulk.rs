@@ -11,6 +11,7 @@ mod blobs;
 pub(crate) mod dial;
 mod evidence;
 mod fetch;
+mod fetch_error;
 mod pool;
 mod rate;
 mod save;
@@ -48,6 +49,8 @@ use wire::{Body, CallError};
 const CALLS_MAX: usize = 128;
 /// Files and modules that are sent at a time; further ones wait.
 const SENDING_MAX: usize = 8;
+/// Longest that the end of the host waits for a file that is being received.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Snapshots for clients at a time.
 const SAVES_MAX: usize = 2;
 
@@ -265,6 +268,12 @@ impl Bulk {
             Response::Members(members) => Ok(members),
             other => Err(Box::new(other)),
         }
+    }
+
+    /// Once the host shuts down: waits until nothing is written into its directory any more, for a
+    /// moment at most.
+    pub(crate) async fn ended(&self) {
+        let _ = tokio::time::timeout(END_TIMEOUT, self.receiving.lock()).await;
     }
 
     /// Waits until the host shuts down.

@@ -178,6 +178,7 @@ impl Running {
             let _ = served.await;
         }
         self.end_threads();
+        self.host.bulk.ended().await;
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use maitred_protocol::{Digest, Join, PeerHello, PeerRequest, PeerResponse, Response, Unavailable};
 use maitred_replica::Input;
-use maitred_storage::SnapshotFile;
+use maitred_storage::{SnapshotFile, StorageError};
 use maitred_transport::{
     CloseCode, Connection, FrameReader, ReadError, RecvStream, SendStream, close,
 };
@@ -169,7 +169,7 @@ impl Bulk {
             if file.is_some() && !known {
                 snapshots.verify(index)?;
             }
-            Ok::<_, maitred_storage::StorageError>(file)
+            Ok::<_, StorageError>(file)
         });
         match opened.await {
             Ok(Ok(Some(file))) => {
@@ -177,16 +177,17 @@ impl Bulk {
                 Ok(Arc::new(file))
             }
             Ok(Ok(None)) => Err(PeerResponse::NotFound),
-            Ok(Err(error)) => {
+            Ok(Err(error @ StorageError::SnapshotDamaged { .. })) => {
                 tracing::error!(index, %error, "this host's snapshot cannot be sent; a new one is taken");
                 drop(verified);
                 // The new one takes the damaged one's place in what Raft offers.
-                let taken = self.router.ask(Input::TakeSnapshot).await;
-                let _ = taken;
+                let _ = self.router.ask(Input::TakeSnapshot).await;
                 Err(unavailable(
                     "its snapshot is damaged; a new one has been taken",
                 ))
             }
+            // Among others: a newer one has just taken its place.
+            Ok(Err(error)) => Err(unavailable(error)),
             Err(why) => Err(unavailable(why)),
         }
     }
@@ -204,7 +205,7 @@ impl Bulk {
                 let mut piece = vec![0; PIECE_BYTES];
                 let count = reading.read_at(offset, &mut piece)?;
                 piece.truncate(count);
-                Ok::<_, maitred_storage::StorageError>(piece)
+                Ok::<_, StorageError>(piece)
             });
             let piece = match read.await {
                 Ok(Ok(piece)) => piece,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod activation;
+mod bulk;
 mod commands;
 mod disk;
 mod ends;
