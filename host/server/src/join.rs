@@ -185,12 +185,15 @@ pub(crate) async fn announce(host: Arc<Host>, asked: Join, seeds: Vec<String>) {
                 restart: false,
             });
         }
+        let doubted = async {
+            peers.doubted.notified().await;
+            // Whoever doubts does so again and again.
+            tokio::time::sleep(PAUSE_MAX).await;
+        };
         tokio::select! {
-            () = peers.doubted.notified() => {}
+            () = doubted => {}
             () = host.stopping() => return,
         }
-        // Whoever doubts does so again and again.
-        tokio::time::sleep(PAUSE_MAX).await;
     }
 }
 

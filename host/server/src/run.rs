@@ -163,7 +163,11 @@ async fn place(
     let joined = match join::join(endpoint, &hello, &asked, &config.join).await {
         Ok(joined) => joined,
         Err(refused) => {
-            blocking(move || Ok(boot::forget(dir))).await?;
+            let forgotten = blocking(move || {
+                boot::forget(dir);
+                Ok(())
+            });
+            forgotten.await?;
             return Err(refused);
         }
     };

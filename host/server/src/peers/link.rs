@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use maitred_protocol::{PeerBatch, PeerRefusal, Purpose, codec};
+use maitred_protocol::{PeerBatch, PeerHello, PeerRefusal, Purpose, codec};
 use maitred_replica::{Input, peer};
 use maitred_transport::{CloseCode, Connection, LinkError, SendStream, close};
 use raft::eraftpb::Message;
@@ -15,14 +15,19 @@ use tokio::sync::watch;
 
 use super::Peers;
 use super::queue::Queue;
-use crate::bulk::dial::{DialError, dial};
+use crate::bulk::dial::{DialError, Welcomed, dial};
 use crate::clock::jittered;
 use crate::metrics::Metrics;
 
 /// The first pause after a call that came to nothing; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Longest that a call may take: a further one is worth more than waiting for this one.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it is looked whether a peer is silent, and how long it may be.
+const LOOK: Duration = Duration::from_millis(250);
+const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 /// Bytes of a frame's buffer that are kept for the next one.
 const FRAME_BYTES_KEPT: usize = 64 << 10;
 
@@ -72,7 +77,7 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
         let dialled = {
             let hello = peers.hello(host, Purpose::Raft);
             tokio::select! {
-                dialled = dial(&peers.endpoint, &address, &hello) => dialled,
+                dialled = call(&peers, &address, &hello) => dialled,
                 // Whatever was under way would take its time to find out.
                 called = news(&mut way) => {
                     (pause, prefers_seen) = (PAUSE_MIN, called);
@@ -92,11 +97,14 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
                 tracing::info!(peer = host, %address, %error, "a peer is lost");
             }
             Err(error) => {
-                if let DialError::Refused(PeerRefusal::NotAMember(_)) = error {
+                if let Some(DialError::Refused(PeerRefusal::NotAMember(_))) = error {
                     // Perhaps it is only behind; whoever leads knows.
                     peers.doubted.notify_one();
                 }
-                let why = error.to_string();
+                let why = error.map_or_else(
+                    || format!("no answer within {} ms", CALL_TIMEOUT.as_millis()),
+                    |error| error.to_string(),
+                );
                 if why != told {
                     tracing::warn!(peer = host, %address, %why, "a peer cannot be reached; trying again");
                     told = why;
@@ -109,6 +117,19 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
             Ok(called) => (pause, prefers_seen) = (PAUSE_MIN, called),
             Err(_) => pause = (pause * 2).min(PAUSE_MAX),
         }
+    }
+}
+
+/// Nothing stands for no answer in time.
+async fn call(
+    peers: &Peers,
+    address: &str,
+    hello: &PeerHello,
+) -> Result<(Connection, Welcomed), Option<DialError>> {
+    let called = tokio::time::timeout(CALL_TIMEOUT, dial(&peers.endpoint, address, hello));
+    match called.await {
+        Ok(called) => called.map_err(Some),
+        Err(_) => Err(None),
     }
 }
 
@@ -152,20 +173,44 @@ async fn talk(peers: &Peers, way: &mut Way, connection: &Connection) -> LinkErro
         Ok(stream) => stream,
         Err(error) => return error.into(),
     };
-    let mut frame = Vec::new();
-    loop {
-        let messages = tokio::select! {
-            messages = way.queue.take() => messages,
-            ended = connection.closed() => return ended.into(),
-            _ = way.address.changed() => {
-                close(connection, CloseCode::Done, "the peer has another address");
-                return LinkError::Local;
+    let Way { queue, address, .. } = way;
+    let sending = async {
+        let mut frame = Vec::new();
+        loop {
+            let messages = queue.take().await;
+            if let Err(error) = send(peers, messages, &mut frame, &mut stream).await {
+                return error;
             }
-        };
-        if let Err(error) = send(peers, messages, &mut frame, &mut stream).await {
-            let lost = connection.close_reason().map(LinkError::from);
-            close(connection, CloseCode::Done, "");
-            return lost.unwrap_or(error);
+        }
+    };
+    let (code, why, error) = tokio::select! {
+        error = sending => (CloseCode::Done, "", error),
+        ended = connection.closed() => (CloseCode::Done, "", ended.into()),
+        () = silence(connection) => (CloseCode::Limit, "nothing was heard", LinkError::Lost),
+        _ = address.changed() => {
+            (CloseCode::Done, "the peer has another address", LinkError::Local)
+        }
+    };
+    let ended = connection.close_reason().map(LinkError::from);
+    close(connection, code, why);
+    ended.unwrap_or(error)
+}
+
+/// Waits until nothing at all has come from the peer for a while, though it was told something. Far
+/// sooner than QUIC gives up, and than it would try again: its pauses grow while a network is down.
+async fn silence(connection: &Connection) {
+    let mut before = connection.stats();
+    let mut since = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = connection.stats();
+        if now.udp_rx.datagrams != before.udp_rx.datagrams {
+            (before, since) = (now, None);
+        } else if now.udp_tx.datagrams != before.udp_tx.datagrams {
+            let since = since.get_or_insert_with(tokio::time::Instant::now);
+            if since.elapsed() >= SILENCE_MAX {
+                return;
+            }
         }
     }
 }

@@ -264,9 +264,10 @@ async fn a_host_that_joins_when_the_log_was_cut_fetches_a_snapshot_and_keeps_it(
             .len(),
         10
     );
+    let listen = second.local_addr();
     within(second.shutdown()).await.unwrap();
-    // What it fetched is its own now.
-    let second = start(joining).await;
+    // What it fetched is its own now; and its port is free again.
+    let second = start(ServerConfig { listen, ..joining }).await;
     assert_eq!(second.began(), Began::Known);
     assert_eq!(counted(&second, "maitred_snapshots_fetched_total").await, 0);
     within(second.shutdown()).await.unwrap();
