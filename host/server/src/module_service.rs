@@ -11,6 +11,8 @@
 //! when this host started, since it may have promised to keep it. What is recorded and not on this
 //! disk is fetched from the other hosts.
 
+mod bytes;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -19,10 +21,11 @@ use std::time::{Duration, Instant};
 use hashbrown::{HashMap, HashSet};
 use maitred_protocol::{Digest, ModuleKind, ModuleName};
 use maitred_sandbox::Sandbox;
-use maitred_storage::{Blobs, StorageError};
+use maitred_storage::Blobs;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use self::bytes::HOLD;
 use crate::bulk::Bulk;
 
 /// Modules that stay loaded although nobody wishes it, as long as there is room.
@@ -32,12 +35,6 @@ const SPARE_MAX: usize = 16;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// How long bytes are kept for another host's upload that has not been recorded. An upload ends
-/// within a minute or two; the rest is for this host to hear of it.
-const HOLD: Duration = Duration::from_secs(15 * 60);
-/// Modules that are kept so.
-const HELD_MAX: usize = 64;
 
 /// What the registry says of modules.
 #[derive(Debug, Default)]
@@ -129,12 +126,6 @@ impl Modules {
         }
     }
 
-    /// Lets modules that are not here be fetched from other hosts, by tasks of this runtime.
-    pub(crate) fn fetch_with(&self, runtime: Handle, bulk: Weak<Bulk>) {
-        // Set once, when the host is made.
-        let _ = self.fetcher.set((runtime, bulk));
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,30 +147,6 @@ impl Modules {
     pub(crate) fn keep(self: &Arc<Self>, digest: Digest) -> Kept {
         *self.lock().kept.entry(digest).or_default() += 1;
         Kept(Arc::clone(self), digest)
-    }
-
-    /// Keeps a module for another host's upload, for [`HOLD`] from now. False when too many are.
-    pub(crate) fn hold(&self, digest: Digest) -> bool {
-        let now = Instant::now();
-        let mut state = self.lock();
-        state.held.retain(|_, until| *until > now);
-        let recorded = Arc::clone(&state.wish);
-        let unrecorded = |held: &&Digest| !recorded.recorded.contains(*held);
-        if state.held.keys().filter(unrecorded).count() >= HELD_MAX
-            && !state.held.contains_key(&digest)
-        {
-            return false;
-        }
-        state.held.insert(digest, now + HOLD);
-        true
-    }
-
-    /// A module's bytes, when they are on this disk. Blocks.
-    ///
-    /// # Errors
-    /// The disk's, and when they are damaged.
-    pub(crate) fn bytes(&self, digest: Digest) -> Result<Option<Vec<u8>>, StorageError> {
-        self.blobs.get(digest)
     }
 
     /// Says which standard modules are not installed yet, and why.
@@ -237,23 +204,6 @@ impl Modules {
             }
             settled.await;
         }
-    }
-
-    /// Writes a module's bytes down; none when the host ends, so that nothing is written once its
-    /// directory is free.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub(crate) fn write_down(
-        &self,
-        digest: Digest,
-        bytes: &[u8],
-    ) -> Result<Option<()>, StorageError> {
-        let writable = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*writable {
-            return Ok(None);
-        }
-        self.blobs.put(digest, bytes).map(Some)
     }
 
     /// Ends the thread, and what is being compiled; waits for bytes that are being written down.
@@ -327,10 +277,14 @@ impl Modules {
             if self.is_outdated() {
                 return;
             }
+            let failed = (name.clone(), *digest);
+            if !self.blobs.contains(*digest) {
+                let why = "its bytes are being fetched from the other hosts".to_owned();
+                self.lock().failed.insert(failed.clone(), why);
+            }
             let loaded = self.load(*kind, *digest);
             let mut state = self.lock();
             state.loading.remove(digest);
-            let failed = (name.clone(), *digest);
             match loaded {
                 Ok(()) => drop(state.failed.remove(&failed)),
                 Err(why) => {
@@ -360,47 +314,6 @@ impl Modules {
             Ok(loaded) => loaded.map_err(|error| error.to_string()),
             Err(_) => Err("the sandbox failed on it, which is a bug; the log says more".to_owned()),
         }
-    }
-
-    /// A recorded module's bytes, from this disk or else from another host. Blocks, for minutes when
-    /// other hosts are slow.
-    fn get_or_fetch(&self, digest: Digest) -> Result<Vec<u8>, String> {
-        let here = match self.blobs.get(digest) {
-            Ok(Some(bytes)) => return Ok(bytes),
-            Ok(None) => "its bytes are not on this host".to_owned(),
-            // A good copy replaces it.
-            Err(error @ StorageError::BlobDamaged { .. }) => error.to_string(),
-            Err(error) => return Err(error.to_string()),
-        };
-        let not_fetched = |why| format!("{here} and could not be fetched ({why}): upload it again");
-        self.fetch(digest).map_err(not_fetched)?;
-        let fetched = self.blobs.get(digest).map_err(|error| error.to_string())?;
-        fetched.ok_or_else(|| "its bytes were removed while they were fetched".to_owned())
-    }
-
-    fn fetch(&self, digest: Digest) -> Result<(), String> {
-        let fetcher = self.fetcher.get();
-        let fetcher = fetcher.and_then(|(runtime, bulk)| Some((runtime, bulk.upgrade()?)));
-        let (runtime, bulk) = fetcher.ok_or("no other host can be asked")?;
-        runtime.block_on(bulk.fetch_blob(digest))
-    }
-
-    /// Fetches what is recorded and not on this disk: whoever leads next may have to run it.
-    fn fetch_lacking(&self, wish: &Wish) {
-        let mut lacking = HashSet::new();
-        for digest in &wish.recorded {
-            if self.is_outdated() {
-                return;
-            }
-            if self.blobs.contains(*digest) {
-                continue;
-            }
-            if let Err(why) = self.fetch(*digest) {
-                tracing::debug!(digest = %digest.short(), %why, "a recorded module is not on this host");
-                lacking.insert(*digest);
-            }
-        }
-        self.lock().lacking = lacking;
     }
 
     /// Whether there is a newer wish than the one that is followed, or the end has come.
@@ -441,29 +354,6 @@ impl Modules {
         loaded.retain(|digest| !state.kept.contains_key(digest));
         for surplus in surplus(spare, loaded) {
             self.sandbox.unload(&surplus);
-        }
-    }
-
-    fn remove_unrecorded(&self, wish: &Wish) {
-        let stored = match self.blobs.list() {
-            Ok(stored) => stored,
-            Err(error) => return tracing::warn!(%error, "the modules on disk cannot be listed"),
-        };
-        for (digest, _) in stored {
-            if wish.recorded.contains(&digest) {
-                continue;
-            }
-            // Under the lock, so that no upload of these bytes begins meanwhile.
-            let state = self.lock();
-            if state.news || state.closed || !state.told {
-                return;
-            }
-            if state.kept.contains_key(&digest) || state.held.contains_key(&digest) {
-                continue;
-            }
-            if let Err(error) = self.blobs.remove(digest) {
-                tracing::warn!(%error, "the bytes of a removed module are still there");
-            }
         }
     }
 }
