@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::connect::Shell;
 use crate::failure::{Exit, Failure};
 use crate::json as shape;
-use crate::member;
+use crate::member::{self, heard, role};
 use crate::out::{fields, short, table};
 
 /// How long the hosts may take to be called at all.
@@ -268,25 +268,6 @@ fn said(answer: Option<&HostStatus>) -> (Value, Value) {
         Some(Ok(status)) => (shape::status(status), Value::Null),
         Some(Err(error)) => (Value::Null, json!(error.to_string())),
         None => (Value::Null, json!("it was not called")),
-    }
-}
-
-/// Its role for people, `leader` before all others.
-pub(crate) fn role(member: &MemberRecord, leader: Option<u64>) -> String {
-    match (leader == Some(member.host), member.replaces) {
-        (true, _) => "leader".to_owned(),
-        (false, None) => shape::role(member.role).to_owned(),
-        (false, Some(old)) => format!("{}, for host {old}", shape::role(member.role)),
-    }
-}
-
-/// When the leader last heard of it.
-pub(crate) fn heard(member: &MemberRecord, leader: Option<u64>) -> String {
-    match (member.progress, leader == Some(member.host)) {
-        (_, true) | (None, _) => "-".to_owned(),
-        (Some(progress), false) => progress.heard_ms.map_or("never".to_owned(), |millis| {
-            format!("{} ago", short(Duration::from_millis(millis.into())))
-        }),
     }
 }
 

@@ -165,7 +165,8 @@ async fn fill(shell: &Shell, nodes: &[SampleNode], records: u64) -> Result<(), F
                 if number >= records {
                     return Ok::<(), Failure>(());
                 }
-                let handle = &handles[(number % handles.len() as u64) as usize];
+                // One node after the other: what is under way goes out in few packets then.
+                let handle = &handles[(number / PROCESSES_MAX) as usize];
                 let key = ProcessKey::new(TYPE, &format!("{number:08}"))?;
                 let mut tries = 0;
                 while let Err(error) = handle.set(key.clone(), "1", Vec::new()).await {
@@ -226,7 +227,7 @@ impl Restart {
         let mut rows = vec![
             (
                 "records",
-                format!("{}, on {} hosts", self.records, self.hosts),
+                format!("{}; hosts: {}", self.records, self.hosts),
             ),
             (
                 "filled",

@@ -15,7 +15,8 @@ use crate::json::{self, node_state};
 use crate::out::bar;
 use crate::process::read::decision;
 
-const KEYS: &str = "↑↓ node   k kill   d drain   l kill leader   s swap selector   e explain last   space pause   q quit";
+const KEYS: &str =
+    "↑↓ node  k kill  l kill leader  d drain  s swap  e explain last  space pause  q quit";
 
 /// Colours, or none with `NO_COLOR`.
 fn paint(style: Style) -> Style {

@@ -5,10 +5,8 @@
 //! certificate authority that is made for the run. A host that is killed is dropped as it is, as a
 //! crash would, and comes back on the same directory and port.
 
-use std::fs;
 use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::MetadataExt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -19,16 +17,12 @@ use maitred_server::{Failed, Running, Server, ServerConfig};
 use maitred_transport::{Authority, Identity, IssueKind, Issued};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::folder::{keep_ports, ports, temporary};
 use super::{broken, not_started};
 use crate::cert::of_authority;
 use crate::connect::Target;
-use crate::context::runs;
 use crate::failure::{Exit, Failure};
 
-/// The port of `dev`, when it is free; further hosts have the next ones.
-const PORT: u16 = 7600;
-/// How the names of temporary folders begin; the process id follows.
-const TEMPORARY: &str = "maitred-data-";
 /// How long a host that nobody else relies on waits for others to finish.
 const SHUTDOWN_MS: u64 = 500;
 /// Days that the certificates of an embedded host are valid.
@@ -39,8 +33,6 @@ const AWAY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the hosts of a new group may take until all of them vote.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Remembers the ports of a group whose data is kept: its members know each other by them.
-const PORTS_FILE: &str = "ports";
 
 /// Hosts within this program, with a certificate authority made for them.
 pub(crate) struct Embedded {
@@ -111,7 +103,8 @@ impl Embedded {
         let ports = ports(&data, port, count)?;
         let hosts = start_all(&data, &identity, &ports).await?;
         if count > 1 && temporary.is_none() {
-            keep_ports(&data, &hosts)?;
+            let ports = hosts.iter().map(|host| host.address.port());
+            keep_ports(&data, ports)?;
         }
         let target = Target {
             endpoints: hosts.iter().map(|host| host.address.to_string()).collect(),
@@ -376,76 +369,4 @@ fn joining(mut config: ServerConfig, own: SocketAddr, all: &[SocketAddr]) -> Ser
     let others = all.iter().filter(|address| **address != own);
     config.join = others.map(ToString::to_string).collect();
     config
-}
-
-/// A port for each host: those of the last time; else the one that was asked for and the next ones;
-/// else 7600 and the next ones if nobody has them, and any otherwise.
-fn ports(data: &Path, port: Option<u16>, count: u16) -> Result<Vec<u16>, Failure> {
-    if count > 1 && data.join("VERSION").exists() {
-        let message = format!("{} is the data directory of one host", data.display());
-        let help = "name another folder with --data, or leave out --hosts";
-        return Err(Failure::new(Exit::Conflict, "data_dir", message, help));
-    }
-    let kept = fs::read_to_string(data.join(PORTS_FILE)).unwrap_or_default();
-    let kept: Vec<u16> = kept
-        .lines()
-        .filter_map(|line| line.trim().parse().ok())
-        .collect();
-    if count > 1 && kept.len() == usize::from(count) {
-        return Ok(kept);
-    }
-    let row = |first: u16| (0..count).map(move |at| first.saturating_add(at));
-    let free = |port: u16| UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    Ok(match port {
-        Some(0) => vec![0; count.into()],
-        Some(port) => row(port).collect(),
-        None if row(PORT).all(free) => row(PORT).collect(),
-        None => vec![0; count.into()],
-    })
-}
-
-fn keep_ports(data: &Path, hosts: &[GroupHost]) -> Result<(), Failure> {
-    let path = data.join(PORTS_FILE);
-    let lines: Vec<String> = hosts
-        .iter()
-        .map(|host| host.address.port().to_string())
-        .collect();
-    fs::write(&path, lines.join("\n") + "\n").map_err(|error| Failure::file("write", &path, &error))
-}
-
-/// A folder that goes with the run.
-pub(crate) fn temporary() -> Result<tempfile::TempDir, Failure> {
-    remove_abandoned(&std::env::temp_dir());
-    let prefix = format!("{TEMPORARY}{}-", std::process::id());
-    let folder = tempfile::Builder::new().prefix(&prefix).tempdir();
-    folder.map_err(|error| Failure::file("make a folder in", &std::env::temp_dir(), &error))
-}
-
-/// Removes the folders of runs that were killed before they could: this user's own, whose process
-/// is gone and whose lock nobody holds. What cannot be removed does no harm.
-fn remove_abandoned(folder: &Path) {
-    let user = rustix::process::getuid().as_raw();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let rest = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY));
-        let pid = rest.and_then(|rest| rest.split_once('-')?.0.parse().ok());
-        // Not that of a link.
-        let own = entry
-            .metadata()
-            .is_ok_and(|found| found.is_dir() && found.uid() == user);
-        if own && pid.is_some_and(|pid| !runs(pid)) && nobody_holds(&entry.path()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// Whether no host runs on a run's folder: on itself, or on one of the folders in it. One without
-/// any lock was killed before it held anything, or is another machine's.
-fn nobody_holds(folder: &Path) -> bool {
-    let inner = fs::read_dir(folder).into_iter().flatten().flatten();
-    let folders = inner.map(|entry| entry.path()).chain([folder.to_owned()]);
-    let locks: Vec<fs::File> = folders
-        .filter_map(|folder| fs::File::open(folder.join("lock")).ok())
-        .collect();
-    !locks.is_empty() && locks.iter().all(|lock| lock.try_lock().is_ok())
 }

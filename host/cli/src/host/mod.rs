@@ -2,13 +2,15 @@
 //! in [`embedded`].
 
 mod embedded;
+mod folder;
 
 use maitred_server::{ConfigError, Failed, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Exit, Failure};
 
-pub(crate) use embedded::{Embedded, GroupHost, temporary};
+pub(crate) use embedded::{Embedded, GroupHost};
+pub(crate) use folder::temporary;
 
 /// SIGTERM and SIGINT.
 pub(crate) struct Signals {
