@@ -13,6 +13,7 @@ use maitred_protocol::{
 };
 use maitred_replica::Input;
 use maitred_transport::{CloseCode, Endpoint, close};
+use tokio::task::JoinSet;
 
 use crate::bulk::dial::{DialError, dial};
 use crate::bulk::wire;
@@ -26,6 +27,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Longest that a host may take to answer: the entry has to be committed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest that a round may take.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest to wait for the others, once one has answered that it cannot tell.
+const STRAGGLERS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Hosts that may be named as leader in one round before it counts as one that nobody could answer.
 const HOPS_MAX: usize = 4;
 
@@ -93,39 +98,38 @@ pub(crate) async fn join(
     }
 }
 
-/// Asks one after the other, and whom they name as leader. A no that one address alone gives for good
-/// (it may be wrong) counts only when no other one can answer.
+/// Asks all at once, and whom they name as leader: being taken in twice is being taken in once. A no
+/// that one address alone gives for good (it may be wrong) counts only when no other one can answer.
 async fn ask_all(
     endpoint: &Endpoint,
     hello: &PeerHello,
     asked: &Join,
     addresses: &[String],
 ) -> Result<Joined, No> {
-    let (mut later, mut never, mut unfit) = (None, None, None);
+    let mut asking = JoinSet::new();
     for address in addresses {
-        let mut address = address.clone();
-        for _ in 0..HOPS_MAX {
-            match ask(endpoint, hello, asked, &address).await {
-                Ok(joined) => return Ok(joined),
-                Err(No::Ask(leader)) if leader != address => {
-                    tracing::debug!(%address, %leader, "another host leads");
-                    address = leader;
-                    continue;
-                }
-                Err(No::Ask(_)) => {
-                    later.get_or_insert(format!("{address} does not lead any more"));
-                }
-                Err(No::Later(why)) => {
-                    later.get_or_insert(format!("{address}: {why}"));
-                }
-                Err(No::Never(why)) => {
-                    never.get_or_insert(format!("{address}: {why}"));
-                }
-                Err(No::Unfit(why)) => {
-                    unfit.get_or_insert(format!("{address}: {why}"));
-                }
+        let (endpoint, hello) = (endpoint.clone(), hello.clone());
+        let (asked, address) = (asked.clone(), address.clone());
+        asking.spawn(async move { ask_on(&endpoint, &hello, &asked, address).await });
+    }
+    let (mut later, mut never, mut unfit) = (None, None, None);
+    let mut patience = ROUND_TIMEOUT;
+    loop {
+        match tokio::time::timeout(patience, asking.join_next()).await {
+            Ok(Some(Ok(Ok(joined)))) => return Ok(joined),
+            Ok(Some(Ok(Err(No::Never(why))))) => drop(never.get_or_insert(why)),
+            Ok(Some(Ok(Err(No::Unfit(why))))) => drop(unfit.get_or_insert(why)),
+            Ok(Some(Ok(Err(No::Later(why) | No::Ask(why))))) => {
+                later.get_or_insert(why);
+                // Whoever is gone for good must not hold up the next round.
+                patience = STRAGGLERS_TIMEOUT;
             }
-            break;
+            Ok(Some(Err(_))) => {}
+            Ok(None) => break,
+            Err(_) => {
+                later.get_or_insert("some hosts did not answer in time".to_owned());
+                break;
+            }
         }
     }
     Err(match (later, never, unfit) {
@@ -134,6 +138,29 @@ async fn ask_all(
         (None, None, Some(why)) => No::Unfit(why),
         (None, None, None) => No::Later("no host is known to ask".to_owned()),
     })
+}
+
+/// Asks one, and whom it names as leader. The reasons name the address.
+async fn ask_on(
+    endpoint: &Endpoint,
+    hello: &PeerHello,
+    asked: &Join,
+    mut address: String,
+) -> Result<Joined, No> {
+    for _ in 0..HOPS_MAX {
+        match ask(endpoint, hello, asked, &address).await {
+            Err(No::Ask(leader)) if leader != address => {
+                tracing::debug!(%address, %leader, "another host leads");
+                address = leader;
+            }
+            Err(No::Ask(_)) => break,
+            Err(No::Later(why)) => return Err(No::Later(format!("{address}: {why}"))),
+            Err(No::Never(why)) => return Err(No::Never(format!("{address}: {why}"))),
+            Err(No::Unfit(why)) => return Err(No::Unfit(format!("{address}: {why}"))),
+            Ok(joined) => return Ok(joined),
+        }
+    }
+    Err(No::Later(format!("{address} does not lead any more")))
 }
 
 async fn ask(
@@ -223,8 +250,10 @@ async fn announce_to_any(host: &Arc<Host>, asked: &Join, seeds: &[String]) -> Re
         Response::Unavailable(why) => return Err(No::Later(why.to_string())),
         other => return Err(No::Later(format!("{other:?}"))),
     }
-    addresses.extend(host.peers.addresses());
     addresses.extend(seeds.iter().cloned());
+    addresses.extend(host.peers.addresses());
+    addresses.sort_unstable();
+    addresses.dedup();
     let hello = host.peers.hello(0, Purpose::Bulk);
     let endpoint = &host.peers.endpoint;
     let joined = ask_all(endpoint, &hello, asked, &addresses).await?;

@@ -70,7 +70,7 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
     let mut prefers_seen = false;
     loop {
         let Some(address) = address_of(&mut way, prefers_seen) else {
-            news(&mut way).await;
+            news(&mut way, "").await;
             continue;
         };
         prefers_seen = !prefers_seen;
@@ -79,7 +79,7 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
             tokio::select! {
                 dialled = call(&peers, &address, &hello) => dialled,
                 // Whatever was under way would take its time to find out.
-                called = news(&mut way) => {
+                called = news(&mut way, &address) => {
                     (pause, prefers_seen) = (PAUSE_MIN, called);
                     continue;
                 }
@@ -93,7 +93,7 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
                 let level_max = welcomed.level_max;
                 peers.inbox.push(Input::Met { host, level_max });
                 let _up = Up::new(&peers, host);
-                let error = talk(&peers, &mut way, &connection).await;
+                let error = talk(&peers, &mut way, &address, &connection).await;
                 tracing::info!(peer = host, %address, %error, "a peer is lost");
             }
             Err(error) => {
@@ -113,7 +113,7 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
         }
         // What waited is out of date.
         Metrics::add(&peers.metrics.peer_messages_dropped, way.queue.clear());
-        match tokio::time::timeout(jittered(pause), news(&mut way)).await {
+        match tokio::time::timeout(jittered(pause), news(&mut way, &address)).await {
             Ok(called) => (pause, prefers_seen) = (PAUSE_MIN, called),
             Err(_) => pause = (pause * 2).min(PAUSE_MAX),
         }
@@ -147,8 +147,8 @@ fn address_of(way: &mut Way, prefers_seen: bool) -> Option<String> {
 }
 
 /// Waits until there is a reason to call the peer at once: it is elsewhere, or it has called here,
-/// which is said with true.
-async fn news(way: &mut Way) -> bool {
+/// which is said with true. `called` is where it is being called.
+async fn news(way: &mut Way, called: &str) -> bool {
     // A call that has only begun does not need to begin again.
     let soon = tokio::time::Instant::now() + PAUSE_MIN;
     loop {
@@ -159,8 +159,12 @@ async fn news(way: &mut Way) -> bool {
                 Err(_) => std::future::pending().await,
             },
             changed = way.seen.changed() => match changed {
-                Ok(()) if tokio::time::Instant::now() >= soon => return true,
-                Ok(()) => {}
+                Ok(()) => {
+                    let elsewhere = *way.seen.borrow_and_update() != called;
+                    if elsewhere || tokio::time::Instant::now() >= soon {
+                        return true;
+                    }
+                }
                 Err(_) => std::future::pending().await,
             },
         }
@@ -168,7 +172,7 @@ async fn news(way: &mut Way) -> bool {
 }
 
 /// Sends what is queued until the connection ends or the peer has another address.
-async fn talk(peers: &Peers, way: &mut Way, connection: &Connection) -> LinkError {
+async fn talk(peers: &Peers, way: &mut Way, called: &str, connection: &Connection) -> LinkError {
     let mut stream = match connection.open_uni().await {
         Ok(stream) => stream,
         Err(error) => return error.into(),
@@ -187,13 +191,27 @@ async fn talk(peers: &Peers, way: &mut Way, connection: &Connection) -> LinkErro
         error = sending => (CloseCode::Done, "", error),
         ended = connection.closed() => (CloseCode::Done, "", ended.into()),
         () = silence(connection) => (CloseCode::Limit, "nothing was heard", LinkError::Lost),
-        _ = address.changed() => {
+        () = moved(address, called) => {
             (CloseCode::Done, "the peer has another address", LinkError::Local)
         }
     };
     let ended = connection.close_reason().map(LinkError::from);
     close(connection, code, why);
     ended.unwrap_or(error)
+}
+
+/// Waits until the peer is said to be elsewhere than where it was called.
+async fn moved(address: &mut watch::Receiver<String>, called: &str) {
+    loop {
+        if address.changed().await.is_err() {
+            // The link is being given up.
+            return std::future::pending().await;
+        }
+        let now = address.borrow_and_update();
+        if !now.is_empty() && *now != called {
+            return;
+        }
+    }
 }
 
 /// Waits until nothing at all has come from the peer for a while, though it was told something. Far

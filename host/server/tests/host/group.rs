@@ -291,3 +291,31 @@ async fn of_two_hosts_either_can_be_removed() {
     within(client.put_type(room(1))).await.unwrap();
     within(second.shutdown()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_which_every_host_has_another_address_finds_itself_again_by_a_seed() {
+    let group = Group::new();
+    let [first, second, third] = three(&group).await;
+    let client = group.client(&first).await;
+    within(client.put_type(room(1))).await.unwrap();
+    for running in [third, second, first] {
+        within(running.shutdown()).await.unwrap();
+    }
+    // None of the recorded addresses is right, and no quorum can say so before they have met.
+    let first = within(Server::start(group.bare())).await.unwrap();
+    let second = within(Server::start(group.joining("second", &first)))
+        .await
+        .unwrap();
+    let third = within(Server::start(group.joining("third", &first)))
+        .await
+        .unwrap();
+    for running in [&first, &second, &third] {
+        within(running.ready()).await.unwrap();
+    }
+    let client = group.client(&third).await;
+    within(client.put_type(room(2))).await.unwrap();
+    assert_eq!(within(client.types()).await.unwrap().len(), 2);
+    for running in [first, second, third] {
+        within(running.shutdown()).await.unwrap();
+    }
+}
