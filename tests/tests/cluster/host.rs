@@ -13,7 +13,7 @@ const START: Duration = Duration::from_secs(60);
 
 /// The program under test. `cargo test --workspace` has built it; when only this package was built,
 /// it is built here.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(Path::parent).unwrap();
     let program = folder.join("maitred");

@@ -1,4 +1,5 @@
-//! Real processes: a host started from the built program, game nodes on the real client, kills.
+//! Real processes: hosts started from the built program, alone and in groups of three, game nodes on
+//! the real client, kills, pauses, restarts, lost disks and bad networks.
 //!
 //! What only a kernel can show is shown here; what a seed can find is found elsewhere. The host is
 //! the `maitred` program itself, found beside this test (and built, when it is not there).
@@ -9,7 +10,16 @@
 )]
 
 mod bad_nodes;
+mod disk_loss;
+mod group;
 mod host;
 mod kill;
+mod leader_kills;
+mod levels;
 mod nodes;
+mod partitions;
+mod pauses;
+mod rolling;
+mod snapshots;
+mod strangers;
 mod swap;
