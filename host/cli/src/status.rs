@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use maitred_client::{Client, HostStatus};
+use maitred_client::{Client, Error, HostStatus};
 use maitred_protocol::{MemberRecord, MemberRole, Members, Status};
 use serde_json::{Value, json};
 
@@ -266,8 +266,16 @@ impl Shown {
 fn said(answer: Option<&HostStatus>) -> (Value, Value) {
     match answer.map(|one| &one.status) {
         Some(Ok(status)) => (shape::status(status), Value::Null),
-        Some(Err(error)) => (Value::Null, json!(error.to_string())),
+        Some(Err(error)) => (Value::Null, json!(problem(error))),
         None => (Value::Null, json!("it was not called")),
+    }
+}
+
+/// Why a host did not answer; that nothing was done goes without saying.
+fn problem(error: &Error) -> String {
+    match error {
+        Error::Unavailable { cause } => cause.to_string(),
+        other => other.to_string(),
     }
 }
 
@@ -284,7 +292,7 @@ fn of_answer(answer: Option<&HostStatus>) -> (String, String) {
             short(Duration::from_millis(status.uptime_ms)),
             status.build.clone(),
         ),
-        Some(Err(error)) => ("NO".to_owned(), error.to_string()),
+        Some(Err(error)) => ("NO".to_owned(), problem(error)),
         None => ("?".to_owned(), "it was not called".to_owned()),
     }
 }

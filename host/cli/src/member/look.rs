@@ -11,6 +11,9 @@ use crate::failure::{Exit, Failure};
 use crate::json as shape;
 use crate::out::{short, table};
 
+/// A voter that was not heard of for longer is named when a change is refused, in milliseconds.
+const SILENT_MS: u32 = 500;
+
 /// The members as the leader knows them, who alone knows how far each is; as any host does when the
 /// leader cannot be asked within a second or so. A client that has just connected may know one host.
 pub(crate) async fn members(client: &Client) -> Result<Members, Error> {
@@ -127,7 +130,7 @@ pub(super) fn refused(error: Error, members: &Members) -> Failure {
             let heard = member.progress.and_then(|progress| progress.heard_ms);
             member.role == MemberRole::Voter
                 && members.leader != Some(member.host)
-                && heard.is_none_or(|millis| millis > 2_000)
+                && heard.is_none_or(|millis| millis > SILENT_MS)
         });
         let silent: Vec<&str> = silent.map(|member| member.name.as_str()).collect();
         if !silent.is_empty() {
