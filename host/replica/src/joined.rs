@@ -131,8 +131,11 @@ impl Replica {
             self.timers.cancel(joined.late.take());
             if is_makers(record, &joined) {
                 self.created(joined.ticket, record, true);
-            } else {
+            } else if mutants::on("joined-answered-at-once") {
                 self.conflict(joined, record);
+            } else {
+                // What settled it may have been committed, and overtaken, before this one asked.
+                self.admit_create(joined);
             }
         }
     }

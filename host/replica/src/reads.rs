@@ -128,6 +128,21 @@ impl Reads {
         }
     }
 
+    /// What needs no round, and yet the state that is committed now.
+    fn grant(&mut self, now_us: u64, waiting: Vec<Waiting>, index: u64) {
+        if waiting.is_empty() {
+            return;
+        }
+        self.number += 1;
+        self.rounds.push_back(Round {
+            number: self.number,
+            first_us: now_us,
+            asked_us: now_us,
+            index: Some(index),
+            waiting,
+        });
+    }
+
     /// Nobody is promised anything any more.
     pub(crate) fn drop_lease(&mut self) {
         if !mutants::on("lease-kept-at-hand-over") {
@@ -172,15 +187,19 @@ impl Replica {
     /// Asks for a round for what waits, and again for one that got no answer.
     pub(crate) fn request_reads(&mut self) {
         let now_us = self.now.mono_us;
-        let certain = mutants::on("read-without-round") && self.serving.is_some()
+        let careless = mutants::on("read-without-round") && self.serving.is_some()
             || mutants::on("follower-reads-own-commit");
-        if certain || self.serving.is_some() && now_us < self.reads.lease_until_us {
+        if careless || self.serving.is_some() && now_us < self.reads.lease_until_us {
             let (acks, certain) = std::mem::take(&mut self.reads.next)
                 .into_iter()
                 .partition(|waiting| matches!(waiting, Waiting::Ack(..)));
             // A lease is for answers; a node's own rests on a round that began after it asked.
             self.reads.next = acks;
-            self.answer_certain(certain);
+            // Others may have shown what this host has not applied yet: it is committed already.
+            let commit = self.consensus.standing().commit;
+            let behind = careless || mutants::on("lease-reads-applied");
+            self.reads
+                .grant(now_us, certain, if behind { 0 } else { commit });
         }
         let waits = !self.reads.next.is_empty();
         let asked = self
@@ -211,12 +230,11 @@ impl Replica {
         self.give_reads_back();
     }
 
-    /// Reads that could not be granted in time may find another host.
+    /// Reads that could not be answered in time may find another host.
     fn give_reads_back(&mut self) {
-        let now_us = self.now.mono_us;
+        let late_us = self.now.mono_us.saturating_sub(PATIENCE_US);
         while let Some(round) = self.reads.rounds.front()
-            && round.index.is_none()
-            && round.first_us + PATIENCE_US <= now_us
+            && round.first_us <= late_us
             && let Some(round) = self.reads.rounds.pop_front()
         {
             let why = self.not_leader();
@@ -228,14 +246,14 @@ impl Replica {
 
     /// Answers the rounds whose index is applied.
     pub(crate) fn answer_reads(&mut self) {
-        while let Some(round) = self.reads.rounds.front()
-            && round.index.is_some_and(|index| {
-                index <= self.registry.applied() || mutants::on("read-before-applied")
-            })
+        let applied = self.registry.applied();
+        let due = |round: &Round| {
+            let reached = |index| index <= applied || mutants::on("read-before-applied");
+            round.index.is_some_and(reached)
+        };
+        while let Some(at) = self.reads.rounds.iter().position(due)
+            && let Some(round) = self.reads.rounds.remove(at)
         {
-            let Some(round) = self.reads.rounds.pop_front() else {
-                return;
-            };
             self.answer_certain(round.waiting);
         }
     }

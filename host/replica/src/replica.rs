@@ -300,9 +300,9 @@ impl Replica {
 
     fn turn(&mut self) {
         self.fire_timers();
-        self.request_reads();
-        // Applying may lead to further proposals, and those to further entries to persist.
+        // Applying may lead to further proposals and reads, and those to further entries to persist.
         loop {
+            self.request_reads();
             self.propose();
             let turn = self.consensus.turn();
             if turn.is_empty() {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
+use maitred_protocol::limits::MEMBERS_MAX;
 use maitred_protocol::{ClusterId, MemberRecord, PeerGreeting, PeerHello, PeerRefusal, Purpose};
 use maitred_replica::{Input, Peer};
 use maitred_transport::{CloseCode, Connection, Endpoint, Identity, close};
@@ -86,6 +87,9 @@ pub(crate) struct Peers {
     roster: Mutex<Arc<Roster>>,
     /// Where others are, as somebody else said, for as long as the roster does not.
     hints: Mutex<Vec<Peer>>,
+    /// Hosts that called and may be members that this host has not heard of: it must be able to
+    /// answer them, or it will never hear of them.
+    strangers: Mutex<BTreeMap<u64, String>>,
     links: Mutex<BTreeMap<u64, Link>>,
     /// Who was refused last, why, and when that was said.
     refused: Mutex<Option<(u64, PeerRefusal, Instant)>>,
@@ -119,6 +123,7 @@ impl Peers {
             runtime: Handle::current(),
             roster: Mutex::default(),
             hints: Mutex::default(),
+            strangers: Mutex::default(),
             links: Mutex::default(),
             refused: Mutex::default(),
             incoming: Mutex::default(),
@@ -201,6 +206,13 @@ impl Peers {
             let hints = lock(&self.hints);
             wanted.extend(hints.iter().map(|peer| (peer.host, peer.address.clone())));
         }
+        let mut strangers = lock(&self.strangers);
+        let is_known = |host: u64| roster.others.iter().any(|peer| peer.host == host);
+        strangers.retain(|host, _| *host > roster.applied && !is_known(*host));
+        for (host, address) in strangers.iter() {
+            wanted.entry(*host).or_insert_with(|| address.clone());
+        }
+        drop(strangers);
         for peer in &roster.others {
             let known = wanted.entry(peer.host).or_default();
             if !peer.address.is_empty() {
@@ -308,11 +320,21 @@ impl Peers {
     }
 
     /// A peer has called from there, and so can be called there.
-    pub(crate) fn has_called(&self, host: u64, from: SocketAddr) {
+    pub(crate) fn has_called(self: &Arc<Self>, host: u64, from: SocketAddr) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port()).to_string();
         if let Some(link) = lock(&self.links).get(&host) {
-            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-            link.seen.send_replace(from.to_string());
+            link.seen.send_replace(from);
+            return;
         }
+        if host == 0 {
+            return;
+        }
+        let mut strangers = lock(&self.strangers);
+        if strangers.len() < MEMBERS_MAX || strangers.contains_key(&host) {
+            strangers.insert(host, from);
+        }
+        drop(strangers);
+        self.connect(&self.roster());
     }
 
     /// A connection has ended.
