@@ -197,12 +197,20 @@ impl Agent {
     fn start(&mut self, now_us: u64, key: ProcessKey, start: Next, out: &mut Vec<Effect>) {
         let full = self.has_no_room_for(&key);
         let refusal = self.lease.refuses_starts();
+        // What is placed on this session is reserved after it began, and what an older one brought
+        // along is known: this was asked of a session that is over, and nobody would ever stop it.
+        let outlived = self
+            .lease
+            .epoch
+            .is_some_and(|epoch| start.incarnation.0 < epoch.0);
+        let outlived = outlived.then_some(NodeAnswer::Fenced);
         let process = match self.processes.entry(key) {
             Slot::Occupied(process) => process,
             Slot::Vacant(vacant) => {
                 let over = self.tombstones.refusal(vacant.key(), start.incarnation);
                 let late = start.is_late(now_us).then_some(LATE);
                 let busy = refusal.or(full).or(late);
+                let over = over.or(outlived);
                 if let Some(no) = over.or(busy.map(|why| NodeAnswer::Busy(why.to_owned()))) {
                     answer_all(start.waiters, &no, out);
                     return;
@@ -283,6 +291,11 @@ impl Agent {
     ) {
         let process = self.processes.get_mut(&key);
         let Some(process) = process.filter(|process| process.incarnation == incarnation) else {
+            // The node began a life of its own while this one was starting; nobody else would end
+            // it.
+            if result.is_ok() {
+                out.push(Effect::Stop(key, incarnation));
+            }
             return;
         };
         let starters = std::mem::take(&mut process.starters);

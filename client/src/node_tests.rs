@@ -81,7 +81,7 @@ struct Bench {
     done: mpsc::UnboundedReceiver<Done>,
 }
 
-/// A node `eu-1` that has registered as epoch 10.
+/// A node `eu-1` that has registered as epoch 1.
 async fn bench(ttl: Duration) -> Bench {
     let mut host = FakeHost::start();
     let client = host.builder().connect().await.unwrap();
@@ -94,7 +94,7 @@ async fn bench(ttl: Duration) -> Bench {
         };
         assert_eq!(node.name.as_str(), "eu-1");
         // A command right behind the answer must wait for the node to have read that.
-        peer.reply(id, &registered(10, vec![]));
+        peer.reply(id, &registered(1, vec![]));
         peer.command(500, &start("early", 4));
         peer
     });
@@ -133,7 +133,7 @@ const LONG: Duration = Duration::from_secs(30);
 async fn commands_are_carried_out_and_ends_are_told() {
     let mut bench = bench(LONG).await;
     assert!(bench.node.lease_ok());
-    assert_eq!(bench.node.epoch(), Some(NodeEpoch(10)));
+    assert_eq!(bench.node.epoch(), Some(NodeEpoch(1)));
     bench.peer.command(1, &start("a", 5));
     assert_eq!(bench.answer().await, (1, started("a")));
     bench.peer.command(2, &start("a", 5));
@@ -181,11 +181,11 @@ async fn a_cut_connection_is_attached_anew_with_the_inventory() {
     let (peer, id, request) = bench.host.request().await;
     let expected = Request::AttachNode {
         name: bench.node.name().clone(),
-        epoch: NodeEpoch(10),
+        epoch: NodeEpoch(1),
         inventory: vec![(key("a"), Incarnation(5)), (key("early"), Incarnation(4))],
     };
     assert_eq!(request, expected);
-    peer.reply(id, &registered(10, vec![Verdict::Stop, Verdict::Keep]));
+    peer.reply(id, &registered(1, vec![Verdict::Stop, Verdict::Keep]));
     assert_eq!(bench.done().await, Done::Stopped("a".to_owned(), 5));
     // Commands now come over the new connection.
     peer.command(9, &start("b", 11));
@@ -196,7 +196,7 @@ async fn a_cut_connection_is_attached_anew_with_the_inventory() {
 async fn a_session_that_has_ended_is_left_and_a_new_one_begun() {
     let mut bench = bench(LONG).await;
     let (peer, keep_alive) = bench.host.keep_alives.recv().await.unwrap();
-    assert_eq!((keep_alive.epoch, keep_alive.load), (NodeEpoch(10), None));
+    assert_eq!((keep_alive.epoch, keep_alive.load), (NodeEpoch(1), None));
     peer.ack(&bench.host.keep_alives.recv().await.unwrap().1, false);
     assert_eq!(bench.done().await, Done::LeaseLost);
     assert_eq!(bench.done().await, Done::Stopped("early".to_owned(), 4));
@@ -206,10 +206,10 @@ async fn a_session_that_has_ended_is_left_and_a_new_one_begun() {
         panic!("{request:?}");
     };
     assert_eq!(node.inventory, []);
-    peer.reply(id, &registered(20, vec![]));
+    peer.reply(id, &registered(2, vec![]));
     peer.command(1, &start("a", 21));
     assert_eq!(bench.answer().await, (1, started("a")));
-    assert_eq!(bench.node.epoch(), Some(NodeEpoch(20)));
+    assert_eq!(bench.node.epoch(), Some(NodeEpoch(2)));
 }
 
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn silence_of_the_host_ends_the_lease() {
     // Nothing is acknowledged; attaching again does not help either.
     let (peer, id, request) = bench.host.request().await;
     assert!(matches!(request, Request::AttachNode { .. }));
-    peer.reply(id, &registered(10, vec![Verdict::Keep]));
+    peer.reply(id, &registered(1, vec![Verdict::Keep]));
     assert_eq!(bench.done().await, Done::LeaseLost);
     assert_eq!(bench.done().await, Done::Stopped("early".to_owned(), 4));
 }
@@ -233,7 +233,7 @@ async fn a_shutdown_stops_everything_and_ends_the_session() {
     assert!(matches!(
         request,
         Request::DeregisterNode {
-            epoch: NodeEpoch(10),
+            epoch: NodeEpoch(1),
             ..
         }
     ));
@@ -252,12 +252,12 @@ async fn a_node_that_nobody_waits_for_any_more_leaves_again() {
     assert!(matches!(request, Request::RegisterNode(..)), "{request:?}");
     starting.abort();
     assert!(starting.await.unwrap_err().is_cancelled());
-    peer.reply(id, &registered(10, vec![]));
+    peer.reply(id, &registered(1, vec![]));
     let (peer, id, request) = host.request().await;
     let Request::DeregisterNode { epoch, .. } = request else {
         panic!("{request:?}");
     };
-    assert_eq!(epoch, NodeEpoch(10));
+    assert_eq!(epoch, NodeEpoch(1));
     peer.reply(id, &Response::Done(Revision(1)));
 }
 
@@ -288,7 +288,7 @@ async fn a_load_report_is_cut_to_what_a_host_takes() {
     let node = client.node("eu-1").start(Talkative);
     let (node, ()) = tokio::join!(node, async {
         let (peer, id, _) = host.request().await;
-        peer.reply(id, &registered(10, vec![]));
+        peer.reply(id, &registered(1, vec![]));
     });
     let (_, keep_alive) = host.keep_alives.recv().await.unwrap();
     let counters = keep_alive.load.unwrap().counters;
@@ -321,7 +321,7 @@ fn a_game_that_ends_first_still_lets_the_node_end() {
             assert!(given.send(node).is_ok());
         });
         let (peer, id, _) = host.request().await;
-        peer.reply(id, &registered(10, vec![]));
+        peer.reply(id, &registered(1, vec![]));
         let node = node.await.unwrap();
         thread.join().unwrap();
         // Nothing can be stopped any more, and no start can be carried out: another node may do.
@@ -365,7 +365,7 @@ fn a_stuck_game_keeps_its_lease() {
             stuck.recv().unwrap();
         });
         let (peer, id, _) = host.request().await;
-        peer.reply(id, &registered(10, vec![]));
+        peer.reply(id, &registered(1, vec![]));
         let node = node.await.ok().unwrap();
         let node = Arc::new(node);
         // Far longer than the lease, which only acknowledged keep-alives extend.
@@ -386,7 +386,7 @@ struct Attached {
     done: mpsc::UnboundedReceiver<Done>,
 }
 
-/// A node of this lease, registered as epoch 10 with host 1 of three.
+/// A node of this lease, registered as epoch 1 with host 1 of three.
 async fn attached_to_one(ttl: Duration) -> ([FakeHost; 3], Attached) {
     let mut hosts: [FakeHost; 3] = FakeHost::group(3).try_into().ok().unwrap();
     let client = hosts[0].builder().connect().await.unwrap();
@@ -394,7 +394,7 @@ async fn attached_to_one(ttl: Duration) -> ([FakeHost; 3], Attached) {
     let node = client.node("eu-1").ttl(ttl);
     let (node, peer) = tokio::join!(node.start(Game(tell)), async {
         let (peer, id, _) = hosts[0].request().await;
-        peer.reply(id, &registered(10, vec![]));
+        peer.reply(id, &registered(1, vec![]));
         peer
     });
     let node = node.unwrap();
@@ -405,10 +405,10 @@ async fn attached_to_one(ttl: Duration) -> ([FakeHost; 3], Attached) {
 async fn attach(host: &mut FakeHost) -> Peer {
     let (peer, id, request) = host.request().await;
     assert!(
-        matches!(&request, Request::AttachNode { epoch, .. } if *epoch == NodeEpoch(10)),
+        matches!(&request, Request::AttachNode { epoch, .. } if *epoch == NodeEpoch(1)),
         "{request:?}"
     );
-    peer.reply(id, &registered(10, vec![]));
+    peer.reply(id, &registered(1, vec![]));
     peer
 }
 
@@ -421,7 +421,7 @@ async fn a_node_attaches_to_a_new_leader_at_once_and_its_keep_alives_go_there() 
     let new = attach(&mut two).await;
     let (_, keep_alive) = two.keep_alives.recv().await.unwrap();
     let within = heard.elapsed();
-    assert_eq!(keep_alive.epoch, NodeEpoch(10));
+    assert_eq!(keep_alive.epoch, NodeEpoch(1));
     assert!(within < Duration::from_millis(500), "{within:?}");
     // The new leader commands in its term, and the old one no more.
     let in_term = |term, id| match start(id, 5) {
@@ -492,7 +492,7 @@ async fn a_leader_change_does_not_lose_a_lease() {
     assert!(late < Duration::from_millis(300), "{late:?}");
     renew(&mut three, ttl).await;
     assert!(node.lease_ok());
-    assert_eq!(node.epoch(), Some(NodeEpoch(10)));
+    assert_eq!(node.epoch(), Some(NodeEpoch(1)));
     assert!(done.try_recv().is_err(), "the game was told of nothing");
     node.kill();
 }

@@ -38,7 +38,7 @@ const STABLE: Duration = Duration::from_secs(1);
 /// Longest that an address rests whose host is connected otherwise, or has left.
 const REST_MAX: Duration = Duration::from_secs(60);
 /// How long a deposed leader may go on with what it was asked.
-const DEPOSED_GRACE: Duration = Duration::from_millis(250);
+const DEPOSED_GRACE: Duration = Duration::from_millis(50);
 /// Request ids of the pool's own begin here; those of sessions never come so far.
 const OWN_IDS: u64 = 1 << 63;
 

@@ -331,7 +331,7 @@ fn after_a_lost_lease_everything_stops_before_the_node_registers_anew() {
         bench.enrolled(2, 9, &[], bench.now),
         [Effect::KeepAlive(NodeEpoch(9), 1)]
     );
-    assert_eq!(bench.start(3, 1, "d", 8), [spawn("d", 8)]);
+    assert_eq!(bench.start(3, 1, "d", 10), [spawn("d", 10)]);
 }
 
 #[test]
@@ -661,4 +661,35 @@ fn a_registration_under_way_is_not_made_twice() {
     };
     agent.step(0, leader, &mut out);
     assert_eq!(out, []);
+}
+
+#[test]
+fn a_life_that_was_starting_when_the_node_began_its_own_is_stopped_when_it_has_started() {
+    let mut bench = Bench::serving();
+    assert_eq!(bench.start(1, 1, "a", 5), [spawn("a", 5)]);
+    let owned = Input::Owned(NodeEpoch(1), key("a"), inc(9), Spawned::default());
+    assert_eq!(bench.step(owned), [Effect::Answer(1, NodeAnswer::Fenced)]);
+    assert_eq!(
+        bench.spawn_ended("a", 5, spawned("a")),
+        [stop_effect("a", 5)]
+    );
+    assert_eq!(bench.stop_ended("a", 5), []);
+    assert_eq!(bench.agent.running_incarnation(&key("a")), Some(inc(9)));
+}
+
+#[test]
+fn a_start_that_was_asked_of_an_older_session_is_refused() {
+    let mut bench = Bench::serving();
+    bench.now = TTL;
+    let effects = bench.step(Input::Tick);
+    let number = effects.iter().find_map(|effect| match effect {
+        Effect::Enroll { number, .. } => Some(*number),
+        _ => None,
+    });
+    bench.enrolled(number.unwrap(), 20, &[], TTL);
+    assert_eq!(
+        bench.start(1, 1, "a", 12),
+        [Effect::Answer(1, NodeAnswer::Fenced)]
+    );
+    assert_eq!(bench.start(2, 1, "a", 21), [spawn("a", 21)]);
 }
