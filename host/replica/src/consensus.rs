@@ -239,6 +239,8 @@ impl Consensus {
                 let commit = message.commit;
                 return Err(Lost { last, commit });
             }
+            // Raft would pass it on in the asker's name; the asker asks again.
+            MessageType::MsgReadIndex if !self.is_leader() => return Ok(()),
             MessageType::MsgTimeoutNow if self.restoring.is_some() => return Ok(()),
             // Whoever answers a vote has been asked, and nobody is before the vote is durable:
             // the answer may overtake the word of that.

@@ -46,7 +46,9 @@ pub(crate) struct Joined {
 enum No {
     /// It cannot tell now.
     Later(String),
-    /// It never will.
+    /// Nobody ever will: what it says is replicated, or true of every later state.
+    Final(String),
+    /// It never will, though another may.
     Never(String),
     /// The two cannot talk: a certificate or a version must be mended first.
     Unfit(String),
@@ -61,9 +63,9 @@ impl From<DialError> for No {
             DialError::Refused(
                 PeerRefusal::NotAMember(_)
                 | PeerRefusal::OtherInstance(_)
-                | PeerRefusal::OtherCluster
                 | PeerRefusal::TooOld { .. },
-            ) => Self::Never(why),
+            ) => Self::Final(why),
+            DialError::Refused(PeerRefusal::OtherCluster) => Self::Never(why),
             DialError::Link(link) if link.is_fatal() => Self::Unfit(why),
             _ => Self::Later(why),
         }
@@ -85,7 +87,9 @@ pub(crate) async fn join(
     loop {
         match ask_all(endpoint, hello, asked, seeds).await {
             Ok(joined) => return Ok(joined),
-            Err(No::Never(why) | No::Unfit(why)) => return Err(StartError::Join(why)),
+            Err(No::Final(why) | No::Never(why) | No::Unfit(why)) => {
+                return Err(StartError::Join(why));
+            }
             Err(No::Later(why) | No::Ask(why)) => {
                 if why != told {
                     tracing::warn!(seeds = seeds.join(","), %why, "the cluster cannot be joined yet; trying again");
@@ -99,7 +103,8 @@ pub(crate) async fn join(
 }
 
 /// Asks all at once, and whom they name as leader: being taken in twice is being taken in once. A no
-/// that one address alone gives for good (it may be wrong) counts only when no other one can answer.
+/// that is final ends it; one that an address gives for itself (it may be a wrong one) counts only
+/// when no other one can answer.
 async fn ask_all(
     endpoint: &Endpoint,
     hello: &PeerHello,
@@ -117,6 +122,7 @@ async fn ask_all(
     loop {
         match tokio::time::timeout(patience, asking.join_next()).await {
             Ok(Some(Ok(Ok(joined)))) => return Ok(joined),
+            Ok(Some(Ok(Err(No::Final(why))))) => return Err(No::Final(why)),
             Ok(Some(Ok(Err(No::Never(why))))) => drop(never.get_or_insert(why)),
             Ok(Some(Ok(Err(No::Unfit(why))))) => drop(unfit.get_or_insert(why)),
             Ok(Some(Ok(Err(No::Later(why) | No::Ask(why))))) => {
@@ -155,6 +161,7 @@ async fn ask_on(
             }
             Err(No::Ask(_)) => break,
             Err(No::Later(why)) => return Err(No::Later(format!("{address}: {why}"))),
+            Err(No::Final(why)) => return Err(No::Final(format!("{address}: {why}"))),
             Err(No::Never(why)) => return Err(No::Never(format!("{address}: {why}"))),
             Err(No::Unfit(why)) => return Err(No::Unfit(format!("{address}: {why}"))),
             Ok(joined) => return Ok(joined),
@@ -187,7 +194,7 @@ async fn ask(
         Ok(PeerResponse::NotLeader(None)) => {
             Err(No::Later("the cluster has no leader just now".to_owned()))
         }
-        Ok(PeerResponse::Refused(why)) => Err(No::Never(why)),
+        Ok(PeerResponse::Refused(why)) => Err(No::Final(why)),
         Ok(PeerResponse::Unavailable(why)) => Err(No::Later(why)),
         Ok(_) => Err(No::Later(
             "its answer is not one to this question".to_owned(),
@@ -229,7 +236,7 @@ async fn announce_once(host: &Arc<Host>, asked: &Join, seeds: &[String]) -> Resu
     loop {
         match announce_to_any(host, asked, seeds).await {
             Ok(()) => return Ok(()),
-            Err(No::Never(why)) => return Err(why),
+            Err(No::Final(why) | No::Never(why)) => return Err(why),
             Err(No::Later(why) | No::Ask(why) | No::Unfit(why)) => {
                 tracing::debug!(%why, "the cluster has not heard yet where this host is");
             }
@@ -245,7 +252,7 @@ async fn announce_to_any(host: &Arc<Host>, asked: &Join, seeds: &[String]) -> Re
     let mut addresses = Vec::new();
     match answer.await.into_response() {
         Response::Member(_) => return Ok(()),
-        Response::Rejected(why) => return Err(No::Never(why.to_string())),
+        Response::Rejected(why) => return Err(No::Final(why.to_string())),
         Response::Unavailable(Unavailable::NotLeader { leader }) => addresses.extend(leader),
         Response::Unavailable(why) => return Err(No::Later(why.to_string())),
         other => return Err(No::Later(format!("{other:?}"))),

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
+use std::fs::File;
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,14 @@ pub enum SnapshotToolError {
     /// The file is sound, and its content is not this program's.
     #[error("{0}; use the version of the program that wrote it")]
     Content(#[from] SnapshotError),
+    /// It cannot be read.
+    #[error("{} cannot be read: {source}", .file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Its content is newer than the file says.
     #[error("{0}; use another copy of the snapshot")]
     Rebase(#[from] RebaseError),
@@ -86,7 +95,8 @@ pub struct SnapshotSummary {
     pub sessions: usize,
     /// Bytes of the file.
     pub bytes: u64,
-    /// The hash that the file ends with, which was found to be right.
+    /// The blake3 hash of the whole file, as `snapshot save` says it. (The hash that the file ends with
+    /// was found to be right too.)
     pub digest: Digest,
     /// The hash of the state: the same for equal states, however they were written.
     pub state: Digest,
@@ -150,9 +160,19 @@ pub fn inspect_snapshot(file: &Path) -> Result<SnapshotSummary, SnapshotToolErro
         types: registry.types().count(),
         sessions: registry.sessions(),
         bytes: info.bytes,
-        digest: info.digest,
+        digest: hash(file)?,
         state: Digest(registry.digest()),
     })
+}
+
+fn hash(file: &Path) -> Result<Digest, SnapshotToolError> {
+    let mut hasher = blake3::Hasher::new();
+    let read = File::open(file).and_then(|opened| hasher.update_reader(opened).map(drop));
+    read.map_err(|source| SnapshotToolError::Read {
+        file: file.to_owned(),
+        source,
+    })?;
+    Ok(Digest(*hasher.finalize().as_bytes()))
 }
 
 /// Makes a data directory for the first host of a new cluster, with the state of a snapshot.
