@@ -15,8 +15,11 @@ impl Replica {
         let Install { message, registry } = install;
         let index = message.get_snapshot().get_metadata().index;
         self.peers.heard(message.from, self.now.mono_us);
-        let older = index <= self.registry.applied() && !mutants::on("install-backwards");
-        if registry.applied() != index || older {
+        if registry.applied() != index {
+            return;
+        }
+        if mutants::on("install-backwards") && index < self.registry.applied() {
+            self.registry = registry;
             return;
         }
         let (level, level_max) = (registry.level(), self.config.level_max);
@@ -24,7 +27,8 @@ impl Replica {
             let why = format!("the cluster uses level {level} and this host may use {level_max}");
             return self.halt(Effect::TooOld { index, why });
         }
-        // It cannot be found lost: it is no heartbeat.
+        // It cannot be found lost: it is no heartbeat. Raft takes it only if it is news, and answers
+        // in any case: the leader waits for that.
         let _ = self.consensus.step(message);
         if self.consensus.node.snap().is_some() {
             self.installing = Some(registry);

@@ -381,6 +381,12 @@ impl Replica {
         self.timers.next_us()
     }
 
+    /// The Raft term.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.consensus.standing().term
+    }
+
     /// The replicated state, to look at.
     #[must_use]
     pub fn registry(&self) -> &Registry {

@@ -317,6 +317,21 @@ impl Group {
         }
     }
 
+    /// A host is told once more of the newest snapshot of another, as its leader would after a loss.
+    pub(crate) fn offer_again(&mut self, from: u64, to: u64) {
+        let saved = self.hosts[&from].disc.snapshots.last_key_value();
+        let (index, (term, conf_state, _)) = saved.unwrap();
+        let mut message = Message::default();
+        message.set_msg_type(MessageType::MsgSnapshot);
+        (message.from, message.to) = (from, to);
+        message.term = self.replica(from).term();
+        let metadata = message.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (*index, *term);
+        metadata.set_conf_state(conf_state.clone());
+        self.mail.push_back(message);
+        self.settle();
+    }
+
     /// Time passes for everybody.
     pub(crate) fn pass(&mut self, ms: u64) {
         for _ in 0..ms.div_ceil(20) {

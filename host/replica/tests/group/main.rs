@@ -225,6 +225,14 @@ fn a_host_that_was_away_for_long_fetches_a_snapshot() {
     group.pass(2_000);
     assert!(group.installs > 0);
     group.assert_equal();
+    // A leader that has not heard so is told that it has it already.
+    let installed = group.installs;
+    group.offer_again(leader, away);
+    assert!(group.installs > installed);
+    let (sequence, request) = writer.set("8", "after");
+    group.ask(leader, sequence, request);
+    group.pass(200);
+    group.assert_equal();
     // And what it has installed, it can start from.
     group.kill(away);
     group.start(away);
