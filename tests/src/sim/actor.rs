@@ -156,7 +156,9 @@ impl World {
             Purpose::Scenery => self.scenery_made(actor, outcome),
             Purpose::Member => self.member_answered(actor, outcome),
             Purpose::Enroll(number, sent_us) => self.enrolled(actor, number, sent_us, outcome),
-            Purpose::Own(epoch, key, pid) => self.own_set(actor, (epoch, key, pid), outcome),
+            Purpose::Own(epoch, key, pid, enrolments) => {
+                self.own_set(actor, (epoch, key, pid), enrolments, outcome);
+            }
             Purpose::Delete(key, incarnation) => self.deleted(actor, key, incarnation, outcome),
             Purpose::Leave => self.left(actor),
         }

@@ -16,7 +16,7 @@ use super::host::{State, machine_of};
 use super::network::delay_us;
 use super::queue::What;
 use super::wire::{ConnId, Up};
-use super::world::World;
+use super::world::{World, say};
 use crate::linear::CallId;
 
 /// Wait before a refused request is tried again, at first and at most.
@@ -35,8 +35,8 @@ pub enum Purpose {
     Scenery,
     /// A node's session: the number of its try, and when it was first sent by its clock.
     Enroll(u64, u64),
-    /// A node's own process.
-    Own(NodeEpoch, ProcessKey, String),
+    /// A node's own process: session, key, pid, and its enrolments when it was asked.
+    Own(NodeEpoch, ProcessKey, String, u64),
     /// A record of a process that ended.
     Delete(ProcessKey, Incarnation),
     /// A node leaves.
@@ -143,6 +143,7 @@ impl World {
             }
             _ => None,
         };
+        say!(self, "a{actor} asks {pin:?}: {request:?}");
         let caller = &mut self.actors[actor].caller;
         caller.last_op += 1;
         let number = caller.last_op;
@@ -405,6 +406,7 @@ impl World {
         let Some(op) = self.actors[actor].caller.ops.remove(&number) else {
             return;
         };
+        say!(self, "a{actor} has its answer to {}: {outcome:?}", op.id);
         if matches!(outcome, Outcome::Answer(..)) && op.request.client().is_some() {
             self.cover.count("change acknowledged");
         }

@@ -72,10 +72,13 @@ impl World {
             }
             Phase::Quiet | Phase::Done => return,
         }
-        let (keys, machines) = (self.scenario.knobs.keys, self.hosts.len() as u32);
+        let keys = self.scenario.knobs.keys;
+        let there = self.hosts.iter().filter(|host| host.id != 0);
+        let there: Vec<usize> = there.map(|host| host.machine).collect();
         let random = &mut self.actors[actor].random;
         let key = key_of(random, keys);
-        let any = (random.below(2) == 0).then(|| random.below(machines) as usize);
+        let any = there[random.below(there.len() as u32) as usize];
+        let any = (random.below(2) == 0).then_some(any);
         let mut within_us = 2_000_000 + u64::from(random.below(6_000_000));
         let mut pin = None;
         let request = match random.below(100) {
@@ -133,9 +136,9 @@ impl World {
         }
         self.client(actor).busy = false;
         let pause = match self.actors[actor].random.below(8) {
-            0 => 400_000,
-            1..4 => 60_000,
-            _ => 4_000,
+            0 => 200_000,
+            1..4 => 30_000,
+            _ => 3_000,
         };
         self.client_later(actor, pause);
     }
@@ -148,9 +151,11 @@ fn create(random: &mut Random, key: ProcessKey) -> Request {
         OnConflict::Fail,
         OnConflict::Wait,
     ];
+    let on_conflict = conflicts[random.below(4) as usize];
+    let waits = on_conflict == OnConflict::Wait;
     let options = CreateOptions {
-        on_conflict: conflicts[random.below(4) as usize],
-        deadline_ms: 300 + random.below(4_000),
+        on_conflict,
+        deadline_ms: 300 + random.below(if waits { 500 } else { 4_000 }),
         attempts: random.below(4) as u8,
         back_off_ms: random.below(200),
         demand: random.below(3),

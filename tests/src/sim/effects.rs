@@ -96,11 +96,15 @@ impl World {
             let text = format!("machine {machine} answers ticket {} again: {response:?}", ticket.0);
             return self.fail("tickets", text);
         };
+        say!(self, "h{machine} answers {asker:?}");
         match asker {
             Asker::Conn(conn, request, node) => {
                 let id = request.sequence;
-                let found = self.checks.once.replied(request, &response);
-                self.verify("once", found);
+                // An answer that cannot reach its client any more misleads nobody.
+                if self.conns[conn].open {
+                    let found = self.checks.once.replied(request, &response);
+                    self.verify("once", found);
+                }
                 if let (Response::Registered { epoch, .. }, Some(_)) = (&response, node) {
                     self.hosts[machine].answers += 1;
                     let (epoch, order) = (*epoch, self.hosts[machine].answers);
@@ -112,7 +116,7 @@ impl World {
             Asker::Join(joiner, life) => {
                 if self.is_open(machine, joiner) {
                     let at = self.now + delay_us(&mut self.network);
-                    let event = HostEvent::Joined(Box::new(response));
+                    let event = HostEvent::Joined(Box::new(response), self.known_members(machine));
                     self.queue.push(at, What::Host(joiner, life, event));
                 }
             }

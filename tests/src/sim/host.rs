@@ -70,7 +70,7 @@ pub enum HostEvent {
     /// Time to ask for a number.
     AskToJoin,
     /// The answer to that.
-    Joined(Box<Response>),
+    Joined(Box<Response>, BTreeMap<u64, usize>),
     /// A shutdown has come to its end.
     Stopped(u64),
 }
@@ -129,7 +129,8 @@ pub struct Host {
     inbox: Vec<Input>,
     next_tick_us: u64,
     wake_at: u64,
-    first: usize,
+    /// The members that it was told of when it joined.
+    pub(super) seeds: BTreeMap<u64, usize>,
     asked: usize,
     announced: bool,
     shutting_down: Option<u64>,
@@ -173,7 +174,7 @@ impl Host {
             inbox: Vec::new(),
             next_tick_us: 0,
             wake_at: u64::MAX,
-            first: scenario.hosts,
+            seeds: (0..scenario.hosts).map(|one| (one as u64 + 1, one)).collect(),
             asked: 0,
             announced: false,
             shutting_down: None,
@@ -185,12 +186,12 @@ impl Host {
         matches!(self.state, State::Up | State::Paused)
     }
 
-    /// The machine of a peer, when its address is known. Those of the first voters are, as those of
-    /// seeds would be, before they are written down.
+    /// The machine of a peer, when its address is known: from the members that its replica knows, or
+    /// else from those that it was told of when it joined.
     pub fn peer_machine(&self, host: u64) -> Option<usize> {
-        let peer = self.peers.iter().find(|peer| peer.host == host)?;
-        let first = peer.address.is_empty() && host <= self.first as u64;
-        machine_of(&peer.address).or_else(|| first.then_some(host as usize - 1))
+        let peer = self.peers.iter().find(|peer| peer.host == host);
+        let known = peer.and_then(|peer| machine_of(&peer.address));
+        known.or_else(|| self.seeds.get(&host).copied())
     }
 
     /// Its name.
@@ -286,6 +287,15 @@ impl World {
         self.end_process(machine);
     }
 
+    /// The members as a host knows them, as the answer to a join says them.
+    pub(super) fn known_members(&self, machine: usize) -> BTreeMap<u64, usize> {
+        let replica = self.hosts[machine].replica.iter();
+        let members = replica.flat_map(|replica| replica.registry().members());
+        members
+            .filter_map(|(host, member)| Some((*host, machine_of(&member.address)?)))
+            .collect()
+    }
+
     /// What a process kept in memory ends with it.
     pub(super) fn end_process(&mut self, machine: usize) {
         let host = &mut self.hosts[machine];
@@ -373,7 +383,10 @@ impl World {
             HostEvent::Fetchable(message, saved) => self.install(machine, *message, saved),
             HostEvent::Late(number) => self.command_late(machine, number),
             HostEvent::AskToJoin => self.ask_to_join(machine),
-            HostEvent::Joined(response) => self.joined(machine, *response),
+            HostEvent::Joined(response, members) => {
+                self.hosts[machine].seeds.extend(members);
+                self.joined(machine, *response);
+            }
             HostEvent::Stopped(down_us) => {
                 say!(self, "h{machine} has shut down");
                 // What was written is waited for; what was not acknowledged may be lost.

@@ -4,9 +4,43 @@
 //! has). Those of the shell are made by the simulator: they are the duties of the server, the disk and
 //! the node around the replica.
 
+use super::plan::Knobs;
+
 /// The replica's.
 #[cfg(feature = "mutants")]
-pub const REPLICA: &[&str] = &[];
+pub const REPLICA: &[&str] = &[
+    "ack-after-expiry-proposed",
+    "ack-before-commit",
+    "ack-without-round",
+    "alone-forever",
+    "apply-uses-clock",
+    "dedup-forgets",
+    "disown-forgotten",
+    "exists-without-round",
+    "expire-early",
+    "expire-without-epoch",
+    "follower-reads-own-commit",
+    "install-backwards",
+    "install-keeps-log",
+    "learner-votes",
+    "lease-after-restart",
+    "lease-kept-at-hand-over",
+    "lease-read-too-long",
+    "missing-not-dropped",
+    "no-full-ttl",
+    "no-tombstone",
+    "propose-while-moving",
+    "read-before-applied",
+    "read-context-repeats",
+    "read-without-round",
+    "release-early",
+    "replay-renews",
+    "saga-not-resumed",
+    "serve-before-own-term",
+    "snapshot-old-conf",
+    "unknown-as-unavailable",
+    "waiter-by-index-only",
+];
 
 /// The shell's.
 pub const SHELL: &[&str] = &[
@@ -27,4 +61,13 @@ pub(super) fn switch_on(name: Option<&'static str>) {
     maitred_replica::mutants::set(name);
     #[cfg(not(feature = "mutants"))]
     let _ = name;
+}
+
+/// The settings under which a bug can show at all.
+#[must_use]
+pub fn knobs(name: &str, knobs: Knobs) -> Knobs {
+    Knobs {
+        lease_reads: knobs.lease_reads || name.starts_with("lease-"),
+        ..knobs
+    }
 }

@@ -16,7 +16,7 @@ use raft::eraftpb::{Message, MessageType};
 use super::host::HostEvent;
 use super::plan::{Fault, Way};
 use super::queue::What;
-use super::world::World;
+use super::world::{World, say};
 
 /// Packets that wait at a cut; more are dropped, as a bounded queue does.
 const HELD_MAX: usize = 256;
@@ -235,17 +235,62 @@ impl World {
             // Nobody is there, or another than the one that is meant, who refuses.
             return self.complain(from, to);
         }
+        if self.refuses(to, packet.hosts.0) {
+            return self.refused(from, packet.hosts.0);
+        }
+        // It may be a member that this host has not heard of yet: one answers where one is called from.
+        self.hosts[to].seeds.insert(packet.hosts.0, from);
         self.greet(from, to, packet.hosts);
         let body = match &packet.body {
             Body::Raft(messages) => messages.clone(),
             Body::Frame(bytes) => self.read_back(&packet, bytes),
         };
         for message in body {
+            self.tell(from, to, &message);
             if message.msg_type == MessageType::MsgSnapshot {
                 self.fetch(to, from, message);
             } else {
                 self.give(to, Input::Peer(Box::new(message)));
             }
+        }
+    }
+
+    fn tell(&mut self, from: usize, to: usize, message: &Message) {
+        let Message {
+            term,
+            log_term,
+            index,
+            commit,
+            reject,
+            ..
+        } = *message;
+        let (kind, entries) = (message.msg_type, message.entries.len());
+        say!(
+            self,
+            "h{from} -> h{to} {kind:?} term {term} at {index}/{log_term} +{entries} commit {commit} reject {reject}"
+        );
+    }
+
+    /// Whether a host has seen that another is not a member any more: numbers are indices of the log,
+    /// so one that it could not have heard of yet is known by its number.
+    fn refuses(&self, machine: usize, host: u64) -> bool {
+        let here = &self.hosts[machine];
+        let Some(replica) = &here.replica else {
+            return false;
+        };
+        let registry = replica.registry();
+        let member = registry.members().contains_key(&host);
+        let linked = here.peers.iter().any(|peer| peer.host == host);
+        // A host that does not find itself among the members has too little of the log to judge.
+        let judges = registry.members().contains_key(&here.id);
+        judges && !member && !linked && registry.applied() >= host
+    }
+
+    /// A host is told that it is not a member any more, and ends.
+    fn refused(&mut self, machine: usize, host: u64) {
+        if self.hosts[machine].id == host && self.hosts[machine].replica.is_some() {
+            self.cover.count("removed host refused by a peer");
+            self.removed(machine);
         }
     }
 

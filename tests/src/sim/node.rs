@@ -4,7 +4,7 @@
 //! and stopping take a while; a start may fail. What the agent wants is carried out as
 //! `client/src/node_thread.rs` does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maitred_client::agent::{Agent, Effect, Input, SpawnError, Spawned};
 use maitred_protocol::{
@@ -37,6 +37,8 @@ pub enum NodeEvent {
     Stopped(ProcessKey, Incarnation),
     /// The game registers a process of its own.
     Own,
+    /// Its registration is answered: session, key, life, pid.
+    Owned(NodeEpoch, ProcessKey, Incarnation, String),
     /// A delete is tried again.
     Delete(ProcessKey, Incarnation),
 }
@@ -68,7 +70,12 @@ pub struct Node {
     tick_at: u64,
     /// How long it is down when it has left.
     pub leaving: Option<u64>,
+    /// Lives of its own that it has ever had, or was asked to start.
+    owned: BTreeSet<(ProcessKey, Incarnation)>,
+    /// What the game is starting, and has not answered yet.
+    starting: BTreeSet<(ProcessKey, Incarnation)>,
     own: u32,
+    enrolments: u64,
 }
 
 impl Node {
@@ -87,8 +94,15 @@ impl Node {
             last_tag: 0,
             tick_at: u64::MAX,
             leaving: None,
+            owned: BTreeSet::new(),
+            starting: BTreeSet::new(),
             own: 0,
+            enrolments: 0,
         }
+    }
+
+    fn is_starting(&self, key: &ProcessKey) -> bool {
+        self.starting.iter().any(|(other, _)| other == key)
     }
 
     fn register(&self, inventory: Vec<(ProcessKey, Incarnation)>) -> RegisterNode {
@@ -133,6 +147,8 @@ impl World {
         node.tags.clear();
         node.tick_at = u64::MAX;
         node.leaving = None;
+        node.starting.clear();
+        node.owned.clear();
         say!(self, "a{actor} starts");
         self.cover.count("node started");
         self.agent_step(actor, Input::Tick);
@@ -157,6 +173,8 @@ impl World {
                 }
             }
             NodeEvent::Started(key, incarnation, result) => {
+                let life = (key.clone(), incarnation);
+                self.node(actor).starting.remove(&life);
                 if result.is_ok() {
                     self.runs(actor, key.clone(), incarnation);
                 }
@@ -168,6 +186,9 @@ impl World {
                 self.agent_step(actor, Input::StopEnded(key, incarnation));
             }
             NodeEvent::Own => self.own(actor),
+            NodeEvent::Owned(epoch, key, incarnation, pid) => {
+                self.owns(actor, epoch, key, incarnation, pid);
+            }
             NodeEvent::Delete(key, incarnation) => self.delete(actor, key, incarnation),
         }
     }
@@ -235,6 +256,10 @@ impl World {
     }
 
     fn game_start(&mut self, actor: usize, key: ProcessKey, incarnation: Incarnation) {
+        say!(self, "a{actor}: is starting {key}@{incarnation}");
+        let life = (key.clone(), incarnation);
+        self.node(actor).owned.insert(life.clone());
+        self.node(actor).starting.insert(life);
         let chaos = self.phase == Phase::Chaos;
         let random = &mut self.actors[actor].random;
         let slow = random.below(20) == 0;
@@ -252,6 +277,7 @@ impl World {
     }
 
     fn game_stop(&mut self, actor: usize, key: ProcessKey, incarnation: Incarnation) {
+        say!(self, "a{actor}: is stopping {key}@{incarnation}");
         if self.mutant("node-no-fence") && self.node(actor).agent.epoch().is_none() {
             return;
         }
@@ -316,7 +342,13 @@ impl World {
                 say!(self, "a{actor}: session {epoch}, {verdicts:?}");
                 self.cover.count("node enrolled");
                 let host = self.conns[conn].host;
-                self.node(actor).attached = Some(conn);
+                let node = self.node(actor);
+                if node.agent.epoch() != Some(epoch) {
+                    // What came before the answer was for a session that has ended.
+                    node.early.clear();
+                }
+                node.attached = Some(conn);
+                node.enrolments += 1;
                 Input::Enrolled {
                     number,
                     host,
@@ -358,6 +390,8 @@ impl World {
             }
             return;
         }
+        say!(self, "a{actor} is told {number}: {command:?}");
+        let node = self.node(actor);
         node.last_tag += 1;
         let tag = node.last_tag;
         node.tags.insert(tag, (conn, number));
@@ -443,7 +477,12 @@ impl World {
         let Some(epoch) = node.agent.epoch() else {
             return;
         };
+        // A game does not register what it is being asked to start.
+        if node.is_starting(&key) {
+            return;
+        }
         node.own += 1;
+        let enrolments = node.enrolments;
         let pid = format!("{actor}.{}", node.own);
         let set = SetProcess {
             key: key.clone(),
@@ -454,7 +493,7 @@ impl World {
             incarnation: node.agent.running_incarnation(&key),
         };
         let request = Request::SetProcess(NO_SESSION, Box::new(set));
-        let purpose = Purpose::Own(epoch, key, pid);
+        let purpose = Purpose::Own(epoch, key, pid, enrolments);
         self.ask(actor, purpose, request, 8_000_000, None);
     }
 
@@ -463,19 +502,41 @@ impl World {
         &mut self,
         actor: usize,
         (epoch, key, pid): (NodeEpoch, ProcessKey, String),
+        enrolments: u64,
         outcome: Outcome,
     ) {
         let Outcome::Answer(_, Response::Process { record, .. }) = outcome else {
             return;
         };
         self.cover.count("node registered a process");
-        let incarnation = record.incarnation;
+        self.owns(actor, epoch, key, record.incarnation, pid);
+        // It was not in the inventory that was compared meanwhile, and may have ended since.
+        if self.node(actor).enrolments != enrolments {
+            self.agent_step(actor, Input::Disconnected);
+        }
+    }
+
+    /// The agent hears of the node's own process; when the game has meanwhile been asked to start the
+    /// same key, only after it has answered that.
+    fn owns(
+        &mut self,
+        actor: usize,
+        epoch: NodeEpoch,
+        key: ProcessKey,
+        incarnation: Incarnation,
+        pid: String,
+    ) {
+        if self.node(actor).is_starting(&key) {
+            let event = NodeEvent::Owned(epoch, key, incarnation, pid);
+            return self.actor_later(actor, 10_000, ActorEvent::Node(event));
+        }
         let life = (key.clone(), incarnation);
-        if !self.node(actor).truth.contains_key(&life) {
-            let truth = Truth {
-                incarnation,
-                stopping: false,
-            };
+        let truth = Truth {
+            incarnation,
+            stopping: false,
+        };
+        // An update of a life that has ended meanwhile does not bring it back.
+        if self.node(actor).owned.insert(life.clone()) {
             self.node(actor).truth.insert(life, truth);
         }
         let spawned = Spawned {

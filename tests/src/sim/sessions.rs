@@ -91,6 +91,7 @@ impl World {
                     Request::AttachNode { name, .. } => Some(name.clone()),
                     _ => None,
                 };
+                say!(self, "h{machine} is asked {id} by a{}", self.conns[conn].actor);
                 let client = request.client().unwrap_or_default();
                 let sequence = id;
                 let asked = RequestId { client, sequence };
