@@ -159,6 +159,7 @@ impl Agent {
             Input::EnrollFailed { number, over } => {
                 self.enroll_failed(now_us, number, over, out);
             }
+            Input::Reconcile => self.reconcile(now_us),
             Input::Disconnected => self.disconnected(now_us),
             Input::Shutdown => self.shut_down(now_us, out),
         }

@@ -271,10 +271,11 @@ impl NodeHandle {
     ) -> Result<ProcessRecord, Error> {
         let shared = self.shared();
         let pid = pid.into();
-        let (epoch, incarnation, full) = {
+        let (epoch, incarnation, full, enrolments) = {
             let agent = shared.agent();
             let full = agent.has_no_room_for(&key);
-            (agent.epoch(), agent.running_incarnation(&key), full)
+            let incarnation = agent.running_incarnation(&key);
+            (agent.epoch(), incarnation, full, agent.enrolments())
         };
         if let Some(full) = full {
             return Err(Error::Rejected(Rejection::Conflict(full.to_owned())));
@@ -296,6 +297,11 @@ impl NodeHandle {
         };
         let owned = Input::Owned(epoch, key, record.incarnation, Spawned { pid, share });
         let _ = shared.inputs.send(owned);
+        if shared.agent().enrolments() != enrolments {
+            // The answer may be an old one, asked for again of another host, and the process deleted
+            // since: when the node attached, this one was not in its inventory.
+            let _ = shared.inputs.send(Input::Reconcile);
+        }
         Ok(*record)
     }
 

@@ -39,6 +39,9 @@ pub enum Input {
     Exited(ProcessKey, Incarnation),
     /// The node has registered a process that it runs itself, under this session.
     Owned(NodeEpoch, ProcessKey, Incarnation, Spawned),
+    /// What the registry has and what runs here may differ without anybody's knowing: they are to be
+    /// compared, as after a reconnect.
+    Reconcile,
     /// A keep-alive is answered.
     Acknowledged(KeepAliveAck),
     /// Host `from` says that `host` leads in `term`: every notice of that kind, from all hosts.

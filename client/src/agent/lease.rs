@@ -190,6 +190,19 @@ impl Agent {
         }
     }
 
+    /// Attaches once more, where the node is attached.
+    pub(super) fn reconcile(&mut self, now_us: u64) {
+        if matches!(self.lease.phase, Phase::Serving) {
+            self.lease.phase = Phase::Wanting(now_us);
+        }
+    }
+
+    /// Registrations and attachments begun so far.
+    #[must_use]
+    pub fn enrolments(&self) -> u64 {
+        self.lease.number
+    }
+
     pub(super) fn acknowledged(&mut self, now_us: u64, ack: KeepAliveAck, out: &mut Vec<Effect>) {
         if self.lease.epoch != Some(ack.epoch) {
             return;
