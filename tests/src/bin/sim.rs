@@ -69,7 +69,9 @@ fn main() -> ExitCode {
         return trace(&args, seed);
     }
     let began = Instant::now();
-    let sum = run_many(args.seeds.clone(), args.threads, args.failures, |seed| args.scenario(seed));
+    let sum = run_many(args.seeds.clone(), args.threads, args.failures, |seed| {
+        args.scenario(seed)
+    });
     let took = began.elapsed().as_secs_f64();
     println!("what occurred:\n{}", sum.cover);
     rate(&sum, took, args.threads);
@@ -107,11 +109,17 @@ fn trace(args: &Args, seed: u64) -> ExitCode {
     }
     match report.violation {
         None => {
-            println!("seed {seed}: every property held, {:.1} s simulated", report.simulated_us as f64 / 1e6);
+            println!(
+                "seed {seed}: every property held, {:.1} s simulated",
+                report.simulated_us as f64 / 1e6
+            );
             ExitCode::SUCCESS
         }
         Some(violation) => {
-            println!("seed {seed} violates {}: {}", violation.checker, violation.text);
+            println!(
+                "seed {seed} violates {}: {}",
+                violation.checker, violation.text
+            );
             ExitCode::FAILURE
         }
     }

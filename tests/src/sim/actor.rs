@@ -199,6 +199,7 @@ impl World {
     /// An event of an actor's own, after a while.
     pub fn actor_later(&mut self, actor: usize, us: u64, event: ActorEvent) {
         let life = self.actors[actor].life;
-        self.queue.push(self.now + us, What::Actor(actor, life, event));
+        self.queue
+            .push(self.now + us, What::Actor(actor, life, event));
     }
 }

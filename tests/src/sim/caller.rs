@@ -190,7 +190,13 @@ impl World {
             let opening = std::mem::replace(&mut caller.opening, true);
             self.op_later(actor, number, 20_000);
             if !opening {
-                self.ask(actor, Purpose::Session, Request::OpenSession, u64::MAX / 4, None);
+                self.ask(
+                    actor,
+                    Purpose::Session,
+                    Request::OpenSession,
+                    u64::MAX / 4,
+                    None,
+                );
             }
             return;
         }
@@ -251,7 +257,8 @@ impl World {
             300_000 + u64::from(random.below(700_000))
         };
         let (life, event) = (self.actors[actor].life, ActorEvent::Dialled(machine));
-        self.queue.push(self.now + took, What::Actor(actor, life, event));
+        self.queue
+            .push(self.now + took, What::Actor(actor, life, event));
     }
 
     /// A call has come to its end.
@@ -300,7 +307,8 @@ impl World {
             }
         }
         for number in lost {
-            self.cover.count("request asked again after a lost connection");
+            self.cover
+                .count("request asked again after a lost connection");
             self.back_off(actor, number);
         }
         self.node_lost_conn(actor, conn);
@@ -311,7 +319,8 @@ impl World {
         let actor = self.conns[conn].actor;
         let after = 20_000 + u64::from(self.network.below(1_500_000));
         let (life, event) = (self.actors[actor].life, ActorEvent::Lost(conn));
-        self.queue.push(self.now + after, What::Actor(actor, life, event));
+        self.queue
+            .push(self.now + after, What::Actor(actor, life, event));
     }
 
     /// A pause is over, or an answer has not come.
@@ -367,7 +376,10 @@ impl World {
                     Unavailable::NotLeader { leader } => {
                         let named = leader.as_deref().and_then(machine_of);
                         let first = !std::mem::replace(&mut op.hinted, true);
-                        Some((named.unwrap_or((machine + 1) % machines), first && named.is_some()))
+                        Some((
+                            named.unwrap_or((machine + 1) % machines),
+                            first && named.is_some(),
+                        ))
                     }
                     Unavailable::ShuttingDown => Some(((machine + 1) % machines, false)),
                     Unavailable::NoSession if op.request.client().is_some() => {

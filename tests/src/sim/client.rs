@@ -4,7 +4,8 @@
 //! to the leader or, pinned, to any host; stale reads are not in the history.
 
 use maitred_protocol::{
-    CreateOptions, CreateProcess, ListProcesses, OnConflict, ProcessKey, Request, Response, TypeName,
+    CreateOptions, CreateProcess, ListProcesses, OnConflict, ProcessKey, Request, Response,
+    TypeName,
 };
 use maitred_registry::random::Random;
 
@@ -132,7 +133,10 @@ impl World {
         }
         let failed = !matches!(outcome, Outcome::Answer(..));
         if self.phase == Phase::Last && failed {
-            self.fail("quiet", "a read of a quiet group is not answered".to_owned());
+            self.fail(
+                "quiet",
+                "a read of a quiet group is not answered".to_owned(),
+            );
         }
         self.client(actor).busy = false;
         let pause = match self.actors[actor].random.below(8) {

@@ -21,8 +21,8 @@ pub struct Clock {
 impl Clock {
     /// A clock with a drawn rate and beginning.
     pub fn drawn(random: &mut Random) -> Self {
-        let rate = 1_000_000 - u64::from(DRIFT_PPM_MAX)
-            + u64::from(random.below(2 * DRIFT_PPM_MAX + 1));
+        let rate =
+            1_000_000 - u64::from(DRIFT_PPM_MAX) + u64::from(random.below(2 * DRIFT_PPM_MAX + 1));
         Self {
             rate,
             offset_us: 1_000_000 + u64::from(random.below(1_000_000_000)),

@@ -57,15 +57,11 @@ struct Durable {
 }
 
 impl Durable {
-    fn append(&mut self, mut entries: Vec<Entry>, keep_suffix: bool) {
+    fn append(&mut self, mut entries: Vec<Entry>) {
         let Some(first) = entries.first() else { return };
         let at = first.index.checked_sub(self.start.0 + 1);
         let at = at.expect("nothing is appended below the log's beginning") as usize;
         assert!(at <= self.entries.len(), "the log has a gap");
-        if keep_suffix && at + entries.len() < self.entries.len() {
-            self.entries.splice(at..at + entries.len(), entries);
-            return;
-        }
         self.entries.truncate(at);
         self.entries.append(&mut entries);
     }
@@ -88,7 +84,7 @@ impl Durable {
         {
             self.hard_state = hard_state;
         }
-        self.append(persist.entries, flaws.keep_suffix);
+        self.append(persist.entries);
         persist.release
     }
 
@@ -131,8 +127,6 @@ impl Durable {
 pub struct Flaws {
     /// The hard state is not written.
     pub lose_hard_state: bool,
-    /// A conflicting suffix stays behind what overwrites it.
-    pub keep_suffix: bool,
     /// A log is not begun anew when a snapshot was installed.
     pub keep_log_at_reset: bool,
 }
@@ -209,7 +203,7 @@ impl Disk {
     fn tear(&mut self, mut torn: Persist, random: &mut Random) {
         torn.entries
             .truncate(random.below(torn.entries.len() as u32 + 1) as usize);
-        self.durable.append(torn.entries, false);
+        self.durable.append(torn.entries);
         if let Some(mut hard_state) = torn.hard_state {
             // What it says is committed may be among what was lost.
             hard_state.commit = hard_state.commit.min(self.durable.last());

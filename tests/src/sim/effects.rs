@@ -51,7 +51,7 @@ impl World {
             Effect::KeepAliveAck { link, ack } => {
                 let epoch = ack.epoch;
                 self.checks.leases.acknowledged(machine, &ack);
-                                say!(self, "h{machine}: keep-alive of {epoch} acknowledged");
+                say!(self, "h{machine}: keep-alive of {epoch} acknowledged");
                 self.send_down(link as ConnId, Down::Ack(ack));
             }
             Effect::Snapshot(take) => self.snapshot(machine, take),
@@ -82,7 +82,11 @@ impl World {
             }
             Effect::Events(revision, events) => {
                 let found = self.checks.events(self.now, machine, &events);
-                say!(self, "h{machine}: events up to {revision}: {}", events.len());
+                say!(
+                    self,
+                    "h{machine}: events up to {revision}: {}",
+                    events.len()
+                );
                 self.verify("lives", found);
                 self.follow(machine, &events);
             }
@@ -93,7 +97,10 @@ impl World {
     fn reply(&mut self, machine: usize, ticket: Ticket, answer: Answer) {
         let response = answer.into_response();
         let Some(asker) = self.hosts[machine].tickets.remove(&ticket.0) else {
-            let text = format!("machine {machine} answers ticket {} again: {response:?}", ticket.0);
+            let text = format!(
+                "machine {machine} answers ticket {} again: {response:?}",
+                ticket.0
+            );
             return self.fail("tickets", text);
         };
         say!(self, "h{machine} answers {asker:?}");
@@ -139,7 +146,10 @@ impl World {
         host.serving = serving;
         host.leader = leader.clone();
         let (id, began) = (host.id, serving);
-        let found = self.checks.leaders.claims(leader.2, leader.0, (id, serving));
+        let found = self
+            .checks
+            .leaders
+            .claims(leader.2, leader.0, (id, serving));
         self.verify("leaders", found);
         if began {
             self.cover.count("leader serves");

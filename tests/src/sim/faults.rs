@@ -70,7 +70,10 @@ impl World {
             }
             Fault::Isolate(pick, way, clients, for_us) => {
                 let machine = self.resolve(pick);
-                self.network(Fault::Isolate(Pick::Machine(machine), way, clients, for_us), for_us)
+                self.network(
+                    Fault::Isolate(Pick::Machine(machine), way, clients, for_us),
+                    for_us,
+                )
             }
             Fault::Cut(.., for_us)
             | Fault::Split(_, for_us)

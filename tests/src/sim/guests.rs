@@ -49,7 +49,8 @@ impl World {
     fn later(&mut self, machine: usize, us: u64, input: Input) {
         let life = self.hosts[machine].life;
         let event = HostEvent::Input(Box::new(input));
-        self.queue.push(self.now + us, What::Host(machine, life, event));
+        self.queue
+            .push(self.now + us, What::Host(machine, life, event));
     }
 
     /// A process is to be started.
@@ -61,7 +62,11 @@ impl World {
             term,
             ..
         } = job;
-        say!(self, "h{machine}: start {key}@{incarnation} on {} in term {term}", node.name);
+        say!(
+            self,
+            "h{machine}: start {key}@{incarnation} on {} in term {term}",
+            node.name
+        );
         self.cover.count("spawn");
         let host = &mut self.hosts[machine];
         if host.runner.0.insert(incarnation, key.clone()).is_some() {
@@ -97,7 +102,10 @@ impl World {
         // Sometimes it is heard of twice, or late.
         let took = 20 + u64::from(self.guests.below(500));
         let twice = self.guests.below(50) == 0;
-        for delay in [Some(took), twice.then_some(took + 30_000)].into_iter().flatten() {
+        for delay in [Some(took), twice.then_some(took + 30_000)]
+            .into_iter()
+            .flatten()
+        {
             let (key, result) = (key.clone(), result.clone());
             let input = Input::Spawned {
                 key,

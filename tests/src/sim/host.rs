@@ -8,13 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use maitred_protocol::{
-    HostName, Join, NodeName, Rejection, RequestId, Response, Unavailable,
-};
+use maitred_protocol::{HostName, Join, NodeName, Rejection, RequestId, Response, Unavailable};
 use maitred_registry::random::Random;
-use maitred_replica::{
-    Config, Effect, Input, LEVEL_MAX, Peer, Replica, TakeSnapshot, Ticket,
-};
+use maitred_replica::{Config, Effect, Input, LEVEL_MAX, Peer, Replica, TakeSnapshot, Ticket};
 use raft::eraftpb::Message;
 
 use super::clock::Clock;
@@ -174,7 +170,9 @@ impl Host {
             inbox: Vec::new(),
             next_tick_us: 0,
             wake_at: u64::MAX,
-            seeds: (0..scenario.hosts).map(|one| (one as u64 + 1, one)).collect(),
+            seeds: (0..scenario.hosts)
+                .map(|one| (one as u64 + 1, one))
+                .collect(),
             asked: 0,
             announced: false,
             shutting_down: None,
@@ -248,7 +246,9 @@ impl World {
             host.state = State::Joining;
             host.announced = false;
             let (life, at) = (host.life, self.now + 1_000);
-            return self.queue.push(at, What::Host(machine, life, HostEvent::AskToJoin));
+            return self
+                .queue
+                .push(at, What::Host(machine, life, HostEvent::AskToJoin));
         }
         let now = host.clock.now(self.now);
         let recovered = host.disk.recovered();
@@ -274,7 +274,8 @@ impl World {
         // It says where it is, until somebody has written that down.
         let (life, at) = (self.hosts[machine].life, self.now + 50_000);
         self.hosts[machine].announced = false;
-        self.queue.push(at, What::Host(machine, life, HostEvent::AskToJoin));
+        self.queue
+            .push(at, What::Host(machine, life, HostEvent::AskToJoin));
     }
 
     /// A machine's process is gone, at once.
@@ -342,7 +343,8 @@ impl World {
         if at < host.wake_at {
             host.wake_at = at;
             let life = host.life;
-            self.queue.push(at, What::Host(machine, life, HostEvent::Wake));
+            self.queue
+                .push(at, What::Host(machine, life, HostEvent::Wake));
         }
     }
 
@@ -423,7 +425,9 @@ impl World {
         replica.effects(now, &mut effects);
         let ttl_us = u64::from(self.scenario.knobs.ttl_ms) * 1_000;
         let host = &self.hosts[machine];
-        let found = self.checks.entries(self.now, host, &effects, (ttl_us, tick_us));
+        let found = self
+            .checks
+            .entries(self.now, host, &effects, (ttl_us, tick_us));
         if let Err(violation) = found {
             return self.fail(violation.checker, violation.text);
         }
@@ -499,7 +503,8 @@ impl World {
         }
         let (life, machines) = (self.hosts[machine].life, self.hosts.len());
         let again = self.now + JOIN_EVERY_US;
-        self.queue.push(again, What::Host(machine, life, HostEvent::AskToJoin));
+        self.queue
+            .push(again, What::Host(machine, life, HostEvent::AskToJoin));
         let seed = self.hosts[machine].asked % machines;
         self.hosts[machine].asked += 1;
         if !self.hosts[seed].is_up() || !self.is_open(machine, seed) {

@@ -47,7 +47,6 @@ pub const SHELL: &[&str] = &[
     "shell-release-unsynced",
     "shell-persisted-unsynced",
     "shell-lose-hard-state",
-    "shell-lose-truncation",
     "shell-install-keeps-log",
     "shell-snapshot-not-durable",
     "node-long-lease",

@@ -309,7 +309,10 @@ impl World {
                 host: hosts.1,
                 level_max: ours,
             };
-            let (life, at) = (self.hosts[from].life, self.now + delay_us(&mut self.network));
+            let (life, at) = (
+                self.hosts[from].life,
+                self.now + delay_us(&mut self.network),
+            );
             let event = HostEvent::Input(Box::new(met));
             self.queue.push(at, What::Host(from, life, event));
         }
@@ -326,7 +329,9 @@ impl World {
         link.told_us = now;
         let host = &self.hosts[from];
         let numbers = host.peers.iter().map(|peer| peer.host);
-        let found = numbers.filter(|peer| host.peer_machine(*peer) == Some(to)).last();
+        let found = numbers
+            .filter(|peer| host.peer_machine(*peer) == Some(to))
+            .last();
         if let Some(host) = found {
             self.cover.count("peer unreachable");
             self.give(from, Input::Unreachable(host));

@@ -201,7 +201,9 @@ impl World {
             incarnation,
             stopping: false,
         };
-        self.node(actor).truth.insert((key.clone(), incarnation), truth);
+        self.node(actor)
+            .truth
+            .insert((key.clone(), incarnation), truth);
         let found = self.check_one_life(actor, &key, incarnation);
         self.verify("truth", found);
     }
@@ -373,13 +375,7 @@ impl World {
     }
 
     /// A command of a host.
-    pub fn node_command(
-        &mut self,
-        actor: usize,
-        conn: ConnId,
-        number: u64,
-        command: NodeCommand,
-    ) {
+    pub fn node_command(&mut self, actor: usize, conn: ConnId, number: u64, command: NodeCommand) {
         if !self.is_node(actor) {
             return;
         }
@@ -529,6 +525,11 @@ impl World {
         if self.node(actor).is_starting(&key) {
             let event = NodeEvent::Owned(epoch, key, incarnation, pid);
             return self.actor_later(actor, 10_000, ActorEvent::Node(event));
+        }
+        let newer = self.node(actor).agent.running_incarnation(&key);
+        if newer.is_some_and(|newer| newer > incarnation) {
+            // A later life of the key runs here: the game ends the one that it began itself.
+            return;
         }
         let life = (key.clone(), incarnation);
         let truth = Truth {

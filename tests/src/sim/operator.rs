@@ -132,7 +132,9 @@ impl World {
         say!(self, "h{machine}: the disk of host {old} is lost");
         let start = Mend::Start(machine, self.hosts[machine].life);
         self.queue.push(self.now + 300_000, What::Mend(start));
-        self.operator.jobs.push_back(Job::Lost(machine, old, replace));
+        self.operator
+            .jobs
+            .push_back(Job::Lost(machine, old, replace));
         self.next_job();
         true
     }
@@ -160,7 +162,9 @@ impl World {
 
     /// A machine's host is taken out.
     pub fn remove_host(&mut self, machine: usize) -> bool {
-        if self.operator.is_busy() || !self.hosts[machine].is_up() || self.voters_elsewhere(machine) < 3
+        if self.operator.is_busy()
+            || !self.hosts[machine].is_up()
+            || self.voters_elsewhere(machine) < 3
         {
             return false;
         }
@@ -192,7 +196,8 @@ impl World {
                 }
                 Request::AddMember {
                     client,
-                    name: HostName::new(format!("host-{}", machine + 1)).expect("letters and digits"),
+                    name: HostName::new(format!("host-{}", machine + 1))
+                        .expect("letters and digits"),
                     address: address_of(machine),
                 }
             }
@@ -216,7 +221,13 @@ impl World {
     fn ask_members(&mut self) {
         self.operator.asking = true;
         let actor = self.operator_actor();
-        self.ask(actor, Purpose::Member, Request::ListMembers, WITHIN_US, None);
+        self.ask(
+            actor,
+            Purpose::Member,
+            Request::ListMembers,
+            WITHIN_US,
+            None,
+        );
     }
 
     /// The operator's question is answered.

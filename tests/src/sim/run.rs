@@ -143,7 +143,11 @@ pub fn run_many(
 pub fn explain(scenario: &Scenario, violation: &Violation, lines: usize) -> String {
     let (least, report) = shrink::shrink(scenario, violation);
     let found = report.violation.as_ref().unwrap_or(violation);
-    let hosts = if scenario.hosts == 3 { String::new() } else { format!(" --hosts {}", scenario.hosts) };
+    let hosts = if scenario.hosts == 3 {
+        String::new()
+    } else {
+        format!(" --hosts {}", scenario.hosts)
+    };
     let mut text = format!(
         "seed {} violates {}: {}\n\nreplay: cargo run -p maitred-tests --release --bin sim -- --trace {}{hosts}\n\nthe least scenario that fails alike ({} of {} faults, {} clients, {} nodes, {:.1} s of chaos):\n  {}: {}\n",
         scenario.seed,

@@ -91,7 +91,11 @@ impl World {
                     Request::AttachNode { name, .. } => Some(name.clone()),
                     _ => None,
                 };
-                say!(self, "h{machine} is asked {id} by a{}", self.conns[conn].actor);
+                say!(
+                    self,
+                    "h{machine} is asked {id} by a{}",
+                    self.conns[conn].actor
+                );
                 let client = request.client().unwrap_or_default();
                 let sequence = id;
                 let asked = RequestId { client, sequence };
@@ -105,7 +109,10 @@ impl World {
             }
             Up::Answer(number, answer) => self.command_answered(machine, conn, number, answer),
             Up::KeepAlive(keep_alive) => {
-                if !self.hosts[machine].sessions.may_renew(conn, keep_alive.epoch) {
+                if !self.hosts[machine]
+                    .sessions
+                    .may_renew(conn, keep_alive.epoch)
+                {
                     return self.cover.count("keep-alive over the wrong connection");
                 }
                 let link = conn as u64;
@@ -191,13 +198,7 @@ impl World {
         }
     }
 
-    fn command_answered(
-        &mut self,
-        machine: usize,
-        conn: ConnId,
-        number: u64,
-        answer: NodeAnswer,
-    ) {
+    fn command_answered(&mut self, machine: usize, conn: ConnId, number: u64, answer: NodeAnswer) {
         let sessions = &mut self.hosts[machine].sessions;
         let epoch = sessions.pending.get(&number).map(|pending| pending.epoch);
         if !epoch.is_some_and(|epoch| sessions.may_renew(conn, epoch)) {

@@ -62,7 +62,9 @@ impl Shrinking<'_> {
             let mut fewer = self.best.clone();
             fewer.nodes -= 1;
             let nodes = fewer.nodes;
-            fewer.plan.retain(|(_, fault)| node_of(fault).is_none_or(|node| node < nodes));
+            fewer
+                .plan
+                .retain(|(_, fault)| node_of(fault).is_none_or(|node| node < nodes));
             if !self.takes(fewer) {
                 break;
             }

@@ -49,7 +49,6 @@ impl World {
         }
         let flaws = super::disk::Flaws {
             lose_hard_state: self.mutant("shell-lose-hard-state"),
-            keep_suffix: self.mutant("shell-lose-truncation"),
             keep_log_at_reset: self.mutant("shell-install-keeps-log"),
         };
         self.hosts[machine].disk.flaws = flaws;
@@ -63,7 +62,8 @@ impl World {
         let took = self.write_us(machine, 800);
         let host = &self.hosts[machine];
         let at = (self.now + took).max(host.disk.stalled_until_us);
-        self.queue.push(at, What::Host(machine, host.life, HostEvent::Written));
+        self.queue
+            .push(at, What::Host(machine, host.life, HostEvent::Written));
     }
 
     /// The write under way has come to its end, one way or the other.
@@ -72,7 +72,9 @@ impl World {
         if disk.full {
             let again = self.now + 100_000;
             let life = self.hosts[machine].life;
-            return self.queue.push(again, What::Host(machine, life, HostEvent::Written));
+            return self
+                .queue
+                .push(again, What::Host(machine, life, HostEvent::Written));
         }
         if std::mem::take(&mut disk.failing) {
             say!(self, "h{machine}: its fsync failed");
@@ -100,7 +102,8 @@ impl World {
     pub fn snapshot(&mut self, machine: usize, take: Box<TakeSnapshot>) {
         let at = self.now + self.write_us(machine, 20_000);
         let life = self.hosts[machine].life;
-        self.queue.push(at, What::Host(machine, life, HostEvent::Saved(take)));
+        self.queue
+            .push(at, What::Host(machine, life, HostEvent::Saved(take)));
     }
 
     /// A snapshot is written, or could not be.
@@ -147,7 +150,8 @@ impl World {
         let took = 2_000 + u64::from(self.storage.below(if slow { 1_500_000 } else { 40_000 }));
         let (life, message) = (self.hosts[machine].life, Box::new(message));
         let event = HostEvent::Fetched(from, message, tries);
-        self.queue.push(self.now + took, What::Host(machine, life, event));
+        self.queue
+            .push(self.now + took, What::Host(machine, life, event));
     }
 
     /// The last byte has come, if the sender was there all the time and still has it.

@@ -32,7 +32,8 @@ impl Trace {
             self.lines.pop_front();
         }
         let (seconds, micros) = (at_us / 1_000_000, at_us % 1_000_000);
-        self.lines.push_back(format!("{seconds:3}.{micros:06} {text}"));
+        self.lines
+            .push_back(format!("{seconds:3}.{micros:06} {text}"));
     }
 
     /// The last `count` lines, oldest first.

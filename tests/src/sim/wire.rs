@@ -131,7 +131,8 @@ impl World {
         let mut delay = delay_us(&mut self.network);
         if matches!(up, Up::KeepAlive(_)) {
             if !cut && !self.is_datagram_lost() {
-                self.queue.push(self.now + delay, What::ToHost(ToHost { conn, up }));
+                self.queue
+                    .push(self.now + delay, What::ToHost(ToHost { conn, up }));
             }
             return;
         }
@@ -162,7 +163,8 @@ impl World {
         if matches!(down, Down::Ack(_)) {
             if !cut && !self.is_datagram_lost() {
                 let event = ActorEvent::Frame(conn, down);
-                self.queue.push(self.now + delay, What::Actor(actor, life, event));
+                self.queue
+                    .push(self.now + delay, What::Actor(actor, life, event));
             }
             return;
         }
@@ -221,7 +223,11 @@ impl World {
     pub fn cut_actor(&mut self, actor: usize, machine: usize, way: Way, more: bool) {
         let reach = self.reach(actor, machine);
         let change = |count: &mut u32| {
-            *count = if more { *count + 1 } else { count.saturating_sub(1) };
+            *count = if more {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
         };
         // As the machine sees it: what comes in to it goes up.
         if way != Way::Out {

@@ -82,7 +82,10 @@ impl Agreement {
         let (at, hash) = ((entry.index, entry.term), hash_of(entry));
         if let Some(seen) = self.seen.get(&at) {
             if seen.hash != hash {
-                return Err(format!("entry {} of term {} is not the same everywhere", at.0, at.1));
+                return Err(format!(
+                    "entry {} of term {} is not the same everywhere",
+                    at.0, at.1
+                ));
             }
             return Ok(None);
         }
@@ -132,7 +135,10 @@ impl Agreement {
         }
         if let Some(first) = persist.entries.first() {
             let Some(at) = first.index.checked_sub(shadow.start + 1) else {
-                return Err(format!("entry {} is written below the log's beginning", first.index));
+                return Err(format!(
+                    "entry {} is written below the log's beginning",
+                    first.index
+                ));
             };
             if at as usize > shadow.terms.len() {
                 return Err(format!("entry {} is written after a gap", first.index));
@@ -144,7 +150,9 @@ impl Agreement {
                 ));
             }
             shadow.terms.truncate(at as usize);
-            shadow.terms.extend(persist.entries.iter().map(|entry| entry.term));
+            shadow
+                .terms
+                .extend(persist.entries.iter().map(|entry| entry.term));
         }
         let mut fresh = Vec::new();
         for entry in &persist.entries {
@@ -169,7 +177,10 @@ impl Agreement {
         };
         let to = registry.applied();
         if to < shadow.applied {
-            return Err(format!("machine {machine} goes back from {} to {to}", shadow.applied));
+            return Err(format!(
+                "machine {machine} goes back from {} to {to}",
+                shadow.applied
+            ));
         }
         if to == shadow.applied && !shadow.compare {
             return Ok(fresh);
@@ -177,7 +188,9 @@ impl Agreement {
         for index in shadow.applied.max(shadow.start) + 1..=to {
             let at = (index - shadow.start - 1) as usize;
             let Some(term) = shadow.terms.get(at).copied() else {
-                return Err(format!("machine {machine} applies {index}, which it does not have"));
+                return Err(format!(
+                    "machine {machine} applies {index}, which it does not have"
+                ));
             };
             match self.committed.get(&index) {
                 Some(known) if *known == term => {}
@@ -208,14 +221,19 @@ impl Agreement {
     /// It was another elsewhere.
     pub fn state(&mut self, index: u64, registry: &Registry) -> Result<(), String> {
         if registry.applied() != index {
-            return Err(format!("a state of {index} says that it is of {}", registry.applied()));
+            return Err(format!(
+                "a state of {index} says that it is of {}",
+                registry.applied()
+            ));
         }
         let digest = registry.digest();
         let known = *self.digests.entry(index).or_insert(digest);
         if known == digest {
             return Ok(());
         }
-        Err(format!("two hosts have different states after entry {index}"))
+        Err(format!(
+            "two hosts have different states after entry {index}"
+        ))
     }
 
     /// Since when a process that was lost at this index may have been, and whether with its node.

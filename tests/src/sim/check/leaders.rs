@@ -31,7 +31,9 @@ impl Leaders {
         (host, serves): (u64, bool),
     ) -> Result<(), String> {
         if serves && leader != Some(host) {
-            return Err(format!("host {host} serves in term {term} and says that {leader:?} leads"));
+            return Err(format!(
+                "host {host} serves in term {term} and says that {leader:?} leads"
+            ));
         }
         leader.map_or(Ok(()), |leader| self.leads(term, leader))
     }

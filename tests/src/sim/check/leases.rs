@@ -74,7 +74,11 @@ impl Leases {
         let after_ms = (mono_us - since) / 1_000;
         Err(format!(
             "machine {machine} expires session {epoch} {after_ms} ms after it {} (the lease has {} ms)",
-            if last > known.serving_us { "received a keep-alive that it acknowledged" } else { "began to serve" },
+            if last > known.serving_us {
+                "received a keep-alive that it acknowledged"
+            } else {
+                "began to serve"
+            },
             ttl_us / 1_000
         ))
     }

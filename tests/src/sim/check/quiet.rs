@@ -73,7 +73,10 @@ impl World {
             return Some(format!("machine {} has not joined", host.machine));
         }
         if self.operator.is_busy() {
-            return Some(format!("the membership is still being changed: {:?}", self.operator));
+            return Some(format!(
+                "the membership is still being changed: {:?}",
+                self.operator
+            ));
         }
         let leaders: Vec<&Host> = self.members().filter(|host| host.serving).collect();
         let [leader] = leaders[..] else {
@@ -99,9 +102,15 @@ impl World {
         let counts = registry.counts();
         if (counts.starting, counts.pending) != (0, 0) {
             let (starting, pending) = (counts.starting, counts.pending);
-            return Some(format!("{starting} creates are starting and {pending} wait for a node"));
+            return Some(format!(
+                "{starting} creates are starting and {pending} wait for a node"
+            ));
         }
-        if let Some(actor) = self.actors.iter().position(|actor| !actor.caller.ops.is_empty()) {
+        if let Some(actor) = self
+            .actors
+            .iter()
+            .position(|actor| !actor.caller.ops.is_empty())
+        {
             let purposes = self.actors[actor].caller.ops.values();
             let purposes: Vec<_> = purposes.map(|op| &op.purpose).collect();
             return Some(format!("actor {actor} still asks: {purposes:?}"));
@@ -113,19 +122,26 @@ impl World {
     fn untrue(&self, registry: &maitred_registry::Registry) -> Option<String> {
         let page = registry.list(&ListProcesses::default());
         for actor in &self.actors {
-            let Role::Node(node) = &actor.role else { continue };
+            let Role::Node(node) = &actor.role else {
+                continue;
+            };
             let known = registry.node(&node.name).map(maitred_registry::Node::epoch);
             if known.is_none() || node.agent.epoch() != known {
                 return Some(format!("{} is not registered", node.name));
             }
             let here = page.items.iter().filter(|record| *record.node == node.name);
-            let here: Vec<_> = here.filter(|one| one.state == ProcessState::Running).collect();
-            let shown: BTreeSet<Life> =
-                here.iter().map(|record| (record.key(), record.incarnation)).collect();
+            let here: Vec<_> = here
+                .filter(|one| one.state == ProcessState::Running)
+                .collect();
+            let shown: BTreeSet<Life> = here
+                .iter()
+                .map(|record| (record.key(), record.incarnation))
+                .collect();
             // Of a node's own process whose registration it never heard of, nothing can be known.
             let owned = |life: &Life| {
                 here.iter().any(|record| {
-                    record.incarnation == life.1 && registry.to_wire(record).why.chooser == Chooser::Node
+                    record.incarnation == life.1
+                        && registry.to_wire(record).why.chooser == Chooser::Node
                 })
             };
             let truth: BTreeSet<Life> = node.truth.keys().cloned().collect();
@@ -133,7 +149,10 @@ impl World {
                 return Some(format!("{key}@{life} does not run on {}", node.name));
             }
             if let Some((key, life)) = truth.difference(&shown).next() {
-                return Some(format!("{key}@{life} runs on {}, and should not", node.name));
+                return Some(format!(
+                    "{key}@{life} runs on {}, and should not",
+                    node.name
+                ));
             }
         }
         None
@@ -145,7 +164,11 @@ impl World {
         say!(self, "all is quiet after {took_ms} ms");
         let found: Vec<_> = self
             .members()
-            .filter_map(|host| host.replica.as_ref().map(|replica| replica.registry().digest()))
+            .filter_map(|host| {
+                host.replica
+                    .as_ref()
+                    .map(|replica| replica.registry().digest())
+            })
             .collect();
         if found.windows(2).any(|two| two[0] != two[1]) {
             return self.fail("agreement", "hosts end with different states".to_owned());

@@ -18,10 +18,13 @@ const LATE_US: u64 = 50_000;
 
 impl World {
     fn nodes(&self) -> impl Iterator<Item = (usize, &Node)> {
-        self.actors.iter().enumerate().filter_map(|(at, actor)| match &actor.role {
-            Role::Node(node) if actor.up && !actor.paused => Some((at, &**node)),
-            _ => None,
-        })
+        self.actors
+            .iter()
+            .enumerate()
+            .filter_map(|(at, actor)| match &actor.role {
+                Role::Node(node) if actor.up && !actor.paused => Some((at, &**node)),
+                _ => None,
+            })
     }
 
     /// Entries are applied for the first time.
