@@ -73,7 +73,6 @@ const MUST_OCCUR: &[&str] = &[
     "snapshot fetched",
     "snapshot installed",
     "snapshot taken",
-    "spawn replaced",
     "spawn timed out",
     "state compared",
     "tombstone",
