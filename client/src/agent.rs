@@ -386,8 +386,12 @@ impl Agent {
                 }
                 return;
             }
-            // A newer life is known: the one that was registered is not the current one.
-            Some((Ordering::Greater, _)) => return,
+            // A newer life is known: the one that was registered is not the current one, and the game
+            // runs it.
+            Some((Ordering::Greater, _)) => {
+                out.push(Effect::Stop(key, incarnation));
+                return;
+            }
             // A life that the node began itself in place of one whose end it had not reported.
             Some((Ordering::Less, process)) => {
                 next = process.next.take();

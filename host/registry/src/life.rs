@@ -455,6 +455,8 @@ impl Registry {
             if let Some(record) = here.filter(|record| record.epoch == node.1)
                 && record.state == ProcessState::Running
             {
+                // The node may have begun it after it said what it runs: it is told.
+                events.push(Event::Ended(Arc::clone(&record)));
                 // The same rule as for a lost node: wanted processes come back, others are gone.
                 self.lose(at.index, &record, "its node no longer has it", events);
             }

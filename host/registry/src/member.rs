@@ -79,27 +79,25 @@ impl Registry {
         member: Member,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        if host != 0 && self.members.contains_key(&host) {
+        if host != 0 {
+            // One that was taken out meanwhile does not come back by saying where it is.
             return self.update_member(host, member, events);
         }
-        if host == 0 {
-            match self.same_member(&member) {
-                Ok(Some(host)) => return self.come(host, member, events),
-                Ok(None) => {}
-                Err(no) => return no,
-            }
+        match self.same_member(&member) {
+            Ok(Some(host)) => return self.come(host, member, events),
+            Ok(None) => {}
+            Err(no) => return no,
         }
         if let Err(no) = self.admits_member(&member) {
             return no;
         }
-        let host = if host == 0 { index } else { host };
-        // Only while the group's first voters are written down can an index be somebody's number.
-        if self.members.contains_key(&host) {
-            return conflict(format!("host number {host} is taken; try again"));
+        // Only one of the first voters can have a number that is an index still to come.
+        if self.members.contains_key(&index) {
+            return conflict(format!("host number {index} is taken; try again"));
         }
-        self.members.insert(host, member);
+        self.members.insert(index, member);
         events.push(Event::Members);
-        Outcome::Member(host)
+        Outcome::Member(index)
     }
 
     /// The member that a join or an announcement without a number means, if it is there already.
@@ -158,6 +156,9 @@ impl Registry {
 
     /// A member says its address, or its name, anew. What it replaces stays as it was.
     fn update_member(&mut self, host: u64, new: Member, events: &mut Vec<Event>) -> Outcome {
+        if !self.members.contains_key(&host) {
+            return Outcome::not_found(format!("host {host}"));
+        }
         let shares = |other: u64, have: &Member| {
             let pair = self.members.get(&host).and_then(|own| own.replaces) == Some(other)
                 || have.replaces == Some(host);

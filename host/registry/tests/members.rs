@@ -18,7 +18,7 @@ struct Group {
 impl Group {
     /// The state of a founder, host 1, that has written itself down.
     fn founded() -> Self {
-        let registry = Registry::new();
+        let registry = Registry::founded(&[1]);
         let events = Vec::new();
         let mut group = Self { registry, events };
         let founder = put(1, "a", "a:1", 11, None);
@@ -186,16 +186,14 @@ fn a_known_number_is_updated_by_its_own_host_alone() {
 }
 
 #[test]
-fn an_unknown_number_is_put_in_under_it() {
+fn whoever_was_taken_out_does_not_come_back_under_its_number() {
     let mut group = Group::founded();
-    assert_eq!(
-        group.apply(put(3, "c", "c:1", 33, None)),
-        Outcome::Member(3)
-    );
-    assert_eq!(group.events, [Event::Members]);
-    assert_eq!(group.member(3), member("c", "c:1", 33, None));
-    let text = group.refused(put(2, "c", "b:1", 22, None));
-    assert!(text.contains("c is host 3"), "{text}");
+    group.apply(put(0, "b", "b:1", 22, None));
+    group.apply(Command::RemoveMember(10));
+    let again = group.apply(put(10, "b", "b:2", 22, None));
+    assert_eq!(again, Outcome::not_found("host 10".to_owned()));
+    assert!(group.events.is_empty());
+    assert_eq!(group.registry.members().len(), 1);
 }
 
 #[test]
@@ -218,14 +216,15 @@ fn a_first_voter_that_has_not_said_who_it_is_comes_by_its_number_alone() {
 
 #[test]
 fn an_index_that_is_a_first_voters_number_is_not_given_out() {
-    let mut group = Group::founded();
-    group.apply(put(11, "c", "c:1", 33, None));
-    let index = group.registry.applied() + 1;
-    assert_eq!(index, 11);
+    let mut group = Group {
+        registry: Registry::founded(&[1, 2]),
+        events: Vec::new(),
+    };
+    group.registry.skip(1);
     group.refused(put(0, "b", "b:1", 22, None));
     assert_eq!(
         group.apply(put(0, "b", "b:1", 22, None)),
-        Outcome::Member(12)
+        Outcome::Member(3)
     );
 }
 

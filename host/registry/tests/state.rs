@@ -53,7 +53,7 @@ fn set(id: u64) -> Command {
 
 /// A state with a session, a node, so many processes, two members and level 2.
 fn filled(processes: u64) -> Registry {
-    let mut registry = Registry::new();
+    let mut registry = Registry::founded(&[1]);
     apply(&mut registry, 0, Command::OpenSession);
     let register = RegisterNode {
         name: NodeName::new("eu-1").unwrap(),
@@ -122,7 +122,7 @@ fn a_snapshot_from_before_there_were_members_has_none_and_level_1() {
     assert!(loaded.members().is_empty());
     assert_eq!(loaded.level(), 1);
     assert_eq!(loaded.digest(), registry.digest());
-    let mut with = Registry::new();
+    let mut with = Registry::founded(&[1]);
     apply(&mut with, 0, put(1, "a", 11, None));
     assert_eq!(chunks(&with).len(), plain + 1, "the members");
     apply(&mut with, 0, Command::SetLevel(2));
@@ -167,7 +167,7 @@ fn a_digest_sees_every_part_of_the_state() {
         put(0, "b", 33, None),
         put(0, "c", 33, None),
         put(0, "b", 44, None),
-        put(7, "b", 33, None),
+        put(1, "b", 11, None),
         put(0, "b", 33, Some(4)),
         put(4, "a", 22, None),
         set(1),
