@@ -280,6 +280,12 @@ impl Peers {
     pub(crate) fn judge(&self, hello: &PeerHello) -> Result<(), PeerRefusal> {
         let me = &self.me;
         let roster = self.roster();
+        match hello.cluster {
+            // It wants to join, and may ask for nothing else.
+            None if hello.host == 0 && hello.purpose == Purpose::Bulk => {}
+            Some(cluster) if cluster == me.cluster => {}
+            _ => return Err(PeerRefusal::OtherCluster),
+        }
         if hello.to != 0 && hello.to != me.host {
             return Err(PeerRefusal::OtherHost(me.host));
         }
@@ -289,15 +295,17 @@ impl Peers {
                 program: hello.level_max,
             });
         }
-        match hello.cluster {
-            // It wants to join, and may ask for nothing else.
-            None if hello.host == 0 && hello.purpose == Purpose::Bulk => return Ok(()),
-            Some(cluster) if cluster == me.cluster => {}
-            _ => return Err(PeerRefusal::OtherCluster),
+        if hello.cluster.is_none() {
+            return Ok(());
         }
         let host = hello.host;
         if host == me.host {
-            return Err(PeerRefusal::OtherInstance(host));
+            // It may call itself: a host that took another's place has its address too.
+            return Err(if hello.instance == me.instance {
+                PeerRefusal::OtherHost(host)
+            } else {
+                PeerRefusal::OtherInstance(host)
+            });
         }
         let known = roster.others.iter().find(|peer| peer.host == host);
         match known {
