@@ -11,6 +11,9 @@ use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot}
 /// is away, and terms never shrink again.
 const TERM_JUMP_MAX: u64 = 1 << 32;
 
+/// No log is so long; raft counts on from the indices that it is told.
+const INDEX_MAX: u64 = 1 << 62;
+
 /// A message that is not taken from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadMessage {
@@ -30,9 +33,15 @@ pub enum BadMessage {
         /// For whom.
         to: u64,
     },
+    /// It names a term or an index that nobody has.
+    #[error("it names a term or an index that nobody has")]
+    Number,
     /// Its entries are not those that it announces.
     #[error("its entries are not in a row")]
     Entries,
+    /// It asks for a read index and does not say for what.
+    #[error("it asks for a read index under no name")]
+    Context,
     /// It tells of a snapshot and does not say which.
     #[error("it names no snapshot")]
     Snapshot,
@@ -185,8 +194,18 @@ pub fn from_wire(
     if term.saturating_sub(ours) > TERM_JUMP_MAX {
         return Err(BadMessage::Term { term, ours });
     }
-    if message.kind == RaftKind::Append {
-        check_entries(&message)?;
+    // Raft takes a message without a term for one of its own; only this kind has none. And it finds
+    // that term wherever its log has nothing.
+    let termless = term == 0 && message.kind != RaftKind::ReadIndex;
+    let nowhere = message.kind == RaftKind::Append && message.log_term == 0 && message.index > 0;
+    let indices = [message.index, message.commit, message.reject_hint];
+    if termless || nowhere || indices.iter().any(|index| *index > INDEX_MAX) {
+        return Err(BadMessage::Number);
+    }
+    match message.kind {
+        RaftKind::Append => check_entries(&message)?,
+        RaftKind::ReadIndex if message.entries.len() != 1 => return Err(BadMessage::Context),
+        _ => {}
     }
     let mut made = Message {
         msg_type: kind_from_wire(message.kind),
@@ -199,7 +218,8 @@ pub fn from_wire(
         commit_term: message.commit_term,
         reject: message.reject,
         reject_hint: message.reject_hint,
-        request_snapshot: message.request_snapshot,
+        // Nobody asks for one: the leader sees who needs it.
+        request_snapshot: 0,
         priority: message.priority,
         context: message.context.into(),
         ..Message::default()
@@ -324,6 +344,19 @@ mod tests {
         let mut change = good();
         change.entries[0].kind = EntryKind::ConfChange;
         assert_eq!(from_wire(change, 1, 2, 5), Err(BadMessage::ConfChange));
+        let mut question = append(&[]);
+        question.kind = RaftKind::ReadIndex;
+        assert_eq!(from_wire(question, 1, 2, 5), Err(BadMessage::Context));
+        let change: [fn(&mut RaftMessage); 3] = [
+            |message| message.term = 0,
+            |message| message.log_term = 0,
+            |message| message.index = u64::MAX,
+        ];
+        for change in change {
+            let mut message = append(&[]);
+            change(&mut message);
+            assert_eq!(from_wire(message, 1, 2, 5), Err(BadMessage::Number));
+        }
         let mut snapshot = good();
         snapshot.kind = RaftKind::Snapshot;
         assert_eq!(from_wire(snapshot, 1, 2, 5), Err(BadMessage::Snapshot));

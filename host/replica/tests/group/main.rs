@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should stop here"
 )]
 
+mod garbage;
 mod group;
 
 use group::{Group, join_of};
