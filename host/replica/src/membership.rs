@@ -139,7 +139,7 @@ impl Replica {
 
     /// Hands leadership over. Nothing is promised to readers from now on.
     pub(crate) fn hand_over(&mut self, to: u64) {
-        self.reads.drop_lease();
+        self.reads.end_leases(self.consensus.standing().term);
         self.consensus.transfer(to);
     }
 

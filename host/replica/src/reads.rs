@@ -8,9 +8,10 @@
 //!
 //! **Lease.** Where [`Config::lease_reads`] allows it, a round that was granted to the leader lets it
 //! answer alone for [`Config::lease_us`] from the moment the round was *asked for*: no host that
-//! confirmed it votes for another before its shortest election time-out is over. The lease ends when
-//! leadership is handed over, since that election waits for nobody; and a host that has just started
-//! holds its vote back, since it does not remember what it confirmed.
+//! confirmed it votes for another before its shortest election time-out is over. There is no lease
+//! any more in a term in which leadership was handed over, though it came to nothing: that election
+//! waits for nobody, and the word to begin it may be late. And a host that has just started holds its
+//! vote back, since it does not remember what it confirmed.
 
 use std::collections::VecDeque;
 
@@ -61,6 +62,8 @@ pub(crate) struct Reads {
     lease_until_us: u64,
     votes_from_us: Option<u64>,
     longest_election_us: u64,
+    /// The last term in which leadership was handed over.
+    handed_over: u64,
 }
 
 /// Rounds that may be under way without an answer; what comes meanwhile shares the next.
@@ -87,6 +90,7 @@ impl Reads {
             lease_until_us: 0,
             votes_from_us: None,
             longest_election_us: 2 * config.election_ticks as u64 * config.tick_us,
+            handed_over: 0,
         }
     }
 
@@ -109,7 +113,9 @@ impl Reads {
         self.next.push(Waiting::Ack(link, ack));
     }
 
-    pub(crate) fn granted(&mut self, granted: Vec<(Vec<u8>, u64)>, leads: bool) {
+    /// Rounds that were granted; the term says in which one this host leads, if it does.
+    pub(crate) fn granted(&mut self, granted: Vec<(Vec<u8>, u64)>, leads: Option<u64>) {
+        let leases = leads.is_some_and(|term| term > self.handed_over);
         for (context, index) in granted {
             let Some(number) = context.strip_prefix(&self.run) else {
                 continue;
@@ -121,7 +127,7 @@ impl Reads {
             let before = |round: &&mut Round| round.number <= number;
             for round in self.rounds.iter_mut().take_while(before) {
                 round.index.get_or_insert(index);
-                if let Some(lease_us) = self.lease_us.filter(|_| leads) {
+                if let Some(lease_us) = self.lease_us.filter(|_| leases) {
                     self.lease_until_us = self.lease_until_us.max(round.first_us + lease_us);
                 }
             }
@@ -143,8 +149,8 @@ impl Reads {
         });
     }
 
-    /// Nobody is promised anything any more.
-    pub(crate) fn drop_lease(&mut self) {
+    /// Leadership is being handed over in this term: nobody is promised anything any more.
+    pub(crate) fn end_leases(&mut self, term: u64) {
         if !mutants::on("lease-kept-at-hand-over") {
             self.lease_until_us = 0;
         }
@@ -154,6 +160,7 @@ impl Reads {
     /// has confirmed to a leader.
     pub(crate) fn holds_votes(&mut self, message: &Message, now_us: u64) -> bool {
         let until = *self
+            self.handed_over = term;
             .votes_from_us
             .get_or_insert(now_us + self.longest_election_us);
         let votes = matches!(
@@ -164,7 +171,7 @@ impl Reads {
     }
 
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
-        self.drop_lease();
+        self.lease_until_us = 0;
         let waiting = self.rounds.drain(..).flat_map(|round| round.waiting);
         waiting
             .chain(self.next.drain(..))

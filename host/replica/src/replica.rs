@@ -324,7 +324,9 @@ impl Replica {
             if self.halted {
                 return;
             }
-            self.reads.granted(turn.reads, self.consensus.is_leader());
+            let leads = self.consensus.is_leader();
+            let term = leads.then(|| self.consensus.standing().term);
+            self.reads.granted(turn.reads, term);
             self.check_leadership();
         }
         self.answer_reads();
