@@ -349,6 +349,13 @@ impl Consensus {
             self.node.mut_store().set_conf_state(conf_state);
             self.changed = true;
         }
+        // A host may be elected with its own removal in its log. Raft would let it lead on, and
+        // then miss its place among the others.
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !raft.promotable() {
+            raft.become_follower(raft.term, raft::INVALID_ID);
+            self.set_timeout();
+        }
     }
 
     /// Runs Raft until it has nothing more to say.
