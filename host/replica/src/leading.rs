@@ -30,7 +30,8 @@ impl Replica {
         // It cannot be found lost: it is no heartbeat. Raft takes it only if it is news, and answers
         // in any case: the leader waits for that.
         let _ = self.consensus.step(message);
-        if self.consensus.node.snap().is_some() {
+        let taken = self.consensus.node.snap();
+        if taken.is_some_and(|taken| taken.get_metadata().index == index) {
             self.installing = Some(registry);
         }
     }
