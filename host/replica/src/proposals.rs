@@ -127,7 +127,7 @@ impl Replica {
     }
 
     /// A proposal did not reach the log: nothing was done.
-    fn refused(&mut self, proposal: Proposal<Waiter>, refused: Refused) {
+    pub(crate) fn refused(&mut self, proposal: Proposal<Waiter>, refused: Refused) {
         let why = match refused {
             Refused::NotLeader => self.not_leader(),
             Refused::TooMuch => {

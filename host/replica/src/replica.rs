@@ -18,7 +18,7 @@ use maitred_registry::{Command, Entry, EntryError, Registry};
 use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState, Message};
 
 use crate::config::Config;
-use crate::consensus::{Consensus, Lost, Proposal};
+use crate::consensus::{Consensus, Lost, Proposal, Refused};
 use crate::effect::{Answer, Effect};
 use crate::input::{Disk, Input, Now, Push, Ticket};
 use crate::leading::Told;
@@ -466,6 +466,9 @@ impl Replica {
             }
         }
         if self.halted {
+            for proposal in std::mem::take(&mut self.proposals) {
+                self.refused(proposal, Refused::NotLeader);
+            }
             // Their entries may be in the log, and this host will not know what becomes of them.
             self.disown_from(0);
         }
