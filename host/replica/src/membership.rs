@@ -252,7 +252,12 @@ impl Replica {
             self.queue(None, Command::RemoveMember(host), Waiter::Nobody);
             return None;
         }
-        let unwanted = |host: &u64| !members.contains_key(host);
+        // Once the new one votes, the old one is not needed: nor is one that never voted.
+        let stands_in = |host: u64| {
+            let mut voters = conf.voters.iter().filter_map(|new| members.get(new));
+            voters.any(|new| new.replaces == Some(host))
+        };
+        let unwanted = |host: &u64| !members.contains_key(host) || stands_in(*host);
         if let Some(host) = conf.learners.iter().copied().find(unwanted) {
             return Some(change_of(vec![single(ConfChangeType::RemoveNode, host)]));
         }
@@ -299,7 +304,11 @@ impl Replica {
         {
             return None;
         }
-        let old = member.replaces.filter(|old| conf.voters.contains(old));
+        let mut old = member.replaces.filter(|old| conf.voters.contains(old));
+        if conf.voters == [self.config.id] {
+            // The only one stays until it can hand over.
+            old = None;
+        }
         let mut after: Vec<u64> = conf.voters.clone();
         after.retain(|voter| Some(*voter) != old);
         after.push(host);
