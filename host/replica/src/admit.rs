@@ -185,11 +185,8 @@ impl Replica {
     }
 
     fn admit_new_create(&mut self, ticket: Ticket, request: RequestId, mut create: CreateProcess) {
-        match self.registry.known(request) {
-            Known::Fresh => {}
-            Known::Done(outcome) => return self.answer(ticket, outcome),
-            Known::Forgotten => return self.answer(ticket, Outcome::Forgotten),
-            Known::NoSession => return self.answer(ticket, Outcome::NoSession),
+        if let Some(outcome) = self.outcome_of(request) {
+            return self.answer(ticket, outcome);
         }
         if let Some(why) = self.refusal(true) {
             return self.unavailable(ticket, why);
@@ -209,6 +206,16 @@ impl Replica {
 
     /// Answers with an outcome of the registry.
     pub(crate) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
+    /// What a request came to, if nothing is to be done about it any more.
+    pub(crate) fn outcome_of(&self, request: RequestId) -> Option<Outcome> {
+        match self.registry.known(request) {
+            Known::Fresh => None,
+            Known::Done(outcome) => Some(outcome),
+            Known::Forgotten => Some(Outcome::Forgotten),
+            Known::NoSession => Some(Outcome::NoSession),
+        }
+    }
+
         let response = match outcome {
             Outcome::Created { record, created } => return self.created(ticket, &record, created),
             Outcome::Process(record) => {

@@ -60,6 +60,9 @@ impl Replica {
             return self.reject(ticket, Rejection::NotFound(format!("host {host}")));
         };
         let replaced = members.iter().find(|(_, new)| new.replaces == Some(host));
+        if let Some(outcome) = self.outcome_of(request) {
+            return self.answer(ticket, outcome);
+        }
         if let Some((number, new)) = replaced {
             let record = self.member_record(*number, new);
             return self.reply(ticket, Response::Member(Box::new(record)));
@@ -75,7 +78,11 @@ impl Replica {
     }
 
     pub(crate) fn admit_remove(&mut self, ticket: Ticket, request: RequestId, host: u64) {
-        let conf = self.consensus.conf_state();
+        if let Some(outcome) = self.outcome_of(request) {
+            return self.answer(ticket, outcome);
+        }
+        let (conf, members) = (self.consensus.conf_state(), self.registry.members());
+        // Whoever is to go already is not one that stays.
         let left: Vec<u64> = (conf.voters.iter().copied())
             .filter(|voter| *voter != host)
             .collect();
