@@ -156,13 +156,11 @@ impl Registry {
 
     /// A member says its address, or its name, anew. What it replaces stays as it was.
     fn update_member(&mut self, host: u64, new: Member, events: &mut Vec<Event>) -> Outcome {
-        if !self.members.contains_key(&host) {
+        let Some(own) = self.members.get(&host) else {
             return Outcome::not_found(format!("host {host}"));
-        }
+        };
         let shares = |other: u64, have: &Member| {
-            let pair = self.members.get(&host).and_then(|own| own.replaces) == Some(other)
-                || have.replaces == Some(host);
-            other == host || pair
+            other == host || own.replaces == Some(other) || have.replaces == Some(host)
         };
         if let Some((other, have)) = self
             .members

@@ -7,7 +7,7 @@ use maitred_protocol::{Join, Rejection, RequestId, Response, Revision};
 use maitred_registry::Command;
 
 use crate::input::Ticket;
-use crate::membership::{is_in, put};
+use crate::membership::put;
 use crate::proposals::Waiter;
 use crate::replica::Replica;
 
@@ -38,7 +38,7 @@ impl Replica {
                     return self.reply(ticket, Response::Member(Box::new(record)));
                 }
                 Some(_) => {}
-                None if is_in(self.consensus.conf_state(), join.host) => {}
+                // Also when it has not gone yet: it must not put itself back.
                 None => {
                     let what = format!("host {} in this cluster (it was removed):", join.host);
                     return self.reject(ticket, Rejection::NotFound(what));
