@@ -101,6 +101,8 @@ pub(crate) struct Group {
     pub(crate) cut: BTreeSet<(u64, u64)>,
     /// Hosts whose writes do not end.
     pub(crate) stuck: BTreeSet<u64>,
+    /// Hosts whose writes of entries do not end, and of votes do.
+    pub(crate) entries_stuck: BTreeSet<u64>,
     held: Vec<(u64, Persist)>,
     pub(crate) answers: BTreeMap<u64, Response>,
     pub(crate) removed: BTreeSet<u64>,
@@ -122,6 +124,7 @@ impl Group {
             },
             cut: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            entries_stuck: BTreeSet::new(),
             held: Vec::new(),
             answers: BTreeMap::new(),
             removed: BTreeSet::new(),
@@ -247,9 +250,18 @@ impl Group {
         replica.step(self.now, Input::Persisted(persist.number));
     }
 
+    /// Writes are in order: what comes after one that is held is held too.
+    fn is_stuck(&self, id: u64, persist: &Persist) -> bool {
+        self.stuck.contains(&id)
+            || self.held.iter().any(|(host, _)| *host == id)
+            || (self.entries_stuck.contains(&id) && !persist.entries.is_empty())
+    }
+
     fn carry_out(&mut self, id: u64, effect: Effect) {
         match effect {
-            Effect::Persist(persist) if self.stuck.contains(&id) => self.held.push((id, persist)),
+            Effect::Persist(persist) if self.is_stuck(id, &persist) => {
+                self.held.push((id, persist));
+            }
             Effect::Persist(persist) => self.persist(id, persist),
             Effect::Send(messages) => self.mail.extend(messages),
             Effect::Reply(ticket, answer) => {
@@ -396,7 +408,18 @@ impl Group {
         let ticket = Ticket(self.last_ticket);
         self.step(at, Input::Join { ticket, join });
         self.settle();
-        self.answers[&ticket.0].clone()
+        for _ in 0..200 {
+            if let Some(answer) = self.answers.get(&ticket.0) {
+                return answer.clone();
+            }
+            self.pass(20);
+        }
+        panic!("no answer");
+    }
+
+    /// The members as a host has applied them.
+    pub(crate) fn members_wanted(&self, at: u64) -> &BTreeMap<u64, maitred_registry::Member> {
+        self.replica(at).registry().members()
     }
 
     pub(crate) fn members(&mut self, at: u64) -> Members {

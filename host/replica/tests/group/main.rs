@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should stop here"
 )]
 
+mod edges;
 mod garbage;
 mod group;
 
