@@ -50,7 +50,7 @@ impl Replica {
             // Any host answers these; the leader once it knows what its predecessors promised.
             return match (self.consensus.is_leader(), self.serving) {
                 (true, None) => self.unavailable(ticket, self.not_leader()),
-                _ => self.reads.push(ticket, request),
+                _ => self.reads.push(ticket, request, self.registry.applied()),
             };
         }
         // A create is refused for room later, when it is known that it is not a retry.
@@ -142,7 +142,9 @@ impl Replica {
             | Request::ListTypes
             | Request::Explain(_)
             | Request::ListMembers
-            | Request::Status) => return self.reads.push(ticket, read),
+            | Request::Status) => {
+                return self.reads.push(ticket, read, self.registry.applied());
+            }
         };
         self.queue(id, command, Waiter::Client(ticket));
     }
@@ -204,8 +206,6 @@ impl Replica {
         });
     }
 
-    /// Answers with an outcome of the registry.
-    pub(crate) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
     /// What a request came to, if nothing is to be done about it any more.
     pub(crate) fn outcome_of(&self, request: RequestId) -> Option<Outcome> {
         match self.registry.known(request) {
@@ -216,6 +216,8 @@ impl Replica {
         }
     }
 
+    /// Answers with an outcome of the registry.
+    pub(crate) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         let response = match outcome {
             Outcome::Created { record, created } => return self.created(ticket, &record, created),
             Outcome::Process(record) => {

@@ -17,6 +17,11 @@ impl Replica {
         if let Some(why) = self.refusal(false) {
             return self.unavailable(ticket, why);
         }
+        self.reads.push_join(ticket, join);
+    }
+
+    /// The same, when it is certain that this host leads and knows what is committed.
+    pub(crate) fn admit_certain_join(&mut self, ticket: Ticket, join: Join) {
         let level = self.registry.level();
         if join.level_max < level {
             let known = join.level_max;
@@ -55,14 +60,14 @@ impl Replica {
         host: u64,
         address: Option<String>,
     ) {
+        if let Some(outcome) = self.outcome_of(request) {
+            return self.answer(ticket, outcome);
+        }
         let members = self.registry.members();
         let Some(member) = members.get(&host) else {
             return self.reject(ticket, Rejection::NotFound(format!("host {host}")));
         };
         let replaced = members.iter().find(|(_, new)| new.replaces == Some(host));
-        if let Some(outcome) = self.outcome_of(request) {
-            return self.answer(ticket, outcome);
-        }
         if let Some((number, new)) = replaced {
             let record = self.member_record(*number, new);
             return self.reply(ticket, Response::Member(Box::new(record)));
@@ -84,7 +89,7 @@ impl Replica {
         let (conf, members) = (self.consensus.conf_state(), self.registry.members());
         // Whoever is to go already is not one that stays.
         let left: Vec<u64> = (conf.voters.iter().copied())
-            .filter(|voter| *voter != host)
+            .filter(|voter| *voter != host && members.contains_key(voter))
             .collect();
         if conf.voters.contains(&host) {
             if left.is_empty() {

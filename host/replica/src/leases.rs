@@ -270,13 +270,14 @@ impl Replica {
         record
     }
 
-    /// A node is back on a new connection, with the session it had.
+    /// A node is back on a new connection, with the session it had. What was confirmed after it asked
+    /// (`asked`) cannot be in its inventory, and is not missing.
     pub(crate) fn attach_node(
         &mut self,
         ticket: Ticket,
-        name: &NodeName,
-        epoch: NodeEpoch,
+        (name, epoch): (&NodeName, NodeEpoch),
         inventory: &[(ProcessKey, Incarnation)],
+        asked: u64,
     ) {
         // A session whose end is decided counts as over.
         let is_live = |epoch: &NodeEpoch| {
@@ -314,6 +315,7 @@ impl Replica {
             .registry
             .processes_of(name, epoch)
             .filter(|record| record.state == ProcessState::Running && record.spec.is_some())
+            .filter(|record| record.revision.0 <= asked)
             .map(|record| (record.key(), record.incarnation))
             .filter(|(key, life)| !held.contains(&(key, *life)))
             .collect();

@@ -198,7 +198,11 @@ impl Replica {
             }
         };
         let conf = self.consensus.conf_state();
-        let everyone = conf.voters.iter().chain(&conf.learners);
+        let members = self.registry.members().iter();
+        // Also those that have come and are still to be taken in.
+        let come = members.filter(|(_, member)| member.instance != 0);
+        let hosts = conf.voters.iter().chain(&conf.learners);
+        let everyone = hosts.chain(come.map(|(host, _)| host));
         let level = everyone.map(known).min().unwrap_or(0);
         if level > self.registry.level() {
             self.queue(None, Command::SetLevel(level), Waiter::Nobody);

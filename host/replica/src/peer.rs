@@ -227,7 +227,7 @@ pub fn from_wire(
     made.entries = message.entries.into_iter().map(entry_from_wire).collect();
     match (message.kind, message.snapshot) {
         (RaftKind::Snapshot, None) => return Err(BadMessage::Snapshot),
-        (RaftKind::Snapshot, Some(id)) if id.index > 0 && !id.configuration.voters.is_empty() => {
+        (RaftKind::Snapshot, Some(id)) if id.index > 0 && is_sound(&id.configuration) => {
             made.set_snapshot(snapshot_of(*id));
         }
         (RaftKind::Snapshot, Some(_)) => return Err(BadMessage::Snapshot),
@@ -254,6 +254,16 @@ fn check_entries(message: &RaftMessage) -> Result<(), BadMessage> {
         }
     }
     Ok(())
+}
+
+/// Whether Raft can go on from it: somebody votes, and nobody has two roles.
+fn is_sound(group: &Configuration) -> bool {
+    let votes = |host: &u64| group.voters.contains(host) || group.voters_outgoing.contains(host);
+    let next = |host: &u64| group.voters_outgoing.contains(host);
+    !group.voters.is_empty()
+        && !group.learners.iter().any(votes)
+        && group.learners_next.iter().all(next)
+        && !(group.auto_leave && group.voters_outgoing.is_empty())
 }
 
 fn snapshot_of(id: SnapshotId) -> Snapshot {
@@ -359,6 +369,22 @@ mod tests {
         }
         let mut snapshot = good();
         snapshot.kind = RaftKind::Snapshot;
+        assert_eq!(
+            from_wire(snapshot.clone(), 1, 2, 5),
+            Err(BadMessage::Snapshot)
+        );
+        let (index, term, learners) = (40, 4, vec![1]);
+        let configuration = Configuration {
+            voters: vec![1, 2],
+            learners,
+            ..Configuration::default()
+        };
+        let id = SnapshotId {
+            index,
+            term,
+            configuration,
+        };
+        snapshot.snapshot = Some(Box::new(id));
         assert_eq!(from_wire(snapshot, 1, 2, 5), Err(BadMessage::Snapshot));
     }
 

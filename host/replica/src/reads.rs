@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use maitred_protocol::{KeepAliveAck, Request, Response, Revision};
+use maitred_protocol::{Join, KeepAliveAck, Request, Response, Revision};
 use maitred_registry::Record;
 use raft::eraftpb::{Message, MessageType};
 
@@ -40,8 +40,10 @@ struct Round {
 /// What waits for the proof that this host, or the leader that it asks, still leads.
 #[derive(Debug)]
 enum Waiting {
-    /// A read.
-    Read(Ticket, Request),
+    /// A read, and what was applied when it came.
+    Read(Ticket, Request, u64),
+    /// A host that says where it is.
+    Join(Ticket, Join),
     /// A create whose key seems to be taken.
     Create(Joined),
     /// A keep-alive's acknowledgement, and the link that it goes to.
@@ -60,10 +62,10 @@ pub(crate) struct Reads {
     again_us: u64,
     lease_us: Option<u64>,
     lease_until_us: u64,
-    votes_from_us: Option<u64>,
-    longest_election_us: u64,
     /// The last term in which leadership was handed over.
     handed_over: u64,
+    votes_from_us: Option<u64>,
+    longest_election_us: u64,
 }
 
 /// Rounds that may be under way without an answer; what comes meanwhile shares the next.
@@ -88,9 +90,9 @@ impl Reads {
             again_us: 4 * config.heartbeat_ticks as u64 * config.tick_us,
             lease_us: config.lease_reads.then(|| config.lease_us()),
             lease_until_us: 0,
+            handed_over: 0,
             votes_from_us: None,
             longest_election_us: 2 * config.election_ticks as u64 * config.tick_us,
-            handed_over: 0,
         }
     }
 
@@ -98,8 +100,13 @@ impl Reads {
         [&self.run[..], &number.to_le_bytes()].concat()
     }
 
-    pub(crate) fn push(&mut self, ticket: Ticket, request: Request) {
-        self.next.push(Waiting::Read(ticket, request));
+    pub(crate) fn push(&mut self, ticket: Ticket, request: Request, applied: u64) {
+        self.next.push(Waiting::Read(ticket, request, applied));
+    }
+
+    /// A host to whom only a leader may say that it is no member.
+    pub(crate) fn push_join(&mut self, ticket: Ticket, join: Join) {
+        self.next.push(Waiting::Join(ticket, join));
     }
 
     /// A create that would be answered from the state as it is: only a leader may say that a key is
@@ -153,6 +160,7 @@ impl Reads {
     pub(crate) fn end_leases(&mut self, term: u64) {
         if !mutants::on("lease-kept-at-hand-over") {
             self.lease_until_us = 0;
+            self.handed_over = term;
         }
     }
 
@@ -160,7 +168,6 @@ impl Reads {
     /// has confirmed to a leader.
     pub(crate) fn holds_votes(&mut self, message: &Message, now_us: u64) -> bool {
         let until = *self
-            self.handed_over = term;
             .votes_from_us
             .get_or_insert(now_us + self.longest_election_us);
         let votes = matches!(
@@ -183,7 +190,7 @@ impl Reads {
 impl Waiting {
     fn ticket(self) -> Option<Ticket> {
         match self {
-            Self::Read(ticket, _) => Some(ticket),
+            Self::Read(ticket, ..) | Self::Join(ticket, _) => Some(ticket),
             Self::Create(joined) => Some(joined.ticket),
             Self::Ack(..) => None,
         }
@@ -268,7 +275,13 @@ impl Replica {
     fn answer_certain(&mut self, waiting: Vec<Waiting>) {
         for waiting in waiting {
             match waiting {
-                Waiting::Read(ticket, request) => self.answer_read(ticket, request),
+                Waiting::Read(ticket, request, asked) => {
+                    self.answer_read_since(ticket, request, asked);
+                }
+                Waiting::Join(ticket, join) if self.serving.is_some() => {
+                    self.admit_certain_join(ticket, join);
+                }
+                Waiting::Join(ticket, _) => self.unavailable(ticket, self.not_leader()),
                 Waiting::Create(joined) if self.serving.is_some() => {
                     self.admit_certain_create(joined);
                 }
@@ -288,6 +301,10 @@ impl Replica {
 
     /// Answers from the state as it is.
     pub(crate) fn answer_read(&mut self, ticket: Ticket, request: Request) {
+        self.answer_read_since(ticket, request, self.registry.applied());
+    }
+
+    fn answer_read_since(&mut self, ticket: Ticket, request: Request, asked: u64) {
         let revision = Revision(self.registry.applied());
         let not_found =
             |what: String| Response::Rejected(maitred_protocol::Rejection::NotFound(what));
@@ -356,7 +373,7 @@ impl Replica {
                 inventory,
             } => {
                 return match self.serving {
-                    Some(_) => self.attach_node(ticket, &name, epoch, &inventory),
+                    Some(_) => self.attach_node(ticket, (&name, epoch), &inventory, asked),
                     None => self.unavailable(ticket, self.not_leader()),
                 };
             }
