@@ -33,6 +33,8 @@ const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest that one call to one address may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same when the host was there a moment ago.
+const DIAL_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 /// A connection that lived this long was good: the next call comes soon.
 const STABLE: Duration = Duration::from_secs(1);
 /// Longest that an address rests whose host is connected otherwise, or has left.
@@ -310,7 +312,18 @@ async fn keep_up(pool: Arc<Pool>, id: u64, endpoint: String) {
     let mut wait = RECONNECT_MIN;
     loop {
         rest(&pool, id).await;
-        match dial(&pool.port, &endpoint, &pool.build, DIAL_TIMEOUT).await {
+        let leader = pool.lock().leader();
+        // A handshake that began while the host was away sends again ever more rarely: at first a new
+        // one is better, later patience.
+        let within = (wait * 10).clamp(DIAL_TIMEOUT_MIN, DIAL_TIMEOUT);
+        let dialled = tokio::select! {
+            dialled = dial(&pool.port, &endpoint, &pool.build, within) => dialled,
+            () = elected(&pool, id, leader) => {
+                wait = RECONNECT_MIN;
+                continue;
+            }
+        };
+        match dialled {
             Ok((conn, reader)) => {
                 let conn = Arc::new(conn);
                 let since = Instant::now();
@@ -339,8 +352,27 @@ async fn keep_up(pool: Arc<Pool>, id: u64, endpoint: String) {
             }
         }
         pool.changed.send_replace(());
-        sleep(jittered(wait)).await;
-        wait = (wait * 2).min(RECONNECT_MAX);
+        tokio::select! {
+            () = sleep(jittered(wait)) => wait = (wait * 2).min(RECONNECT_MAX),
+            () = elected(&pool, id, leader) => wait = RECONNECT_MIN,
+        }
+    }
+}
+
+/// Waits until the host at the way `id` leads, which did not when `before` did: whatever way to it
+/// was tried is worth a fresh start.
+async fn elected(pool: &Pool, id: u64, before: Option<u64>) {
+    let mut changed = pool.changed.subscribe();
+    loop {
+        {
+            let hosts = pool.lock();
+            if hosts.leader() != before && hosts.leads(id) {
+                return;
+            }
+        }
+        if changed.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 

@@ -209,6 +209,14 @@ impl<C: Clone> Hosts<C> {
         self.leader.host
     }
 
+    /// Whether the way `id` leads to the leader.
+    pub(crate) fn leads(&self, id: u64) -> bool {
+        let way = self.ways.get(&id);
+        self.leader.host.is_some_and(|host| {
+            way.is_some_and(|way| way.number == Some(host) || way.member == Some(host))
+        })
+    }
+
     /// Whether a leader is connected that is not at the way `id`.
     pub(crate) fn leader_is_elsewhere(&self, id: u64) -> bool {
         let leader = self.leader.host.and_then(|host| self.way_to(host));
