@@ -42,13 +42,13 @@ impl Raw {
             .unwrap();
         reader.message::<Welcome>().await.unwrap().unwrap();
         writer.try_send(1, &Request::OpenSession).unwrap();
-        let Some((1, Response::Session(client))) = reader.message().await.unwrap() else {
+        let (1, Response::Session(client)) = answer(&mut reader).await else {
             panic!("no session")
         };
         writer
             .try_send(2, &Request::RegisterNode(client, Box::new(register(name))))
             .unwrap();
-        let Some((2, Response::Registered { epoch, .. })) = reader.message().await.unwrap() else {
+        let (2, Response::Registered { epoch, .. }) = answer(&mut reader).await else {
             panic!("not registered")
         };
         let _: ClientId = client;
@@ -95,6 +95,16 @@ impl Raw {
             share: Vec::new(),
         };
         self.writer.try_send(id, &answer).unwrap();
+    }
+}
+
+/// The next answer; notices, which nobody asks for, are passed over.
+async fn answer(reader: &mut FrameReader) -> (u64, Response) {
+    loop {
+        let frame = reader.next().await.unwrap().expect("the host is there");
+        if frame.header.kind != Kind::Notice {
+            return (frame.header.request_id, codec::decode(&frame).unwrap());
+        }
     }
 }
 

@@ -48,12 +48,12 @@ async fn a_host_that_lost_its_disk_comes_back_under_a_new_number() {
     load.advance(20).await;
 
     group.machines[lost].kill();
+    // It may have been the founder, which joined nobody then.
+    group.machines[lost].flags = group.joins(lost);
     let spare = group.add("spare").await;
     // Not all is gone for good: a copy turns up later.
     std::fs::rename(group.machines[lost].data(), group.machines[spare].data()).unwrap();
     load.advance(20).await;
-    // It may have been the founder, which joined nobody then.
-    group.machines[lost].flags = group.joins(lost);
     // Under its own name it is not let in: whoever voted must not come back having forgotten it.
     group.machines[lost].spawn();
     let status = group.machines[lost].ended().await;
@@ -66,7 +66,9 @@ async fn a_host_that_lost_its_disk_comes_back_under_a_new_number() {
     assert!(new > old, "host {new} after {old}");
     group.machines[lost].spawn();
     let done = |members: &Members| votes(members, new) && !is_in(members, old);
-    group.members(&client, "the new host does not vote", done).await;
+    group
+        .members(&client, "the new host does not vote", done)
+        .await;
     group.whole(&client).await;
     load.advance(20).await;
 
@@ -80,7 +82,10 @@ async fn a_host_that_lost_its_disk_comes_back_under_a_new_number() {
     group.machines[lost].spawn();
     group.whole(&client).await;
     let members = all_members(&group, &client).await;
-    assert!(votes(&members, new) && !is_in(&members, old), "{members:#?}");
+    assert!(
+        votes(&members, new) && !is_in(&members, old),
+        "{members:#?}"
+    );
     assert_eq!(members.items.len(), 3, "{members:#?}");
     let failed = load.end(&group).await;
     assert_eq!(failed, Vec::<String>::new());
@@ -109,12 +114,17 @@ async fn members_come_and_go_and_a_quorum_stays() {
 
     let fourth = group.add("d").await;
     let address = group.machines[fourth].address().to_string();
-    let added = group.cli(&["member", "add", "d", &address, "--no-wait"]).await;
+    let added = group
+        .cli(&["member", "add", "d", &address, "--no-wait"])
+        .await;
     let host = number(&added.json()["member"]["host"]);
     group.machines[fourth].spawn();
     let done = |members: &Members| votes(members, host);
-    group.members(&client, "the fourth host does not vote", done).await;
-    group.whole(&client).await;
+    group
+        .members(&client, "the fourth host does not vote", done)
+        .await;
+    // Those that came before learn of it now and then; one that comes now, at once.
+    group.whole(&group.client().await).await;
     load.advance(20).await;
     removed(&mut group, fourth).await;
 
@@ -129,7 +139,9 @@ async fn members_come_and_go_and_a_quorum_stays() {
         let heard = found.and_then(|one| one.progress?.heard_ms);
         heard.is_some_and(|millis| millis > 3_000)
     };
-    group.members(&client, "the dead host is heard of", silent).await;
+    group
+        .members(&client, "the dead host is heard of", silent)
+        .await;
     let ended = remove(&group, &group.machines[up].name).await;
     assert_eq!(ended.code, REFUSED, "{ended:?}");
     assert!(ended.err.contains("not heard of"), "{ended:?}");
@@ -142,7 +154,9 @@ async fn members_come_and_go_and_a_quorum_stays() {
         let (leader, _) = group.whole(&client).await;
         removed(&mut group, leader).await;
         let done = |members: &Members| members.items.len() == left;
-        group.members(&client, "the leader has not gone", done).await;
+        group
+            .members(&client, "the leader has not gone", done)
+            .await;
         load.advance(20).await;
     }
     let last = group.machines[..3].iter().find(|machine| machine.runs());

@@ -36,5 +36,9 @@ async fn thirty_kills_of_the_leader_lose_nothing() {
         times[KILLS / 2],
         times[KILLS - 1]
     );
-    assert_eq!(failed, Vec::<String>::new(), "requests fail for a leader's death");
+    assert_eq!(
+        failed,
+        Vec::<String>::new(),
+        "requests fail for a leader's death"
+    );
 }

@@ -17,7 +17,9 @@ async fn level_is(group: &Group, client: &Client, wished: u16) {
             tokio::time::sleep(LOOK).await;
         }
     });
-    waited.await.unwrap_or_else(|_| panic!("the level is not {wished}"));
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("the level is not {wished}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,13 +35,19 @@ async fn a_group_uses_what_its_oldest_host_can() {
     let load = Load::start(&group, seed, Duration::from_secs(30)).await;
     load.advance(100).await;
     let (_, statuses) = group.whole(&client).await;
-    assert!(statuses.iter().all(|status| status.level == 1), "{statuses:#?}");
+    assert!(
+        statuses.iter().all(|status| status.level == 1),
+        "{statuses:#?}"
+    );
     let shown = group.cli(&["status"]).await.json();
     assert_eq!(shown["level"], 1, "{shown}");
     // Who leads makes no difference.
     for at in [1, 0, 2] {
         let name = group.machines[at].name.clone();
-        group.cli(&["member", "transfer-leader", &name]).await.json();
+        group
+            .cli(&["member", "transfer-leader", &name])
+            .await
+            .json();
         load.advance(10).await;
     }
 

@@ -4,7 +4,7 @@
 //! Users and nodes reach all hosts all the time but for lost packets, so a majority that can talk
 //! must go on; the relays count that each fault was really met.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maitred_client::Client;
 use maitred_protocol::NodeEpoch;
@@ -12,6 +12,9 @@ use maitred_tests::relay::{Lane, LaneCounts, Who};
 
 use crate::group::load::Load;
 use crate::group::{Group, LOOK, Options, PATIENCE, game, seed};
+
+/// A fault lasts so long: an election is long over then, and silent connections are given up.
+const FAULT: Duration = Duration::from_secs(2);
 
 /// What all relays did to packets.
 fn sum(group: &Group, pick: fn(&LaneCounts) -> u64) -> u64 {
@@ -33,22 +36,26 @@ async fn through(
 ) {
     let (leader, _) = group.whole(client).await;
     let before = sum(group, met);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     set(group, leader);
     load.advance(60).await;
+    let went_on = begun.elapsed();
+    // How long it lasts is part of the fault.
+    tokio::time::sleep(FAULT.saturating_sub(went_on)).await;
+    load.advance(10).await;
     let waited = tokio::time::timeout(PATIENCE, async {
         while sum(group, met) == before {
             tokio::time::sleep(LOOK).await;
         }
     });
-    waited.await.unwrap_or_else(|_| panic!("{what}: no packet met the fault"));
-    let went_on = begun.elapsed();
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("{what}: no packet met the fault"));
     group.heal();
+    let healed = Instant::now();
     group.whole(client).await;
-    println!(
-        "{what}: 60 changes in {went_on:.1?}, whole after {:.1?}",
-        begun.elapsed() - went_on
-    );
+    let whole = healed.elapsed();
+    println!("{what}: 60 changes in {went_on:.1?}, whole again after {whole:.1?}");
 }
 
 fn others(leader: usize) -> [usize; 2] {
@@ -102,7 +109,11 @@ async fn a_group_rides_over_partitions() {
         through(&group, &client, &load, what, cut, set).await;
     }
     let failed = load.end(&group).await;
-    assert_eq!(failed, Vec::<String>::new(), "requests fail for a partition");
+    assert_eq!(
+        failed,
+        Vec::<String>::new(),
+        "requests fail for a partition"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,13 +40,19 @@ async fn strangers_are_refused_in_clear_words() {
     let ours = group.machines[0].address().to_string();
     others.add_member(host_name("ours"), &ours).await.unwrap();
     let begun = Instant::now();
-    while !group.machines[other].whole_log().contains("another cluster") {
+    while !group.machines[other]
+        .whole_log()
+        .contains("another cluster")
+    {
         let log = group.machines[other].log();
         assert!(begun.elapsed() < PATIENCE, "nothing is said\n{log}");
         tokio::time::sleep(LOOK).await;
     }
     let members = others.members().await.unwrap();
-    let taken = members.items.iter().any(|one| one.address == ours && one.arrived);
+    let taken = members
+        .items
+        .iter()
+        .any(|one| one.address == ours && one.arrived);
     assert!(!taken, "{members:#?}");
     drop(others);
     // It belongs to a cluster, so it is not to be talked into joining this one.
@@ -55,13 +61,18 @@ async fn strangers_are_refused_in_clear_words() {
     group.machines[other].spawn();
     let others = group.client_of(&group.machines[other]).await;
     let members = others.members().await.unwrap();
-    assert!(members.items.iter().any(|one| one.name.as_str() == "other"), "{members:#?}");
+    assert!(
+        members.items.iter().any(|one| one.name.as_str() == "other"),
+        "{members:#?}"
+    );
 
     load.advance(20).await;
     let after = client.members().await.unwrap();
     let numbers = |members: &maitred_protocol::Members| {
         let items = members.items.iter();
-        items.map(|one| (one.host, one.name.clone())).collect::<Vec<_>>()
+        items
+            .map(|one| (one.host, one.name.clone()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(numbers(&before), numbers(&after), "the group is as it was");
     group.machines[other].kill();

@@ -84,7 +84,10 @@ impl NodeHandler for Game {
 
     fn lease_lost(&self) {
         let mut book = self.book.lock().unwrap();
-        let text = format!("{}: its lease is lost, though it never went away", self.name);
+        let text = format!(
+            "{}: its lease is lost, though it never went away",
+            self.name
+        );
         book.breaches.push(text);
     }
 }

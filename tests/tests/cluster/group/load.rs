@@ -1,267 +1,30 @@
-//! Users of a group: they create, look up, change and delete, and write down what they were told.
+//! Users and nodes of a group at work.
 //!
-//! Half of what they do is with keys of their own, of which nothing may be lost; half is with few keys
-//! that they all fight over. In the end nothing may be left half done, the nodes must run what
-//! the registry says, and the history must be linearizable.
+//! In the end nothing may be left half done, the nodes must run what the registry says, and the
+//! history must be linearizable.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use maitred_client::{Client, Error, NodeHandle, ReadFrom};
-use maitred_protocol::{
-    Incarnation, ListProcesses, ProcessKey, ProcessRecord, ProcessState, Rejection, SetProcess,
-};
+use maitred_client::{Client, NodeHandle, ReadFrom};
+use maitred_protocol::{ListProcesses, ProcessRecord, ProcessState};
 use maitred_registry::random::Random;
-use maitred_tests::linear::{Answer, CallId, History, Limit, Verb, process::Sight};
+use maitred_tests::linear::Limit;
 
+use super::diary::{Diary, key};
 use super::game::{self, Run, SharedBook};
 use super::{Group, LOOK, PATIENCE};
 
 const CALLERS: u64 = 6;
 const NODES: usize = 3;
-/// Keys that are fought over at a time, and turns until they are others: a search through a long
-/// history of one key is long.
-const HOT_KEYS: u32 = 4;
-const HOT_TURNS: u64 = 200;
-/// Between two turns of a caller.
-const PACE: Duration = Duration::from_millis(10);
-
-/// What the callers were told, beyond the history.
-#[derive(Debug, Default)]
-struct Told {
-    /// Creates of own keys that were acknowledged and of which no delete was asked.
-    kept: BTreeMap<ProcessKey, Incarnation>,
-    /// Deletes of them that were acknowledged.
-    deleted: Vec<(ProcessKey, Incarnation)>,
-    /// What had no definite answer, or one that nobody should get.
-    failed: Vec<String>,
-    /// Times that changes took, by user's time.
-    slowest: Duration,
-}
-
-/// What all callers share.
-pub(crate) struct Diary {
-    began: Instant,
-    history: Mutex<History>,
-    told: Mutex<Told>,
-    stop: AtomicBool,
-    turns: AtomicU64,
-    /// Changes that were acknowledged.
-    acknowledged: AtomicU64,
-    deadline: Duration,
-}
-
-fn key(id: &str) -> ProcessKey {
-    ProcessKey::new("player", id).unwrap()
-}
-
-fn sight(record: &ProcessRecord) -> Sight {
-    let running = record.state == ProcessState::Running;
-    Sight {
-        incarnation: record.incarnation.0,
-        running: running.then(|| record.pid.as_str().into()),
-    }
-}
-
-impl Diary {
-    fn now_us(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).unwrap()
-    }
-
-    fn ask(&self, caller: u64, key: &ProcessKey, verb: Verb) -> CallId {
-        let now_us = self.now_us();
-        let mut history = self.history.lock().unwrap();
-        history.invoke(now_us, caller, key.clone(), verb)
-    }
-
-    fn answered(&self, call: CallId, answer: Answer) {
-        let now_us = self.now_us();
-        self.history.lock().unwrap().answer(call, now_us, answer);
-    }
-
-    /// What every verb may be answered. `what` is for people.
-    fn refused(&self, call: CallId, what: &str, error: &Error, begun: Instant) {
-        let bad = |why: &str| {
-            let took = begun.elapsed();
-            let at = self.began.elapsed();
-            let text = format!("{what}: {why}, after {took:.1?} at {at:.1?}: {error}");
-            self.told.lock().unwrap().failed.push(text);
-        };
-        match error {
-            Error::Rejected(Rejection::AlreadyExists(record)) => {
-                self.answered(call, Answer::Found(sight(record)));
-            }
-            Error::Rejected(Rejection::Fenced { what, current }) if what == "incarnation" => {
-                self.answered(call, Answer::Fenced(*current));
-            }
-            Error::Rejected(Rejection::NotFound(_)) => self.answered(call, Answer::Missing),
-            Error::Rejected(why) => {
-                // A start that is undone by somebody's delete is nobody's failure; time is.
-                if !matches!(why, Rejection::Fenced { .. } | Rejection::Conflict(_)) {
-                    bad("refused");
-                }
-                self.answered(call, Answer::Refused);
-            }
-            Error::Unavailable { .. } => {
-                bad("nothing done");
-                self.history.lock().unwrap().retract(call);
-            }
-            Error::Unknown { .. } => bad("unknown"),
-            Error::Fatal(_) => panic!("{what}: {error}"),
-        }
-    }
-
-    fn acknowledged(&self, begun: Instant) {
-        self.acknowledged.fetch_add(1, Relaxed);
-        let mut told = self.told.lock().unwrap();
-        told.slowest = told.slowest.max(begun.elapsed());
-    }
-
-    /// Creates a process; its life, if it is this call's.
-    pub(crate) async fn create(
-        &self,
-        client: &Client,
-        caller: u64,
-        key: &ProcessKey,
-    ) -> Option<Incarnation> {
-        let call = self.ask(caller, key, Verb::Create);
-        let begun = Instant::now();
-        let create = client.create(key.clone()).deadline(self.deadline);
-        match create.send().await {
-            Ok(made) if made.created => {
-                self.answered(call, Answer::Created(sight(&made.record)));
-                self.acknowledged(begun);
-                Some(made.record.incarnation)
-            }
-            Ok(found) => {
-                self.answered(call, Answer::Found(sight(&found.record)));
-                None
-            }
-            Err(error) => {
-                self.refused(call, &format!("create {key}"), &error, begun);
-                None
-            }
-        }
-    }
-
-    async fn get(&self, client: &Client, caller: u64, key: &ProcessKey) -> Option<ProcessRecord> {
-        let call = self.ask(caller, key, Verb::Get);
-        let begun = Instant::now();
-        match client.get(key).await {
-            Ok(found) => {
-                self.answered(call, Answer::Found(sight(&found.record)));
-                Some(found.record)
-            }
-            Err(error) => {
-                self.refused(call, &format!("get {key}"), &error, begun);
-                None
-            }
-        }
-    }
-
-    async fn set(&self, client: &Client, caller: u64, record: ProcessRecord, pid: String) {
-        let (key, life) = (record.key, record.incarnation);
-        let call = self.ask(caller, &key, Verb::Set(Some(life.0), pid.clone()));
-        let begun = Instant::now();
-        let set = SetProcess {
-            key: key.clone(),
-            node: record.node,
-            epoch: record.node_epoch,
-            pid,
-            share: Vec::new(),
-            incarnation: Some(life),
-        };
-        match client.set(set).await {
-            Ok(found) => {
-                self.answered(call, Answer::Set(found.record.incarnation.0));
-                self.acknowledged(begun);
-            }
-            Err(error) => self.refused(call, &format!("set {key}"), &error, begun),
-        }
-    }
-
-    /// Whether it was acknowledged.
-    async fn delete(
-        &self,
-        client: &Client,
-        caller: u64,
-        key: &ProcessKey,
-        only: Option<Incarnation>,
-    ) -> bool {
-        let call = self.ask(caller, key, Verb::Delete(only.map(|only| only.0)));
-        let begun = Instant::now();
-        match client.del(key, only).await {
-            Ok(_) => {
-                self.answered(call, Answer::Deleted);
-                self.acknowledged(begun);
-                true
-            }
-            Err(error) => {
-                self.refused(call, &format!("delete {key}"), &error, begun);
-                false
-            }
-        }
-    }
-
-    /// A key that nobody else has: created, and every third deleted again.
-    async fn own_turn(&self, client: &Client, caller: u64, turn: u64) {
-        let key = key(&format!("own-{caller}-{turn}"));
-        let Some(life) = self.create(client, caller, &key).await else {
-            return;
-        };
-        if !turn.is_multiple_of(3) {
-            self.told.lock().unwrap().kept.insert(key, life);
-        } else if self.delete(client, caller, &key, Some(life)).await {
-            self.told.lock().unwrap().deleted.push((key, life));
-        }
-    }
-
-    async fn hot_turn(&self, clients: &[Client; 2], caller: u64, turn: u64, random: &mut Random) {
-        let [client, any] = clients;
-        let key = key(&format!("hot-{}-{}", turn / HOT_TURNS, random.below(HOT_KEYS)));
-        let reader = if random.below(2) == 0 { client } else { any };
-        match random.below(6) {
-            0 | 1 => {
-                self.create(client, caller, &key).await;
-            }
-            2 | 3 => {
-                self.get(reader, caller, &key).await;
-            }
-            4 => {
-                let found = self.get(reader, caller, &key).await;
-                let running = found.filter(|record| record.state == ProcessState::Running);
-                if let Some(record) = running {
-                    self.set(client, caller, record, format!("set-{turn}")).await;
-                }
-            }
-            _ => {
-                self.delete(client, caller, &key, None).await;
-            }
-        }
-    }
-
-    async fn caller(&self, client: Client, caller: u64, mut random: Random) {
-        // The second asks any host for what it only looks up.
-        let clients = [client.clone(), client.read_from(ReadFrom::Any)];
-        while !self.stop.load(Relaxed) {
-            let turn = self.turns.fetch_add(1, Relaxed);
-            if random.below(2) == 0 {
-                self.own_turn(&client, caller, turn).await;
-            } else {
-                self.hot_turn(&clients, caller, turn, &mut random).await;
-            }
-            tokio::time::sleep(PACE).await;
-        }
-    }
-}
 
 /// Users and nodes at work.
 pub(crate) struct Load {
-    pub(crate) diary: Arc<Diary>,
-    pub(crate) book: SharedBook,
-    pub(crate) nodes: Vec<NodeHandle>,
+    diary: Arc<Diary>,
+    book: SharedBook,
+    nodes: Vec<NodeHandle>,
     clients: [Client; 2],
     callers: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -275,15 +38,7 @@ impl Load {
         for number in 1..=NODES {
             nodes.push(game::start(&client, &format!("node-{number}"), &book).await);
         }
-        let diary = Arc::new(Diary {
-            began: Instant::now(),
-            history: Mutex::default(),
-            told: Mutex::default(),
-            stop: AtomicBool::new(false),
-            turns: AtomicU64::new(0),
-            acknowledged: AtomicU64::new(0),
-            deadline,
-        });
+        let diary = Arc::new(Diary::new(deadline));
         let clients = [
             group.client_within(deadline).await,
             group.client_within(deadline).await,
@@ -312,7 +67,10 @@ impl Load {
         while acknowledged() < goal {
             let late = begun.elapsed() > PATIENCE;
             assert!(!late, "the load stands still: {:#?}", self.failed());
-            let ended = self.callers.iter().any(tokio::task::JoinHandle::is_finished);
+            let ended = self
+                .callers
+                .iter()
+                .any(tokio::task::JoinHandle::is_finished);
             assert!(!ended, "a caller has ended");
             tokio::time::sleep(LOOK).await;
         }
@@ -445,9 +203,7 @@ impl Load {
 
     /// One more look at the keys that were fought over last, by nobody's and by any host's word.
     async fn look_again(&self, client: &Client) {
-        let round = self.diary.turns.load(Relaxed) / HOT_TURNS;
-        for number in 0..HOT_KEYS {
-            let key = key(&format!("hot-{round}-{number}"));
+        for key in self.diary.hot_keys() {
             self.diary.get(client, 0, &key).await;
             let any = client.read_from(ReadFrom::Any);
             self.diary.get(&any, 0, &key).await;

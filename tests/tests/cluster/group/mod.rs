@@ -4,6 +4,7 @@
 //! that gets no time to run is another test. When a test fails, the ends of all hosts' logs are
 //! shown.
 
+mod diary;
 pub(crate) mod game;
 pub(crate) mod load;
 mod machine;
@@ -30,7 +31,9 @@ static GROUPS: Semaphore = Semaphore::const_new(2);
 
 /// The seed of a test: `SEED`, or another one in every run.
 pub(crate) fn seed() -> u64 {
-    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| std::process::id().into());
     println!("SEED={seed} replays the choices");
     seed
@@ -89,7 +92,11 @@ impl Group {
             _permit: permit,
         };
         group.write_client_files();
-        for (index, name) in ["a", "b", "c", "d", "e"].into_iter().take(hosts).enumerate() {
+        for (index, name) in ["a", "b", "c", "d", "e"]
+            .into_iter()
+            .take(hosts)
+            .enumerate()
+        {
             let at = group.add(name).await;
             let flags = options.flags.get(index).cloned().unwrap_or_default();
             group.machines[at].flags.extend(flags);
@@ -134,7 +141,9 @@ impl Group {
 
     fn addresses(&self) -> Vec<String> {
         let machines = self.machines.iter();
-        machines.map(|machine| machine.address().to_string()).collect()
+        machines
+            .map(|machine| machine.address().to_string())
+            .collect()
     }
 
     fn write_client_files(&self) {
@@ -283,7 +292,10 @@ impl Group {
                 return;
             }
             let late = begun.elapsed() > PATIENCE;
-            assert!(!late, "the standard modules do not become active: {modules:?}");
+            assert!(
+                !late,
+                "the standard modules do not become active: {modules:?}"
+            );
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -344,7 +356,9 @@ impl Group {
     }
 
     pub(crate) fn heal(&self) {
-        self.machines.iter().for_each(|machine| machine.relay.heal());
+        self.machines
+            .iter()
+            .for_each(|machine| machine.relay.heal());
     }
 }
 
