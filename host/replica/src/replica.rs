@@ -299,10 +299,12 @@ impl Replica {
     }
 
     fn turn(&mut self) {
+        self.check_leadership();
         self.fire_timers();
         // Applying may lead to further proposals and reads, and those to further entries to persist.
         loop {
             self.request_reads();
+            self.answer_reads();
             self.propose();
             let turn = self.consensus.turn();
             if turn.is_empty() {
@@ -329,7 +331,6 @@ impl Replica {
             self.reads.granted(turn.reads, term);
             self.check_leadership();
         }
-        self.answer_reads();
         self.emit_batches();
         self.take_snapshot();
         self.follow_members();

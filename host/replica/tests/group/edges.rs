@@ -231,17 +231,26 @@ fn a_member_that_is_to_go_does_not_come_back_by_saying_where_it_is() {
 fn the_level_waits_for_a_member_that_is_still_to_be_taken_in() {
     let mut group = Group::new(&[1], |config| config.level_max = 1);
     assert_eq!(group.elect(), 1);
-    // An older program, that has joined and does not answer yet.
+    group.kill(1);
+    group.set_level(1, 2);
+    group.start(1);
+    // An older program comes before the first look at the group.
     let older = maitred_protocol::Join {
         level_max: 1,
         ..join_of(0, "h2", 2)
     };
     let taken = group.join(1, older);
     assert!(matches!(taken, Response::Member(_)), "{taken:?}");
-    group.kill(1);
-    group.set_level(1, 2);
-    group.start(1);
-    group.elect();
     group.pass(1_000);
     assert_eq!(group.members(1).level, 1);
+}
+
+#[test]
+fn what_waited_for_a_round_is_proposed_at_once() {
+    let mut group = Group::new(&[1], |_| {});
+    group.elect();
+    let before = group.now;
+    let taken = group.join(1, join_of(0, "h2", 2));
+    assert!(matches!(taken, Response::Member(_)), "{taken:?}");
+    assert_eq!(group.now, before, "no tick was needed");
 }
