@@ -185,6 +185,26 @@ fn pure_crates_ban_clocks_and_unordered_maps() {
     }
 }
 
+/// What cargo says of a package and all that it uses: each with its features.
+fn features_of(package: &str) -> String {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let tree = ["tree", "--locked", "-e", "normal,build", "-f", "{p} [{f}]"];
+    let mut command = Command::new(cargo);
+    let output = command.args(tree).args(["-p", package]).current_dir(root());
+    let output = output.output().unwrap();
+    assert!(output.status.success(), "cargo tree -p {package}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The simulator's deliberate bugs are a feature that only the tests switch on.
+#[test]
+fn no_product_has_deliberate_bugs() {
+    for package in ["maitred-cli", "maitred-client"] {
+        assert!(!features_of(package).contains("mutants"), "{package}");
+    }
+    assert!(features_of("maitred-tests").contains("mutants"));
+}
+
 fn sources() -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
