@@ -29,6 +29,7 @@ impl Replica {
             if raft_entry.entry_type != EntryType::EntryNormal {
                 if let Some(change) = membership::read_change(&raft_entry.data) {
                     self.consensus.apply_change(&change);
+                    self.peers.followed = false;
                 }
                 self.registry.skip(index);
                 continue;
@@ -107,8 +108,10 @@ impl Replica {
 
     /// What an event means for what is under way. Only the leader follows up.
     fn follow_up(&mut self, event: &Event) {
-        if let Event::Module(_) = event {
-            self.want_modules();
+        match event {
+            Event::Module(_) => self.want_modules(),
+            Event::Members => self.peers.followed = false,
+            _ => {}
         }
         if self.serving.is_none() {
             return;

@@ -44,6 +44,7 @@ impl Replica {
         };
         self.disown_from(0);
         self.registry = registry;
+        self.peers.followed = false;
         self.snapshot.index = self.registry.applied();
         self.snapshot.bytes = self.consensus.log().bytes();
         self.effects

@@ -80,6 +80,8 @@ pub(crate) struct Peers {
     levels: BTreeMap<u64, u16>,
     /// The links that were asked for.
     links: Vec<Peer>,
+    /// They are those of the members and of the group as they are now.
+    pub(crate) followed: bool,
     /// Members as they were last known, for those that are to go.
     pub(crate) former: BTreeMap<u64, Member>,
     looked_us: u64,
@@ -351,6 +353,9 @@ impl Replica {
 
     /// Tells the caller which links to keep, and when this host is no longer a member.
     pub(crate) fn follow_members(&mut self) {
+        if std::mem::replace(&mut self.peers.followed, true) {
+            return;
+        }
         let mut links: BTreeMap<u64, Peer> = (self.registry.members().iter())
             .map(|(host, member)| {
                 let (host, address) = (*host, member.address.clone());
