@@ -394,6 +394,11 @@ impl Agent {
             }
             // A life that the node began itself in place of one whose end it had not reported.
             Some((Ordering::Less, process)) => {
+                // Or beside it, when it began two at the same time.
+                let other = |old: &Spawned| old.pid != spawned.pid;
+                if matches!(&process.life, Life::Running(old) if other(old)) {
+                    out.push(Effect::Stop(key.clone(), process.incarnation));
+                }
                 next = process.next.take();
                 process.delete = false;
                 self.bury(now_us, &key, None, out);

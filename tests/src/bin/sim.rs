@@ -5,9 +5,9 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use maitred_tests::sim::{Scenario, Sum, explain, run, run_many};
+use maitred_tests::sim::{Scenario, Sum, explain, mutant, run, run_many};
 
-const USAGE: &str = "usage: sim [--seeds A..B] [--hosts 3|5] [--threads N] [--failures N] [--lines N] [--mutant NAME]
+const USAGE: &str = "usage: sim [--seeds A..B] [--hosts 3|5] [--threads N] [--failures N] [--lines N] [--brief yes] [--mutant NAME]
        sim --trace SEED [--hosts 3|5] [--lines N] [--mutant NAME]";
 
 struct Args {
@@ -16,6 +16,7 @@ struct Args {
     threads: usize,
     failures: u64,
     lines: usize,
+    brief: bool,
     trace: Option<u64>,
     mutant: Option<&'static str>,
 }
@@ -27,6 +28,7 @@ fn parse() -> Option<Args> {
         threads: 2,
         failures: 3,
         lines: 80,
+        brief: false,
         trace: None,
         mutant: None,
     };
@@ -41,6 +43,7 @@ fn parse() -> Option<Args> {
             "--hosts" => args.hosts = value.parse().ok().filter(|hosts| [3, 5].contains(hosts))?,
             "--threads" => args.threads = value.parse().ok()?,
             "--failures" => args.failures = value.parse().ok()?,
+            "--brief" => args.brief = value == "yes",
             "--lines" => args.lines = value.parse().ok()?,
             "--trace" => args.trace = Some(value.parse().ok()?),
             "--mutant" => args.mutant = Some(value.leak()),
@@ -52,10 +55,9 @@ fn parse() -> Option<Args> {
 
 impl Args {
     fn scenario(&self, seed: u64) -> Scenario {
-        let mutant = self.mutant;
-        Scenario {
-            mutant,
-            ..Scenario::new(seed, self.hosts)
+        match self.mutant {
+            Some(name) => mutant::scenario(name, seed),
+            None => Scenario::new(seed, self.hosts),
         }
     }
 }
@@ -76,7 +78,14 @@ fn main() -> ExitCode {
     println!("what occurred:\n{}", sum.cover);
     rate(&sum, took, args.threads);
     for (scenario, violation) in &sum.failures {
-        println!("\nFAILED {}", explain(scenario, violation, args.lines));
+        if args.brief {
+            println!(
+                "FAILED {} {}: {}",
+                scenario.seed, violation.checker, violation.text
+            );
+        } else {
+            println!("\nFAILED {}", explain(scenario, violation, args.lines));
+        }
     }
     match sum.failures.is_empty() {
         true => ExitCode::SUCCESS,

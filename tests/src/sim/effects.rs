@@ -58,7 +58,7 @@ impl World {
             Effect::Send(messages) => self.post(machine, messages),
             Effect::Peers(peers) => {
                 say!(self, "h{machine}: peers {peers:?}");
-                self.hosts[machine].peers = peers;
+                self.hosts[machine].follow_peers(peers);
             }
             Effect::Leader {
                 host,

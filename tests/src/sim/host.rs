@@ -127,6 +127,8 @@ pub struct Host {
     wake_at: u64,
     /// The members that it was told of when it joined.
     pub(super) seeds: BTreeMap<u64, usize>,
+    /// Callers that are not members yet, as far as it knows: they are answered where they called from.
+    pub(super) strangers: BTreeMap<u64, usize>,
     asked: usize,
     announced: bool,
     shutting_down: Option<u64>,
@@ -173,6 +175,7 @@ impl Host {
             seeds: (0..scenario.hosts)
                 .map(|one| (one as u64 + 1, one))
                 .collect(),
+            strangers: BTreeMap::new(),
             asked: 0,
             announced: false,
             shutting_down: None,
@@ -185,11 +188,29 @@ impl Host {
     }
 
     /// The machine of a peer, when its address is known: from the members that its replica knows, or
-    /// else from those that it was told of when it joined.
+    /// else from those that it was told of when it joined, or from its own call.
     pub fn peer_machine(&self, host: u64) -> Option<usize> {
         let peer = self.peers.iter().find(|peer| peer.host == host);
         let known = peer.and_then(|peer| machine_of(&peer.address));
-        known.or_else(|| self.seeds.get(&host).copied())
+        let told = self.seeds.get(&host).or(self.strangers.get(&host));
+        known.or(told.copied())
+    }
+
+    /// A host has called from this machine; it may be a member that this one has not heard of yet.
+    pub fn called_by(&mut self, host: u64, machine: usize) {
+        if self.peers.iter().all(|peer| peer.host != host) {
+            self.strangers.insert(host, machine);
+        }
+    }
+
+    /// The members have changed: whom it knows by now is no stranger, nor is one that was removed.
+    pub fn follow_peers(&mut self, peers: Vec<Peer>) {
+        let replica = self.replica.as_ref();
+        let applied = replica.map_or(0, |replica| replica.registry().applied());
+        let known = |host: u64| peers.iter().any(|peer| peer.host == host);
+        self.strangers
+            .retain(|host, _| *host > applied && !known(*host));
+        self.peers = peers;
     }
 
     /// Its name.
@@ -299,6 +320,7 @@ impl World {
 
     /// What a process kept in memory ends with it.
     pub(super) fn end_process(&mut self, machine: usize) {
+        let founders = self.scenario.hosts as u64;
         let host = &mut self.hosts[machine];
         host.life += 1;
         host.state = State::Down;
@@ -314,6 +336,8 @@ impl World {
         host.wake_at = u64::MAX;
         host.shutting_down = None;
         host.peers.clear();
+        host.strangers.clear();
+        host.seeds.retain(|host, _| *host <= founders);
         let conns = std::mem::take(&mut host.conns);
         self.checks.ended(machine);
         for other in 0..self.hosts.len() {

@@ -4,7 +4,7 @@
 //! has). Those of the shell are made by the simulator: they are the duties of the server, the disk and
 //! the node around the replica.
 
-use super::plan::Knobs;
+use super::plan::Scenario;
 
 /// The replica's.
 #[cfg(feature = "mutants")]
@@ -62,11 +62,11 @@ pub(super) fn switch_on(name: Option<&'static str>) {
     let _ = name;
 }
 
-/// The settings under which a bug can show at all.
+/// The scenario of a seed in which a bug can show.
 #[must_use]
-pub fn knobs(name: &str, knobs: Knobs) -> Knobs {
-    Knobs {
-        lease_reads: knobs.lease_reads || name.starts_with("lease-"),
-        ..knobs
-    }
+pub fn scenario(name: &'static str, seed: u64) -> Scenario {
+    let mut scenario = Scenario::new(seed, 3);
+    scenario.knobs.lease_reads |= name.starts_with("lease-");
+    scenario.mutant = Some(name);
+    scenario
 }

@@ -238,8 +238,7 @@ impl World {
         if self.refuses(to, packet.hosts.0) {
             return self.refused(from, packet.hosts.0);
         }
-        // It may be a member that this host has not heard of yet: one answers where one is called from.
-        self.hosts[to].seeds.insert(packet.hosts.0, from);
+        self.hosts[to].called_by(packet.hosts.0, from);
         self.greet(from, to, packet.hosts);
         let body = match &packet.body {
             Body::Raft(messages) => messages.clone(),

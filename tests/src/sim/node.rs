@@ -37,8 +37,6 @@ pub enum NodeEvent {
     Stopped(ProcessKey, Incarnation),
     /// The game registers a process of its own.
     Own,
-    /// Its registration is answered: session, key, life, pid.
-    Owned(NodeEpoch, ProcessKey, Incarnation, String),
     /// A delete is tried again.
     Delete(ProcessKey, Incarnation),
 }
@@ -72,10 +70,7 @@ pub struct Node {
     pub leaving: Option<u64>,
     /// Lives of its own that it has ever had, or was asked to start.
     owned: BTreeSet<(ProcessKey, Incarnation)>,
-    /// What the game is starting, and has not answered yet.
-    starting: BTreeSet<(ProcessKey, Incarnation)>,
     own: u32,
-    enrolments: u64,
 }
 
 impl Node {
@@ -95,14 +90,8 @@ impl Node {
             tick_at: u64::MAX,
             leaving: None,
             owned: BTreeSet::new(),
-            starting: BTreeSet::new(),
             own: 0,
-            enrolments: 0,
         }
-    }
-
-    fn is_starting(&self, key: &ProcessKey) -> bool {
-        self.starting.iter().any(|(other, _)| other == key)
     }
 
     fn register(&self, inventory: Vec<(ProcessKey, Incarnation)>) -> RegisterNode {
@@ -147,7 +136,6 @@ impl World {
         node.tags.clear();
         node.tick_at = u64::MAX;
         node.leaving = None;
-        node.starting.clear();
         node.owned.clear();
         say!(self, "a{actor} starts");
         self.cover.count("node started");
@@ -173,8 +161,6 @@ impl World {
                 }
             }
             NodeEvent::Started(key, incarnation, result) => {
-                let life = (key.clone(), incarnation);
-                self.node(actor).starting.remove(&life);
                 if result.is_ok() {
                     self.runs(actor, key.clone(), incarnation);
                 }
@@ -186,9 +172,6 @@ impl World {
                 self.agent_step(actor, Input::StopEnded(key, incarnation));
             }
             NodeEvent::Own => self.own(actor),
-            NodeEvent::Owned(epoch, key, incarnation, pid) => {
-                self.owns(actor, epoch, key, incarnation, pid);
-            }
             NodeEvent::Delete(key, incarnation) => self.delete(actor, key, incarnation),
         }
     }
@@ -259,9 +242,7 @@ impl World {
 
     fn game_start(&mut self, actor: usize, key: ProcessKey, incarnation: Incarnation) {
         say!(self, "a{actor}: is starting {key}@{incarnation}");
-        let life = (key.clone(), incarnation);
-        self.node(actor).owned.insert(life.clone());
-        self.node(actor).starting.insert(life);
+        self.node(actor).owned.insert((key.clone(), incarnation));
         let chaos = self.phase == Phase::Chaos;
         let random = &mut self.actors[actor].random;
         let slow = random.below(20) == 0;
@@ -345,12 +326,7 @@ impl World {
                 self.cover.count("node enrolled");
                 let host = self.conns[conn].host;
                 let node = self.node(actor);
-                if node.agent.epoch() != Some(epoch) {
-                    // What came before the answer was for a session that has ended.
-                    node.early.clear();
-                }
                 node.attached = Some(conn);
-                node.enrolments += 1;
                 Input::Enrolled {
                     number,
                     host,
@@ -368,8 +344,11 @@ impl World {
         let done = matches!(input, Input::Enrolled { .. });
         self.agent_step(actor, input);
         if done {
+            let attached = self.node(actor).attached;
             for (conn, number, command) in std::mem::take(&mut self.node(actor).early) {
-                self.node_command(actor, conn, number, command);
+                if attached == Some(conn) {
+                    self.node_command(actor, conn, number, command);
+                }
             }
         }
     }
@@ -473,12 +452,11 @@ impl World {
         let Some(epoch) = node.agent.epoch() else {
             return;
         };
-        // A game does not register what it is being asked to start.
-        if node.is_starting(&key) {
+        if node.agent.has_no_room_for(&key).is_some() {
             return;
         }
         node.own += 1;
-        let enrolments = node.enrolments;
+        let enrolments = node.agent.enrolments();
         let pid = format!("{actor}.{}", node.own);
         let set = SetProcess {
             key: key.clone(),
@@ -505,39 +483,14 @@ impl World {
             return;
         };
         self.cover.count("node registered a process");
-        self.owns(actor, epoch, key, record.incarnation, pid);
-        // It was not in the inventory that was compared meanwhile, and may have ended since.
-        if self.node(actor).enrolments != enrolments {
-            self.agent_step(actor, Input::Disconnected);
-        }
-    }
-
-    /// The agent hears of the node's own process; when the game has meanwhile been asked to start the
-    /// same key, only after it has answered that.
-    fn owns(
-        &mut self,
-        actor: usize,
-        epoch: NodeEpoch,
-        key: ProcessKey,
-        incarnation: Incarnation,
-        pid: String,
-    ) {
-        if self.node(actor).is_starting(&key) {
-            let event = NodeEvent::Owned(epoch, key, incarnation, pid);
-            return self.actor_later(actor, 10_000, ActorEvent::Node(event));
-        }
-        let newer = self.node(actor).agent.running_incarnation(&key);
-        if newer.is_some_and(|newer| newer > incarnation) {
-            // A later life of the key runs here: the game ends the one that it began itself.
-            return;
-        }
+        let incarnation = record.incarnation;
         let life = (key.clone(), incarnation);
-        let truth = Truth {
-            incarnation,
-            stopping: false,
-        };
         // An update of a life that has ended meanwhile does not bring it back.
         if self.node(actor).owned.insert(life.clone()) {
+            let truth = Truth {
+                incarnation,
+                stopping: false,
+            };
             self.node(actor).truth.insert(life, truth);
         }
         let spawned = Spawned {
@@ -545,6 +498,11 @@ impl World {
             share: Vec::new(),
         };
         self.agent_step(actor, Input::Owned(epoch, key, incarnation, spawned));
+        if self.node(actor).agent.enrolments() != enrolments {
+            self.cover
+                .count("node compares inventories after a late answer");
+            self.agent_step(actor, Input::Reconcile);
+        }
     }
 
     /// A node is to leave cleanly.

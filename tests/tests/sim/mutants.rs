@@ -1,18 +1,14 @@
 //! Bugs that are put in are caught, within a bounded number of seeds; how many it took is printed.
 
-use maitred_tests::sim::{Scenario, mutant, run_many};
+use maitred_tests::sim::{mutant, run_many};
 
 /// Seeds after which a bug counts as not caught.
 const SEEDS_MAX: u64 = 3_000;
 
 fn is_caught(name: &'static str) -> bool {
-    let make = |seed| Scenario {
-        mutant: Some(name),
-        // Bugs of reading under a lease show only with it.
-        knobs: mutant::knobs(name, Scenario::new(seed, 3).knobs),
-        ..Scenario::new(seed, 3)
-    };
-    let sum = run_many(0..SEEDS_MAX, super::threads(), 1, make);
+    let sum = run_many(0..SEEDS_MAX, super::threads(), 1, |seed| {
+        mutant::scenario(name, seed)
+    });
     let Some((scenario, violation)) = sum.failures.first() else {
         println!("{name} SURVIVED {} seeds", sum.seeds);
         return false;

@@ -130,6 +130,25 @@ fn a_life_that_was_starting_when_the_node_began_its_own_is_stopped_when_it_has_s
 }
 
 #[test]
+fn of_two_lives_that_the_node_began_at_the_same_time_the_older_is_stopped() {
+    let owned = |n, pid: &str| {
+        let spawned = Spawned {
+            pid: pid.to_owned(),
+            share: Vec::new(),
+        };
+        Input::Owned(NodeEpoch(1), key("a"), inc(n), spawned)
+    };
+    let mut bench = Bench::serving();
+    assert_eq!(bench.step(owned(5, "one")), []);
+    assert_eq!(bench.step(owned(9, "two")), [stop_effect("a", 5)]);
+    assert_eq!(bench.agent.running_incarnation(&key("a")), Some(inc(9)));
+    assert_eq!(bench.stop_ended("a", 5), []);
+    // The same one, registered anew after its record was removed, goes on.
+    assert_eq!(bench.step(owned(12, "two")), []);
+    assert_eq!(bench.agent.running_incarnation(&key("a")), Some(inc(12)));
+}
+
+#[test]
 fn a_start_that_was_asked_of_an_older_session_is_refused() {
     let mut bench = Bench::serving();
     bench.now = TTL;
