@@ -260,10 +260,12 @@ fn check_entries(message: &RaftMessage) -> Result<(), BadMessage> {
 fn is_sound(group: &Configuration) -> bool {
     let votes = |host: &u64| group.voters.contains(host) || group.voters_outgoing.contains(host);
     let next = |host: &u64| group.voters_outgoing.contains(host);
-    !group.voters.is_empty()
-        && !group.learners.iter().any(votes)
-        && group.learners_next.iter().all(next)
-        && !(group.auto_leave && group.voters_outgoing.is_empty())
+    let nobody = group.voters.is_empty();
+    let leaves_nothing = group.auto_leave && group.voters_outgoing.is_empty();
+    if nobody || leaves_nothing || group.learners.iter().any(votes) {
+        return false;
+    }
+    group.learners_next.iter().all(next)
 }
 
 fn snapshot_of(id: SnapshotId) -> Snapshot {
