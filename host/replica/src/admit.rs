@@ -64,7 +64,7 @@ impl Replica {
         let command = match request {
             Request::CreateProcess(client, create) => {
                 let request = RequestId { client, sequence };
-                return self.admit_new_create(ticket, request, *create);
+                return self.admit_new_create(ticket, request, create, false);
             }
             Request::Plan(create) => return self.admit_plan(ticket, *create),
             Request::OpenSession => Command::OpenSession,
@@ -186,33 +186,44 @@ impl Replica {
         self.plan(ticket, &lane, &create);
     }
 
-    fn admit_new_create(&mut self, ticket: Ticket, request: RequestId, mut create: CreateProcess) {
-        if let Some(outcome) = self.outcome_of(request) {
-            return self.answer(ticket, outcome);
-        }
-        if let Some(why) = self.refusal(true) {
-            return self.unavailable(ticket, why);
-        }
-        if let Err(no) = self.fill_in(&mut create) {
-            return self.reject(ticket, no);
+    /// A create as it came. What this host does not know another leader may: a no waits until it is
+    /// `certain` that this one leads, and knows what is committed.
+    pub(crate) fn admit_new_create(
+        &mut self,
+        ticket: Ticket,
+        request: RequestId,
+        mut create: Box<CreateProcess>,
+        certain: bool,
+    ) {
+        let no = match self.registry.known(request) {
+            Known::Done(outcome) => return self.answer(ticket, outcome),
+            Known::Forgotten => return self.answer(ticket, Outcome::Forgotten),
+            Known::NoSession => Some(Outcome::NoSession),
+            Known::Fresh => match self.refusal(true) {
+                Some(why) => return self.unavailable(ticket, why),
+                None => self.fill_in(&mut create).err().map(Outcome::rejected),
+            },
+        };
+        match no {
+            Some(no) if certain => return self.answer(ticket, no),
+            Some(_) => return self.reads.push_new_create(ticket, request, create),
+            None => {}
         }
         let allowed_us = u64::from(create.options.deadline_ms) * 1_000;
         self.admit_create(Joined {
             ticket,
             request,
-            create: Arc::new(create),
+            create: Arc::from(create),
             deadline_us: self.now.mono_us + allowed_us,
             late: None,
         });
     }
 
-    /// What a request came to, if nothing is to be done about it any more.
+    /// What a request came to, if it was carried out before.
     pub(crate) fn outcome_of(&self, request: RequestId) -> Option<Outcome> {
         match self.registry.known(request) {
-            Known::Fresh => None,
             Known::Done(outcome) => Some(outcome),
-            Known::Forgotten => Some(Outcome::Forgotten),
-            Known::NoSession => Some(Outcome::NoSession),
+            Known::Fresh | Known::Forgotten | Known::NoSession => None,
         }
     }
 

@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use maitred_protocol::{Join, KeepAliveAck, Request, Response, Revision};
+use maitred_protocol::{CreateProcess, Join, KeepAliveAck, Request, RequestId, Response, Revision};
 use maitred_registry::Record;
 use raft::eraftpb::{Message, MessageType};
 
@@ -46,6 +46,8 @@ enum Waiting {
     Join(Ticket, Join),
     /// A create whose key seems to be taken.
     Create(Joined),
+    /// One whose session, or a module of which, seems to be unknown.
+    NewCreate(Ticket, RequestId, Box<CreateProcess>),
     /// A keep-alive's acknowledgement, and the link that it goes to.
     Ack(u64, KeepAliveAck),
 }
@@ -113,6 +115,16 @@ impl Reads {
     /// taken.
     pub(crate) fn push_create(&mut self, joined: Joined) {
         self.next.push(Waiting::Create(joined));
+    }
+
+    /// A create that would be refused by the state as it is.
+    pub(crate) fn push_new_create(
+        &mut self,
+        ticket: Ticket,
+        request: RequestId,
+        create: Box<CreateProcess>,
+    ) {
+        self.next.push(Waiting::NewCreate(ticket, request, create));
     }
 
     /// An acknowledgement that leaves when a round that begins now is granted.
@@ -190,7 +202,9 @@ impl Reads {
 impl Waiting {
     fn ticket(self) -> Option<Ticket> {
         match self {
-            Self::Read(ticket, ..) | Self::Join(ticket, _) => Some(ticket),
+            Self::Read(ticket, ..) | Self::Join(ticket, _) | Self::NewCreate(ticket, ..) => {
+                Some(ticket)
+            }
             Self::Create(joined) => Some(joined.ticket),
             Self::Ack(..) => None,
         }
@@ -286,6 +300,10 @@ impl Replica {
                     self.admit_certain_create(joined);
                 }
                 Waiting::Create(joined) => self.unavailable(joined.ticket, self.not_leader()),
+                Waiting::NewCreate(ticket, request, create) if self.serving.is_some() => {
+                    self.admit_new_create(ticket, request, create, true);
+                }
+                Waiting::NewCreate(ticket, ..) => self.unavailable(ticket, self.not_leader()),
                 Waiting::Ack(link, ack) => self.acknowledge(link, ack),
             }
         }

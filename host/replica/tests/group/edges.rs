@@ -1,12 +1,14 @@
 //! Where a change of the group, a hand-over or a disk meets another at the wrong moment.
 
-use maitred_protocol::{MemberRole, Rejection, Request, Response};
+use maitred_protocol::{
+    CreateOptions, CreateProcess, MemberRole, Rejection, Request, Response, Unavailable,
+};
 use maitred_registry::Registry;
 use maitred_replica::{Answer, Config, Effect, Input, Install, Now, Recovered, Replica, Ticket};
 use raft::eraftpb::{ConfState, Message, MessageType};
 
 use crate::group::{Group, join_of};
-use crate::{Writer, get, grown, others, roles, three};
+use crate::{Writer, get, grown, key, others, roles, three};
 
 #[test]
 fn a_leader_that_finds_itself_taken_out_leads_no_longer() {
@@ -253,4 +255,36 @@ fn what_waited_for_a_round_is_proposed_at_once() {
     let taken = group.join(1, join_of(0, "h2", 2));
     assert!(matches!(taken, Response::Member(_)), "{taken:?}");
     assert_eq!(group.now, before, "no tick was needed");
+}
+
+#[test]
+fn a_leader_that_has_been_deposed_says_no_to_no_create() {
+    let mut group = three();
+    let leader = group.elect();
+    let [other, _] = others(leader);
+    group.isolate(leader);
+    group.paused.insert(leader);
+    group.pass(2_000);
+    let next = group.leader_of(other).unwrap();
+    let client = group.session(next);
+    // It goes on, and has not heard of anything yet.
+    let create = CreateProcess {
+        key: key("1"),
+        args: Vec::new(),
+        selector: None,
+        callback: None,
+        options: CreateOptions::default(),
+    };
+    let asked = group.ask(leader, 1, Request::CreateProcess(client, Box::new(create)));
+    assert!(
+        !group.answers.contains_key(&asked),
+        "{:?}",
+        group.answers[&asked]
+    );
+    group.paused.clear();
+    group.cut.clear();
+    group.pass(1_000);
+    let answer = &group.answers[&asked];
+    let expected = matches!(answer, Response::Unavailable(Unavailable::NotLeader { .. }));
+    assert!(expected, "{answer:?}");
 }

@@ -101,6 +101,8 @@ pub(crate) struct Group {
     pub(crate) cut: BTreeSet<(u64, u64)>,
     /// Hosts whose writes do not end.
     pub(crate) stuck: BTreeSet<u64>,
+    /// Hosts for which no time passes.
+    pub(crate) paused: BTreeSet<u64>,
     /// Hosts whose writes of entries do not end, and of votes do.
     pub(crate) entries_stuck: BTreeSet<u64>,
     held: Vec<(u64, Persist)>,
@@ -124,6 +126,7 @@ impl Group {
             },
             cut: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            paused: BTreeSet::new(),
             entries_stuck: BTreeSet::new(),
             held: Vec::new(),
             answers: BTreeMap::new(),
@@ -353,7 +356,7 @@ impl Group {
                 .hosts
                 .keys()
                 .copied()
-                .filter(|id| self.is_up(*id))
+                .filter(|id| self.is_up(*id) && !self.paused.contains(id))
                 .collect();
             for id in up {
                 self.step(id, Input::Tick);
