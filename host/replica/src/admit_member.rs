@@ -3,11 +3,11 @@
 //! What only the registry can judge is judged there; what would leave a group that cannot commit is
 //! refused here, since only the leader knows who is heard of.
 
-use maitred_protocol::{Join, Rejection, RequestId, Response, Revision};
+use maitred_protocol::{Join, Rejection, RequestId, Response, Revision, Unavailable};
 use maitred_registry::Command;
 
 use crate::input::Ticket;
-use crate::membership::put;
+use crate::membership::{is_in, put};
 use crate::proposals::Waiter;
 use crate::replica::Replica;
 
@@ -43,7 +43,12 @@ impl Replica {
                     return self.reply(ticket, Response::Member(Box::new(record)));
                 }
                 Some(_) => {}
-                // Also when it has not gone yet: it must not put itself back.
+                // It must not put itself back, nor end before it has gone: its own word may be
+                // needed for that.
+                None if is_in(self.consensus.conf_state(), join.host) => {
+                    let text = format!("host {} is being taken out", join.host);
+                    return self.unavailable(ticket, Unavailable::Overloaded(text));
+                }
                 None => {
                     let what = format!("host {} in this cluster (it was removed):", join.host);
                     return self.reject(ticket, Rejection::NotFound(what));
