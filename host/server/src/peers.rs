@@ -6,6 +6,8 @@
 
 pub(crate) mod link;
 pub(crate) mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -90,7 +92,8 @@ pub(crate) struct Peers {
     /// Hosts that called and may be members that this host has not heard of: it must be able to
     /// answer them, or it will never hear of them.
     strangers: Mutex<BTreeMap<u64, String>>,
-    links: Mutex<BTreeMap<u64, Link>>,
+    /// None once the host ends: none is made any more then.
+    links: Mutex<Option<BTreeMap<u64, Link>>>,
     /// Who was refused last, why, and when that was said.
     refused: Mutex<Option<(u64, PeerRefusal, Instant)>>,
     /// The connection that each peer's messages come over.
@@ -124,7 +127,7 @@ impl Peers {
             roster: Mutex::default(),
             hints: Mutex::default(),
             strangers: Mutex::default(),
-            links: Mutex::default(),
+            links: Mutex::new(Some(BTreeMap::new())),
             refused: Mutex::default(),
             incoming: Mutex::default(),
         }
@@ -220,6 +223,7 @@ impl Peers {
             }
         }
         let mut links = lock(&self.links);
+        let Some(links) = links.as_mut() else { return };
         links.retain(|host, _| wanted.contains_key(host));
         for (host, address) in wanted {
             match links.get(&host) {
@@ -260,7 +264,8 @@ impl Peers {
         let links = lock(&self.links);
         for message in messages {
             let host = message.to;
-            match links.get(&host).map(|link| link.queue.put(message)) {
+            let link = links.as_ref().and_then(|links| links.get(&host));
+            match link.map(|link| link.queue.put(message)) {
                 Some(Put::Queued) => {}
                 Some(Put::Overflowed) => {
                     dropped += 1;
@@ -330,7 +335,9 @@ impl Peers {
     /// A peer has called from there, and so can be called there.
     pub(crate) fn has_called(self: &Arc<Self>, host: u64, from: SocketAddr) {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port()).to_string();
-        if let Some(link) = lock(&self.links).get(&host) {
+        if let Some(links) = lock(&self.links).as_ref()
+            && let Some(link) = links.get(&host)
+        {
             link.seen.send_replace(from);
             return;
         }
@@ -363,9 +370,9 @@ impl Peers {
         all.filter(|address| !address.is_empty()).collect()
     }
 
-    /// Gives up all links.
+    /// Gives up all links, for good.
     pub(crate) fn end(&self) {
-        lock(&self.links).clear();
+        *lock(&self.links) = None;
         lock(&self.incoming).clear();
     }
 

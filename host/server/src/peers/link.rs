@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 
 /// The first pause after a call that came to nothing; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest pause.
+/// The longest pause; a link that lasted as long was a good one.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Longest that a call may take: a further one is worth more than waiting for this one.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
     let host = way.host;
     let mut pause = PAUSE_MIN;
     let mut told = String::new();
-    let mut prefers_seen = false;
+    let (mut prefers_seen, mut called_back) = (false, false);
     loop {
         let Some(address) = address_of(&mut way, prefers_seen) else {
             news(&mut way, "").await;
@@ -78,23 +78,30 @@ pub(super) async fn run(peers: Arc<Peers>, mut way: Way) {
             let hello = peers.hello(host, Purpose::Raft);
             tokio::select! {
                 dialled = call(&peers, &address, &hello) => dialled,
-                // Whatever was under way would take its time to find out.
-                called = news(&mut way, &address) => {
-                    (pause, prefers_seen) = (PAUSE_MIN, called);
+                // Whatever was under way would take its time to find out. Once: two that call each
+                // other at the same time would break off each other's calls for ever.
+                called = news(&mut way, &address), if !called_back => {
+                    (pause, prefers_seen, called_back) = (PAUSE_MIN, called, called);
                     continue;
                 }
             }
         };
+        called_back = false;
         match dialled {
             Ok((connection, welcomed)) => {
                 tracing::info!(peer = host, %address, build = welcomed.build, "a peer is reached");
-                (pause, told) = (PAUSE_MIN, String::new());
+                told = String::new();
                 prefers_seen = false;
+                let began = tokio::time::Instant::now();
                 let level_max = welcomed.level_max;
                 peers.inbox.push(Input::Met { host, level_max });
                 let _up = Up::new(&peers, host);
                 let error = talk(&peers, &mut way, &address, &connection).await;
                 tracing::info!(peer = host, %address, %error, "a peer is lost");
+                // One that greets and then breaks every link is no better than one that is gone.
+                if began.elapsed() >= PAUSE_MAX {
+                    pause = PAUSE_MIN;
+                }
             }
             Err(error) => {
                 if let Some(DialError::Refused(PeerRefusal::NotAMember(_))) = error {
