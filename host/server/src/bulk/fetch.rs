@@ -119,7 +119,7 @@ impl Bulk {
     ) {
         let mut fetching = self.fetching();
         if let Some(under_way) = fetching.as_ref() {
-            if under_way.offered.index == offered.index || !under_way.progress.stalled() {
+            if under_way.offered == offered || !under_way.progress.stalled() {
                 return;
             }
             tracing::info!(
@@ -226,7 +226,14 @@ impl Bulk {
         let partial = blocking(move || snapshots.partial(offered.index));
         let partial = partial.await.map_err(FetchError::Broken)??;
         let mut offset = partial.map_or(0, |(_, bytes)| bytes);
-        let mut body = self.ask_for(offered, offset).await?;
+        let mut body = match self.ask_for(offered, offset).await {
+            // What was left is of a longer file: of another one, though of the same index.
+            Err(CallError::Refused(_)) if offset > 0 => {
+                offset = 0;
+                self.ask_for(offered, 0).await?
+            }
+            asked => asked?,
+        };
         let receiver = self.receiver(offered, &body).await?;
         if receiver.offset() != offset {
             // What was left is of another file, or more than this one has.
@@ -343,13 +350,19 @@ fn load(
     offered: Offered,
     verify: bool,
 ) -> Result<Option<Registry>, FetchError> {
-    let Some(reader) = snapshots.read(offered.index)? else {
-        return Ok(None);
+    let reader = match snapshots.read(offered.index) {
+        Ok(Some(reader)) if verify => snapshots.verify(offered.index).map(|()| reader),
+        Ok(Some(reader)) => Ok(reader),
+        Ok(None) => return Ok(None),
+        Err(error) => Err(error),
     };
-    if verify && let Err(error) = snapshots.verify(offered.index) {
-        tracing::warn!(index = offered.index, %error, "this host's own copy of a snapshot is not used");
-        return Ok(None);
-    }
+    let reader = match reader {
+        Err(error) if verify => {
+            tracing::warn!(index = offered.index, %error, "this host's own copy of a snapshot is not used");
+            return Ok(None);
+        }
+        reader => reader?,
+    };
     let meta = reader.meta();
     if (meta.index, meta.term) != (offered.index, offered.term) {
         let (index, term) = (meta.index, meta.term);

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use maitred_protocol::{Digest, PeerRequest, PeerResponse};
 use maitred_registry::Registry;
 use maitred_replica::Input;
+use maitred_storage::SnapshotOffer;
 
 use super::fake::{Fake, Reply};
 use super::{Group, PATIENCE, Side, count, peer, registry, save, until, within};
@@ -247,4 +248,46 @@ async fn a_damaged_snapshot_is_not_sent_and_a_new_one_is_taken() {
         Ok(Input::TakeSnapshot(_))
     ));
     assert_eq!(count(&leader.metrics.bulk_bytes_sent), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_longer_file_does_not_hold_up_another_of_the_same_index() {
+    let group = Group::new();
+    let (state, bytes, digest, side) = setting(&group);
+    let total = bytes.len() as u64;
+    let longer = SnapshotOffer {
+        index: INDEX,
+        term: TERM,
+        bytes: total + 9,
+        digest: Digest([3; 32]),
+    };
+    let mut left = side.snapshots.receive(longer).unwrap();
+    left.append(&vec![0; bytes.len() + 8]).unwrap();
+    drop(left);
+    let fake = Fake::new(&group, 2, move |_, request| match request {
+        PeerRequest::Snapshot { offset: 0, .. } => Reply::file(total, digest, 0, &bytes),
+        _ => Reply::say(PeerResponse::Refused("it has not so many bytes".to_owned())),
+    });
+    side.bulk.set_peers(vec![peer(2, fake.address)]);
+    let registries = install(&side, offered(2));
+    assert_eq!(installed(registries).await.digest(), state.digest());
+    assert_eq!(offsets(&fake), [total + 8, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_our_own_that_is_damaged_from_its_first_byte_is_fetched_anew() {
+    let group = Group::new();
+    let (leader, follower) = (Side::new(&group, 2), Side::new(&group, 1));
+    let state = registry(INDEX);
+    save(&leader.snapshots, &state, TERM);
+    save(&follower.snapshots, &state, TERM);
+    let path = std::fs::read_dir(follower.dir.snap()).unwrap().next();
+    let path = path.unwrap().unwrap().path();
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[0] ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+    follower.bulk.set_peers(vec![leader.peer()]);
+    let registries = install(&follower, offered(2));
+    assert_eq!(installed(registries).await.digest(), state.digest());
+    assert_eq!(file(&follower), file(&leader));
 }
