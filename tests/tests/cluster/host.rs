@@ -1,8 +1,9 @@
 //! A host as a process of its own: started, killed, started again on the same data.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use maitred_client::{Client, Identity};
@@ -32,6 +33,28 @@ pub(crate) fn program() -> PathBuf {
     program
 }
 
+/// A free UDP address, of a port below those that the system hands out by itself, so that nobody takes it
+/// while its host is down.
+pub(crate) fn free_address() -> SocketAddr {
+    const FIRST: u16 = 10_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let range = range.unwrap_or_default();
+    let low = range.split_whitespace().next();
+    let low: u16 = low.and_then(|low| low.parse().ok()).unwrap_or(32_768);
+    let span = low.saturating_sub(FIRST).max(1);
+    // Where to begin differs from one run to the next, for runs side by side.
+    let begin = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(span)).unwrap();
+    let free = (0..span).find_map(|_| {
+        let offset = NEXT.fetch_add(1, Relaxed);
+        let port = (u32::from(begin) + u32::from(offset)) % u32::from(span);
+        let port = FIRST + u16::try_from(port).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        UdpSocket::bind(address).ok().map(|_| address)
+    });
+    free.expect("a free port")
+}
+
 /// A host and everything it needs, in a folder that goes away with it.
 pub(crate) struct Host {
     folder: tempfile::TempDir,
@@ -51,15 +74,11 @@ impl Host {
         std::fs::write(folder.path().join("ca.pem"), authority.cert_pem()).unwrap();
         std::fs::write(folder.path().join("cert.pem"), issued.cert_pem).unwrap();
         std::fs::write(folder.path().join("key.pem"), issued.key_pem).unwrap();
-        // A port that was free a moment ago, and the same one after every restart.
-        let address = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
         let mut host = Self {
             folder,
             authority,
-            address,
+            // The same one after every restart.
+            address: free_address(),
             child: None,
         };
         host.spawn();

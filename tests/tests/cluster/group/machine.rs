@@ -4,17 +4,16 @@
 //! not one that the system would give to anybody else meanwhile. The process is ended with the
 //! machine, whatever becomes of the test.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Instant;
 
 use maitred_tests::relay::Relay;
 use maitred_transport::{Authority, IssueKind};
 
 use super::{LOOK, PATIENCE};
-use crate::host::program;
+use crate::host::{free_address, program};
 
 pub(crate) struct Machine {
     pub(crate) name: String,
@@ -26,32 +25,11 @@ pub(crate) struct Machine {
     child: Option<Child>,
 }
 
-/// A free UDP port below those that the system hands out by itself, so that nobody takes it while its
-/// host is down.
-fn port() -> u16 {
-    const FIRST: u16 = 10_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-    let range = range.unwrap_or_default();
-    let low = range.split_whitespace().next();
-    let low: u16 = low.and_then(|low| low.parse().ok()).unwrap_or(32_768);
-    let span = low.saturating_sub(FIRST).max(1);
-    // Where to begin differs from one run to the next, for runs side by side.
-    let begin = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(span)).unwrap();
-    let free = (0..span).find_map(|_| {
-        let offset = NEXT.fetch_add(1, Relaxed);
-        let port = FIRST + (u32::from(begin) + u32::from(offset)).rem_euclid(span.into()) as u16;
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port));
-        socket.ok().map(|_| port)
-    });
-    free.expect("a free port")
-}
-
 impl Machine {
     pub(crate) async fn new(parent: &Path, name: &str, authority: &Authority, seed: u64) -> Self {
         let folder = parent.join(name);
         std::fs::create_dir(&folder).unwrap();
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port()));
+        let listen = free_address();
         let relay = Relay::start(listen, seed).await.unwrap();
         let this = Self {
             name: name.to_owned(),

@@ -92,6 +92,9 @@ impl Group {
             _permit: permit,
         };
         group.write_client_files();
+        if let Some(config) = group.config {
+            std::fs::write(group.folder.path().join("hosts.toml"), config).unwrap();
+        }
         for (index, name) in ["a", "b", "c", "d", "e"]
             .into_iter()
             .take(hosts)
@@ -117,9 +120,8 @@ impl Group {
         if index > 0 {
             machine.flags = self.joins(index);
         }
-        if let Some(config) = self.config {
+        if self.config.is_some() {
             let path = self.folder.path().join("hosts.toml");
-            std::fs::write(&path, config).unwrap();
             let path = path.to_str().unwrap().to_owned();
             machine.flags.extend(["--config".to_owned(), path]);
         }
