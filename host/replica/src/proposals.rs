@@ -47,7 +47,7 @@ impl Replica {
         if self.proposals.is_empty() {
             return;
         }
-        let proposals = std::mem::take(&mut self.proposals);
+        let mut proposals = std::mem::take(&mut self.proposals);
         let data = proposals
             .iter()
             .map(|proposal| Bytes::from(proposal.entry.encode()))
@@ -57,7 +57,7 @@ impl Replica {
                 self.disown_from(first);
                 let term = self.consensus.standing().term;
                 if mutants::on("ack-before-commit") {
-                    self.acknowledge_too_soon(first, &proposals);
+                    self.acknowledge_too_soon(first, &mut proposals);
                 }
                 let proposed = (first..).zip(proposals).map(|(index, proposal)| Proposed {
                     index,
@@ -75,11 +75,12 @@ impl Replica {
     }
 
     /// A mutant's.
-    fn acknowledge_too_soon(&mut self, first: u64, proposals: &[Proposal<Waiter>]) {
+    fn acknowledge_too_soon(&mut self, first: u64, proposals: &mut [Proposal<Waiter>]) {
         for (index, proposal) in (first..).zip(proposals) {
             let deletes = matches!(proposal.entry.command, Command::DelProcess { .. });
-            if let (Waiter::Client(ticket), true) = (&proposal.waiter, deletes) {
-                self.reply(*ticket, Response::Done(Revision(index)));
+            if let (&Waiter::Client(ticket), true) = (&proposal.waiter, deletes) {
+                proposal.waiter = Waiter::Nobody;
+                self.reply(ticket, Response::Done(Revision(index)));
             }
         }
     }
@@ -141,9 +142,10 @@ impl Replica {
                 self.saga_refused(&life, &why);
             }
             // The host's own changes (an expiry, a confirmation, an abort) end something: they are
-            // few, nobody would ask for them again, and so they wait for room.
+            // few, nobody would ask for them again, and so they wait for room, or for the end of a
+            // hand-over that may fail.
             Waiter::Saga(_) | Waiter::Nobody => {
-                if refused == Refused::TooMuch {
+                if refused == Refused::TooMuch || self.consensus.is_leader() {
                     self.proposals.push(proposal);
                 }
             }

@@ -293,3 +293,26 @@ fn a_leader_that_has_been_deposed_says_no_to_no_create() {
     let expected = matches!(answer, Response::Unavailable(Unavailable::NotLeader { .. }));
     assert!(expected, "{answer:?}");
 }
+
+#[test]
+fn what_a_leader_ends_while_a_hand_over_fails_ends() {
+    let mut group = three();
+    let leader = group.elect();
+    let mut writer = Writer::new(&mut group, leader);
+    writer.write(&mut group, leader, "1", "p");
+    group.pass(61_100);
+    let [to, _] = others(leader);
+    group.stuck.insert(to);
+    writer.write(&mut group, leader, "1", "q");
+    // The node's lease ends while the other's disk is waited for.
+    let handed = group.ask(leader, 0, Request::TransferLeader { to: Some(to) });
+    group.pass(300);
+    assert!(!group.answers.contains_key(&handed), "still under way");
+    group.pass(3_000);
+    assert_eq!(group.leader_of(leader), Some(leader), "it has failed");
+    group.unstick(to);
+    group.pass(500);
+    let gone = group.answer(leader, 0, get("1"));
+    let gone = matches!(gone, Response::Rejected(Rejection::NotFound(_)));
+    assert!(gone, "the node's session has ended");
+}
