@@ -213,6 +213,16 @@ impl Registry {
         if let Some((host, have)) = holder {
             return Err(name_taken(*host, have));
         }
+        let there = self
+            .members
+            .iter()
+            .find(|(host, have)| have.address == new.address && new.replaces != Some(**host));
+        if let Some((host, have)) = there {
+            return Err(conflict(format!(
+                "{} is the address of host {host} ({}); give the new host another one, or `maitred member replace {host}` if that host is lost",
+                have.address, have.name
+            )));
+        }
         if self.members.len() >= MEMBERS_MAX {
             return Err(conflict(format!(
                 "there are {MEMBERS_MAX} members already, which is the limit; remove one first"

@@ -268,10 +268,21 @@ fn a_plain_announcement_does_not_become_a_replacement() {
 }
 
 #[test]
+fn an_address_is_one_members_only_except_for_its_replacement() {
+    let mut group = Group::founded();
+    group.apply(put(0, "b", "b:1", 7, None));
+    let text = group.refused(put(0, "c", "b:1", 8, None));
+    assert!(text.contains("host 10 (b)"), "{text}");
+    let outcome = group.apply(put(0, "b", "b:1", 0, Some(10)));
+    assert!(matches!(outcome, Outcome::Member(_)), "{outcome:?}");
+}
+
+#[test]
 fn there_is_a_limit_to_the_members() {
     let mut group = Group::founded();
     for number in 1..MEMBERS_MAX as u64 {
-        let outcome = group.apply(put(0, &format!("h{number}"), "h:1", 100 + number, None));
+        let (name, address) = (format!("h{number}"), format!("h:{number}"));
+        let outcome = group.apply(put(0, &name, &address, 100 + number, None));
         assert!(matches!(outcome, Outcome::Member(_)), "{outcome:?}");
     }
     let text = group.refused(put(0, "more", "m:1", 99, None));
