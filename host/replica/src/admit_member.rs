@@ -4,7 +4,7 @@
 //! refused here, since only the leader knows who is heard of.
 
 use maitred_protocol::{Join, Rejection, RequestId, Response, Revision, Unavailable};
-use maitred_registry::Command;
+use maitred_registry::{Command, Member};
 
 use crate::input::Ticket;
 use crate::membership::{is_in, put};
@@ -72,18 +72,69 @@ impl Replica {
         let Some(member) = members.get(&host) else {
             return self.reject(ticket, Rejection::NotFound(format!("host {host}")));
         };
-        let replaced = members.iter().find(|(_, new)| new.replaces == Some(host));
-        if let Some((number, new)) = replaced {
-            let record = self.member_record(*number, new);
-            return self.reply(ticket, Response::Member(Box::new(record)));
+        let address = address.unwrap_or_else(|| member.address.clone());
+        let replacement = members.iter().find(|(_, new)| new.replaces == Some(host));
+        if let Some((number, new)) = replacement {
+            if !self.is_lost(*number, new) {
+                return self.replaced_already(ticket, (*number, &new.clone()), &address);
+            }
+            let number = *number;
+            return self.put_in_place(ticket, request, (number, Some(host)), address);
+        }
+        // One that was to take another's place and is lost itself: the next takes that place.
+        if let Some(old) = member.replaces
+            && self.is_lost(host, member)
+        {
+            let old = members.contains_key(&old).then_some(old);
+            return self.put_in_place(ticket, request, (host, old), address);
         }
         let command = Command::PutMember {
             host: 0,
             name: member.name.clone(),
-            address: address.unwrap_or_else(|| member.address.clone()),
+            address,
             instance: 0,
             replaces: Some(host),
         };
+        self.queue(Some(request), command, Waiter::Client(ticket));
+    }
+
+    /// Whether a host that came to take another's place has gone before it could.
+    fn is_lost(&self, host: u64, member: &Member) -> bool {
+        let voters = &self.consensus.conf_state().voters;
+        member.instance != 0 && !self.is_heard(host) && !voters.contains(&host)
+    }
+
+    fn replaced_already(&mut self, ticket: Ticket, (host, member): (u64, &Member), address: &str) {
+        if member.address != address {
+            let text = format!(
+                "host {host} at {} takes that place already; `maitred member remove {host}` takes that back",
+                member.address
+            );
+            return self.reject(ticket, Rejection::Conflict(text));
+        }
+        let record = self.member_record(host, member);
+        self.reply(ticket, Response::Member(Box::new(record)));
+    }
+
+    /// A replacement that was lost before it voted goes, and another one is announced for its place.
+    fn put_in_place(
+        &mut self,
+        ticket: Ticket,
+        request: RequestId,
+        (lost, place): (u64, Option<u64>),
+        address: String,
+    ) {
+        let Some(member) = self.registry.members().get(&lost) else {
+            return;
+        };
+        let command = Command::PutMember {
+            host: 0,
+            name: member.name.clone(),
+            address,
+            instance: 0,
+            replaces: place,
+        };
+        self.queue(None, Command::RemoveMember(lost), Waiter::Nobody);
         self.queue(Some(request), command, Waiter::Client(ticket));
     }
 
@@ -104,10 +155,11 @@ impl Replica {
             if !self.can_commit(&left) {
                 let silent: Vec<String> = (left.iter())
                     .filter(|voter| !self.is_heard(**voter))
-                    .map(u64::to_string)
+                    .map(|host| self.called(*host))
                     .collect();
                 let text = format!(
-                    "without host {host}, {} of {} voters would be needed, and hosts {} are not heard of; bring one of them back, or remove or replace that one first",
+                    "without {}, {} of {} voters would be needed, and these are not heard of: {}",
+                    self.called(host),
                     left.len() / 2 + 1,
                     left.len(),
                     silent.join(", ")

@@ -24,6 +24,9 @@ use crate::saga::Placed;
 /// in this many.
 const DRIFT_PART: u64 = 50;
 
+/// Microseconds after which a node that has not come to a new leader is given nothing more.
+const NEW_LEADER_US: u64 = 2_000_000;
+
 /// Processes in one entry that says that their node has lost them: some 100 KiB.
 const MISSING_MAX: usize = 1_000;
 
@@ -34,6 +37,8 @@ pub(crate) struct Lease {
     ttl_us: u64,
     last_us: u64,
     deadline_us: u64,
+    /// Whether it has said anything to this leader.
+    heard: bool,
     /// The number of its last keep-alive; replays and stragglers do not renew.
     sequence: u64,
     /// Its expiry has been proposed.
@@ -55,6 +60,7 @@ impl Lease {
             ttl_us,
             last_us: now_us,
             deadline_us: now_us + ttl_us + ttl_us / DRIFT_PART,
+            heard: false,
             sequence: 0,
             expiring: false,
             load: None,
@@ -65,9 +71,16 @@ impl Lease {
         }
     }
 
-    /// Two keep-alives in a row have been missed (nodes send one every third of their lease).
+    /// Two keep-alives in a row have been missed (nodes send one every third of their lease); or the
+    /// node has not come to this leader, which nodes do at once.
     pub(crate) fn is_suspect(&self, now_us: u64) -> bool {
-        self.expiring || now_us.saturating_sub(self.last_us) > self.ttl_us * 3 / 4
+        let missed_us = self.ttl_us * 3 / 4;
+        let patience_us = if self.heard {
+            missed_us
+        } else {
+            missed_us.min(NEW_LEADER_US)
+        };
+        self.expiring || now_us.saturating_sub(self.last_us) > patience_us
     }
 
     /// CPU, memory, and the report's age in milliseconds; NaN for what is not known.
@@ -191,6 +204,7 @@ impl Replica {
             Some(lease) if sequence <= lease.sequence && !mutants::on("replay-renews") => return,
             Some(lease) => {
                 lease.sequence = sequence;
+                lease.heard = true;
                 lease.last_us = now_us;
                 lease.deadline_us = now_us + lease.ttl_us + lease.ttl_us / DRIFT_PART;
                 if mutants::on("expire-early") {

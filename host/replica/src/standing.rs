@@ -10,7 +10,7 @@ use crate::membership::is_in;
 use crate::replica::Replica;
 
 /// Microseconds after which a host that said nothing counts as out of reach while nobody leads.
-const SILENT_US: u64 = 3_000_000;
+const SILENT_US: u64 = 1_000_000;
 
 impl Replica {
     pub(crate) fn member_record(&self, host: u64, member: &Member) -> MemberRecord {
@@ -83,6 +83,14 @@ impl Replica {
         }
     }
 
+    /// A host, for people: its name and number.
+    pub(crate) fn called(&self, host: u64) -> String {
+        match self.registry.members().get(&host) {
+            Some(member) => format!("{} (host {host})", member.name),
+            None => format!("host {host}"),
+        }
+    }
+
     /// Why there is no leader, when there is none.
     pub(crate) fn no_leader(&self) -> Option<String> {
         if self.consensus.standing().leader != 0 {
@@ -107,9 +115,12 @@ impl Replica {
             .map(|host| match self.peers.heard.get(host) {
                 Some(at) => {
                     let seconds = self.now.mono_us.saturating_sub(*at) / 1_000_000;
-                    format!("host {host} (silent for {seconds} s)")
+                    format!("{} silent for {seconds} s", self.called(*host))
                 }
-                None => format!("host {host} (never heard of since this host started)"),
+                None => format!(
+                    "{} not heard of since this host started",
+                    self.called(*host)
+                ),
             })
             .collect();
         let (heard, needed) = (voters.len() - silent.len(), voters.len() / 2 + 1);

@@ -364,6 +364,42 @@ fn a_lost_host_is_replaced_in_one_change() {
 }
 
 #[test]
+fn a_replacement_that_is_lost_before_it_votes_is_replaced_too() {
+    let (mut group, hosts) = grown(3);
+    let leader = group.elect();
+    let lost = hosts.iter().copied().find(|host| *host != leader).unwrap();
+    group.kill(lost);
+    let client = group.session(leader);
+    let replace = |host| Request::ReplaceMember {
+        client,
+        host,
+        address: None,
+    };
+    let member = |response| match response {
+        Response::Member(member) => *member,
+        other => panic!("{other:?}"),
+    };
+    let first = member(group.answer(leader, 2, replace(lost)));
+    // It comes, and is gone before it has caught up.
+    member(group.join(leader, join_of(0, first.name.as_str(), 44)));
+    group.pass(3_000);
+    let second = member(group.answer(leader, 3, replace(first.host)));
+    assert_ne!(second.host, first.host);
+    assert_eq!(second.replaces, Some(lost));
+    // That one is lost as well; this time the first host is named.
+    member(group.join(leader, join_of(0, second.name.as_str(), 45)));
+    group.pass(3_000);
+    let third = member(group.answer(leader, 4, replace(lost)));
+    assert_ne!(third.host, second.host);
+    member(group.join(leader, join_of(0, third.name.as_str(), 46)));
+    group.add(third.host, &[1], |config: &mut Config| config.instance = 46);
+    group.pass(3_000);
+    let now = roles(&mut group, leader);
+    assert_eq!(now.len(), 3, "{now:?}");
+    assert!(now.contains(&(third.host, MemberRole::Voter)), "{now:?}");
+}
+
+#[test]
 fn a_removal_that_would_lose_the_quorum_is_refused() {
     let (mut group, hosts) = grown(3);
     let leader = group.elect();
