@@ -99,11 +99,12 @@ impl Client {
         status(&conn, id, self.settings().request_timeout).await
     }
 
-    /// How every host is that this client calls; they are asked side by side, for up to 2 s. In
-    /// the order of their numbers, those that were never reached last.
+    /// How every host is that this client calls; they are asked side by side, for up to
+    /// 2 s each, after as long at most for calls that have only begun. In the order of their numbers, those that were never reached last.
     pub async fn status_all(&self) -> Vec<HostStatus> {
         let mut asked = JoinSet::new();
-        for called in self.caller().pool.all() {
+        let deadline = Instant::now() + STATUS_TIMEOUT;
+        for called in self.caller().pool.called(deadline).await {
             let id = self.caller().pool.own_id();
             asked.spawn(async move {
                 let status = match called.conn {

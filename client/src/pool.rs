@@ -220,8 +220,20 @@ impl Pool {
         self.lock().conn_to(host)
     }
 
+    /// Every host or address that is called. First calls that are still under way are waited for
+    /// until `deadline`.
+    pub(crate) async fn called(&self, deadline: Instant) -> Vec<Called> {
+        let mut changed = self.changed.subscribe();
+        while self.lock().calls() && !self.closed.load(Ordering::Relaxed) {
+            if timeout_at(deadline, changed.changed()).await.is_err() {
+                break;
+            }
+        }
+        self.all()
+    }
+
     /// Every host or address that is called.
-    pub(crate) fn all(&self) -> Vec<Called> {
+    fn all(&self) -> Vec<Called> {
         let hosts = self.lock();
         let called = hosts.ways.iter().filter(|(id, _)| !hosts.rests(**id));
         let each = called.map(|(_, way)| {

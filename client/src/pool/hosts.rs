@@ -136,6 +136,12 @@ impl<C: Clone> Hosts<C> {
         twin || (self.has_left(number) && others().any(|(_, way)| self.leads_in(way)))
     }
 
+    /// Whether a first call to some way has neither come to anything nor failed yet.
+    pub(crate) fn calls(&self) -> bool {
+        let mut ways = self.ways.iter();
+        ways.any(|(id, way)| way.conn.is_none() && way.error.is_none() && !self.rests(*id))
+    }
+
     fn has_left(&self, number: u64) -> bool {
         !self.members.is_empty() && !self.members.contains_key(&number)
     }

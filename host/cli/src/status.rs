@@ -16,8 +16,11 @@ use crate::json as shape;
 use crate::member::{self, heard, role};
 use crate::out::{fields, short, table};
 
-/// How long the hosts may take to be called at all.
+/// How long the hosts may take to be called at all, and how long one that the leader hears of may
+/// take to answer here too.
 const CALLED: Duration = Duration::from_secs(2);
+/// A host that the leader heard of within this is not taken for lost at once, in milliseconds.
+const HEARD_MS: u32 = 1_000;
 
 /// Show how the cluster is: who leads, how far each host is, nodes, processes, what is refused and why
 ///
@@ -60,9 +63,10 @@ async fn ask(client: &Client, members: Option<&Members>) -> Vec<HostStatus> {
     loop {
         let asked = client.status_all().await;
         let called = |member: &MemberRecord| {
-            let named =
-                |one: &HostStatus| one.host == Some(member.host) || one.endpoint == member.address;
-            !member.arrived || asked.iter().any(named)
+            let answer = asked.iter().find(|one| is_of(one, member));
+            let heard = member.progress.and_then(|progress| progress.heard_ms);
+            let alive = heard.is_some_and(|millis| millis < HEARD_MS);
+            !member.arrived || answer.is_some_and(|one| one.status.is_ok() || !alive)
         };
         let all = members.is_none_or(|members| members.items.iter().all(called));
         if all || begun.elapsed() > CALLED {

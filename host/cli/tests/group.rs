@@ -86,6 +86,14 @@ fn a_cluster_grows_loses_its_leader_and_shrinks() {
     assert_eq!(added["member"]["role"], "voter", "{added}");
     let (_c, third) = serve(&place, "c", &second);
     place.json(&["member", "add", "c", &third, "-o", "json"]);
+    // The leader is the only host that these know of at first.
+    for _ in 0..20 {
+        let status = place.json(&["status", "--endpoint", &first, "-o", "json"]);
+        let members = status["members"].as_array().unwrap();
+        assert_eq!(members.len(), 3, "{status}");
+        let answers = |member: &Value| member["status"]["build"].is_string();
+        assert!(members.iter().all(answers), "{status}");
+    }
     // A name that is taken.
     let used = [
         "member",

@@ -139,8 +139,13 @@ async fn run(connecting: Connecting, pending: Pending, handlers: Handlers) {
     let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
-            let error = LinkError::from(error);
-            tracing::info!(%source, %error, "a handshake failed");
+            match LinkError::from(error) {
+                // A command that has its answer does not wait for the hosts that it has not met yet.
+                error @ (LinkError::WentAway | LinkError::Lost | LinkError::Local) => {
+                    tracing::debug!(%source, %error, "a call came to nothing");
+                }
+                error => tracing::info!(%source, %error, "a handshake failed"),
+            }
             return;
         }
         Err(_) => {

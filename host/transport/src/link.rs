@@ -108,6 +108,9 @@ pub enum LinkError {
         /// In words, at most 256 bytes.
         reason: String,
     },
+    /// The other side closed it before the handshake was done: it has no more use for it, or it stops.
+    #[error("the other side went away while the connection was being made")]
+    WentAway,
     /// Nothing was heard for the idle time-out, or the other side restarted.
     #[error("the connection was lost: nothing heard from the other side, or it restarted")]
     Lost,
@@ -153,6 +156,7 @@ impl LinkError {
             Self::Closed { code, .. } => *code == CloseCode::Protocol,
             Self::NoAnswer { .. }
             | Self::Refused
+            | Self::WentAway
             | Self::Lost
             | Self::Local
             | Self::Address { .. }
@@ -179,6 +183,8 @@ impl LinkError {
 
 const CRYPTO_ERROR: u64 = 0x100;
 const CONNECTION_REFUSED: u64 = 0x2;
+/// What stands for an application's close until the handshake is done (RFC 9000, 10.2.3).
+const APPLICATION_ERROR: u64 = 0xc;
 
 fn from_code(code: u64, reason: &str, raised_here: bool) -> LinkError {
     let alert = code.checked_sub(CRYPTO_ERROR).filter(|&alert| alert < 256);
@@ -188,9 +194,13 @@ fn from_code(code: u64, reason: &str, raised_here: bool) -> LinkError {
     if code == CONNECTION_REFUSED {
         return LinkError::Refused;
     }
+    if code == APPLICATION_ERROR && !raised_here {
+        return LinkError::WentAway;
+    }
     LinkError::Broken(match alert {
         Some(alert) => format!("TLS alert {alert}"),
-        None => format!("QUIC error {code:#x} {reason}"),
+        None if reason.is_empty() => format!("QUIC error {code:#x}"),
+        None => format!("QUIC error {code:#x}: {reason}"),
     })
 }
 
@@ -213,5 +223,18 @@ impl From<ConnectionError> for LinkError {
             ConnectionError::VersionMismatch => Self::Protocol,
             ConnectionError::CidsExhausted => Self::Refused,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_that_goes_away_early_is_no_error_of_the_protocol() {
+        assert_eq!(from_code(0xc, "", false), LinkError::WentAway);
+        let broken = from_code(0xa, "", true);
+        assert_eq!(broken, LinkError::Broken("QUIC error 0xa".to_owned()));
+        assert!(!LinkError::WentAway.is_fatal());
     }
 }

@@ -199,3 +199,16 @@ fn a_seed_whose_host_has_left_rests_but_is_never_forgotten() {
     let changes = hosts.learn(&members(3, &[(1, ""), (2, "")]));
     assert!(changes.ended.is_empty(), "it is the only one");
 }
+
+#[test]
+fn a_first_call_is_under_way_until_it_comes_to_something() {
+    let mut hosts = seeds(2);
+    assert!(hosts.calls());
+    assert!(connect(&mut hosts, 1, 1, "a"));
+    assert!(hosts.calls(), "the second one");
+    lose(&mut hosts, 2);
+    assert!(!hosts.calls());
+    // A member that has just been learned of.
+    hosts.learn(&members(5, &[(1, "10.0.0.1:7"), (9, "10.0.0.9:7")]));
+    assert!(hosts.calls());
+}
