@@ -4,6 +4,7 @@
 //! that was meant. The other side's refusal is kept in its own words.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use maitred_protocol::{ClusterId, PeerGreeting, PeerHello, PeerRefusal};
@@ -11,10 +12,14 @@ use maitred_transport::{
     Alpn, CloseCode, Connection, Endpoint, FrameReader, LinkError, ReadError, close,
 };
 
+use tokio::task::JoinSet;
+
 use super::wire;
 
 /// Longest that a call may take, all of it.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name that are called.
+const ADDRESSES_MAX: usize = 8;
 
 /// Why there is no connection to a host.
 #[derive(Debug, thiserror::Error)]
@@ -90,11 +95,30 @@ async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, DialE
     };
     let found = tokio::net::lookup_host(address).await;
     let found = found.map_err(|error: io::Error| unresolved(error.to_string()))?;
-    let mut last = unresolved("the name has no address".to_owned());
-    for one in found {
-        match endpoint.connect(one, Alpn::Peer, DIAL_TIMEOUT).await {
-            Ok(connection) => return Ok(connection),
-            Err(error) => last = error.into(),
+    let connected = first_of(endpoint, found.take(ADDRESSES_MAX)).await;
+    connected.map_err(|error| match error {
+        Some(error) => error.into(),
+        None => unresolved("the name has no address".to_owned()),
+    })
+}
+
+/// Calls all at once: one that does not answer must not take the time of the others.
+async fn first_of(
+    endpoint: &Endpoint,
+    addresses: impl Iterator<Item = SocketAddr>,
+) -> Result<Connection, Option<LinkError>> {
+    let mut calling = JoinSet::new();
+    for address in addresses {
+        let endpoint = endpoint.clone();
+        calling.spawn(async move { endpoint.connect(address, Alpn::Peer, DIAL_TIMEOUT).await });
+    }
+    let mut last = None;
+    while let Some(called) = calling.join_next().await {
+        match called {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => last = Some(error),
+            // It was broken off, with the runtime.
+            Err(_) => {}
         }
     }
     Err(last)
@@ -130,4 +154,34 @@ async fn greet(connection: &Connection, hello: &PeerHello) -> Result<Welcomed, D
         return Err(PeerRefusal::OtherHost(welcomed.host).into());
     }
     Ok(welcomed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maitred_transport::{Authority, Handler, IssueKind, Limits};
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_does_not_take_the_time_of_the_next() {
+        let authority = Authority::generate("test group").unwrap();
+        let identity = authority.identity("host", IssueKind::Host, 1).unwrap();
+        let here = (Ipv4Addr::LOCALHOST, 0).into();
+        let limits = Limits::default();
+        let endpoint = Endpoint::server(here, &identity, &[Alpn::Peer], limits).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        let serving = endpoint.clone();
+        let stay = |connection: Connection| async move { drop(connection.closed().await) };
+        let handlers: Vec<(Alpn, Arc<dyn Handler>)> = vec![(Alpn::Peer, Arc::new(stay))];
+        tokio::spawn(async move {
+            let forever = std::future::pending();
+            maitred_transport::serve(&serving, handlers, forever, Duration::ZERO).await;
+        });
+        let silent = std::net::UdpSocket::bind(here).unwrap();
+        let addresses = [silent.local_addr().unwrap(), address].into_iter();
+        let called = tokio::time::timeout(DIAL_TIMEOUT, first_of(&endpoint, addresses)).await;
+        let connection = called.expect("the second was never called").unwrap();
+        assert_eq!(connection.remote_address(), address);
+    }
 }
