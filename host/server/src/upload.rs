@@ -220,7 +220,7 @@ pub(crate) async fn take_in(
     let Ok(inspecting) = host.inspections.acquire().await else {
         return Response::Unavailable(Unavailable::ShuttingDown);
     };
-    let _kept = host.modules.keep(digest);
+    let kept = host.modules.keep(digest);
     let length = bytes.len() as u64;
     let work = {
         let host = Arc::clone(host);
@@ -252,12 +252,27 @@ pub(crate) async fn take_in(
         title: inspected.title,
         features: inspected.features,
     };
-    let make = |ticket| Input::Push {
+    let make = move |ticket| Input::Push {
         ticket,
         sequence,
         push,
     };
-    host.spell_out(host.router.ask(make).await)
+    let recording = {
+        let host = Arc::clone(host);
+        async move {
+            let response = host.spell_out(host.router.ask(make).await);
+            if matches!(response, Response::Unknown(_)) {
+                // Another leader may record it yet, and counts on the bytes that are here.
+                host.modules.hold(digest);
+            }
+            drop(kept);
+            response
+        }
+    };
+    // A task of its own: the record may come although whoever asked for it has gone, and the bytes
+    // must be there then.
+    let recorded = tokio::spawn(recording).await;
+    recorded.unwrap_or_else(|_| Response::Unknown("the host is ending".to_owned()))
 }
 
 fn check_and_store(
