@@ -78,9 +78,7 @@ pub(crate) fn forget(dir: DataDir) {
         return;
     }
     let path = dir.path().to_owned();
-    drop(dir);
-    // All of it was made by this start, in a directory that was empty or not there.
-    if let Err(error) = std::fs::remove_dir_all(&path) {
+    if let Err(error) = dir.remove() {
         tracing::warn!(%error, dir = %path.display(), "the new data directory could not be removed again");
     }
 }

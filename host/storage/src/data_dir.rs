@@ -9,7 +9,7 @@
 //! It must not know what is in the folders.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -140,6 +140,27 @@ impl DataDir {
             probe: SpaceProbe::default(),
             _lock: lock,
         })
+    }
+
+    /// Removes the directory with all that this program made in it. A crash in between leaves the
+    /// directory, or one that [`DataDir::create`] takes; nobody else can have it before the end.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`]. That the directory itself stays, as it has other things in it or is a
+    /// mount point, is none.
+    pub fn remove(self) -> Result<(), StorageError> {
+        for folder in FOLDERS {
+            let folder = self.path.join(folder);
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(StorageError::io("remove", &folder))?,
+            }
+        }
+        files::remove(&version_file(&self.path))?;
+        files::remove(&self.path.join("lock"))?;
+        // See above.
+        let _ = fs::remove_dir(&self.path);
+        Ok(())
     }
 
     /// Whose it is.

@@ -138,3 +138,18 @@ fn a_creation_that_was_cut_short_is_finished() {
     assert!(made.is_new() && made.host() == 2);
     assert!(!root.path().join("VERSION.tmp").exists());
 }
+
+#[test]
+fn a_directory_that_is_removed_leaves_what_others_put_there() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("data");
+    let identity = joining();
+    DataDir::create(&path, &identity).unwrap().remove().unwrap();
+    assert!(!path.exists());
+    // A mount point, with what its file system puts there.
+    fs::create_dir_all(path.join("lost+found")).unwrap();
+    fs::write(path.join("lost+found/kept"), "").unwrap();
+    DataDir::create(&path, &identity).unwrap().remove().unwrap();
+    assert!(path.join("lost+found/kept").exists());
+    DataDir::create(&path, &identity).unwrap();
+}
