@@ -65,7 +65,12 @@ async fn the_connection_that_attached_last_has_the_node_though_it_is_the_older_o
         registered(reader).await;
         let create = client.create(key(&format!("room/{number}")));
         let created = tokio::spawn(create.send());
-        let (number, _) = command(reader).await;
+        // What its inventory lacks is lost, and it may be told to stop that first.
+        let number = loop {
+            if let (number, NodeCommand::Start { .. }) = command(reader).await {
+                break number;
+            }
+        };
         let started = NodeAnswer::Started {
             pid: pid.to_owned(),
             share: Vec::new(),

@@ -319,3 +319,41 @@ async fn a_group_of_which_every_host_has_another_address_finds_itself_again_by_a
         within(running.shutdown()).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_seeds_lead_back_to_itself_is_not_ended_by_its_own_no() {
+    let group = Group::new();
+    let first = start(group.bare()).await;
+    let second = start(group.joining("second", &first)).await;
+    within(second.shutdown()).await.unwrap();
+    let free = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    // All hosts are started with the same list, or with a name that leads to any of them.
+    let config = ServerConfig {
+        listen: address,
+        join: vec![
+            format!("localhost:{}", address.port()),
+            first.local_addr().to_string(),
+        ],
+        ..group.joining("second", &first)
+    };
+    let second = start(config).await;
+    let client = group.client(&first).await;
+    let heard = async {
+        loop {
+            let members = client.members().await.unwrap();
+            let mut addresses = members.items.iter().map(|one| one.address.as_str());
+            if addresses.any(|one| one == second.advertised()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = within(heard) => {}
+        failed = second.failed() => panic!("{failed}"),
+    }
+    within(second.shutdown()).await.unwrap();
+    within(first.shutdown()).await.unwrap();
+}
