@@ -38,7 +38,7 @@ impl Settings {
         let port = Endpoint::client(identity)?;
         let (pool, tasks) = Pool::start(port, &self.endpoints, &self.build, node);
         pool.first(Instant::now() + self.connect_timeout).await?;
-        Ok((Caller::new(pool), tasks))
+        Ok((Caller::new(pool, self.request_timeout), tasks))
     }
 }
 
@@ -96,7 +96,8 @@ impl Builder {
         self
     }
 
-    /// Longest that a request may take, retries included; 10 s unless said.
+    /// Longest that a request may take, retries included; 10 s unless said. Those that may take longer
+    /// (creates, pushes) end after this too when no host takes them, for example because none leads.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.0.request_timeout = timeout;
         self

@@ -69,6 +69,8 @@ pub(crate) struct Caller {
     /// One opens a session, the others wait for it.
     opening: Mutex<()>,
     sequence: AtomicU64,
+    /// Longest that anybody is looked for who takes a request; what it may take then is its own.
+    patience: Duration,
 }
 
 /// A request under way.
@@ -83,6 +85,8 @@ struct Attempt {
     avoid: Option<u64>,
     /// Whether a hint at the leader has been followed.
     hinted: bool,
+    /// Until when somebody is looked for who takes it.
+    patience: Instant,
 }
 
 /// When to ask again.
@@ -103,11 +107,21 @@ impl Attempt {
         }
         Error::Unavailable { cause }
     }
+
+    /// Whether nobody has taken it for as long as somebody is looked for.
+    fn is_nobodys(&self, cause: &Cause) -> bool {
+        let nobody = matches!(
+            cause,
+            Cause::Link(_) | Cause::Host(Unavailable::NotLeader { .. })
+        );
+        nobody && !self.sent && self.patience.saturating_duration_since(Instant::now()) < TRY_MIN
+    }
 }
 
 impl Caller {
-    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, patience: Duration) -> Self {
         Self {
+            patience,
             pool,
             session: AtomicU64::new(0),
             opening: Mutex::new(()),
@@ -146,6 +160,7 @@ impl Caller {
         timeout: Duration,
     ) -> Result<(Response, Arc<Conn>), Error> {
         let deadline = Instant::now() + timeout;
+        let patience = deadline.min(Instant::now() + self.patience);
         let mut attempt = Attempt {
             client: ClientId(0),
             id: 0,
@@ -154,6 +169,7 @@ impl Caller {
             route,
             avoid: None,
             hinted: false,
+            patience,
         };
         let mut wait = BACK_OFF_MIN;
         loop {
@@ -164,7 +180,8 @@ impl Caller {
                 }
                 attempt.id = self.sequence.fetch_add(1, Ordering::Relaxed);
             }
-            let picked = self.pool.pick(attempt.route, attempt.avoid, deadline);
+            let until = if attempt.sent { deadline } else { patience };
+            let picked = self.pool.pick(attempt.route, attempt.avoid, until);
             let (way, conn) = match picked.await {
                 Ok(found) => found,
                 Err(Error::Unavailable { cause }) => return Err(attempt.failed(cause)),
@@ -193,7 +210,7 @@ impl Caller {
                 }
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            if left < TRY_MIN {
+            if left < TRY_MIN || attempt.is_nobodys(&cause) {
                 return Err(attempt.failed(cause));
             }
             // Never so long that no time is left for another try.
@@ -272,6 +289,7 @@ impl Caller {
             return Ok(client);
         }
         let left = deadline.saturating_duration_since(Instant::now());
+        let left = left.min(self.patience);
         match Box::pin(self.call(Request::OpenSession, left)).await? {
             Response::Session(client) => {
                 self.session.store(client.0, Ordering::Relaxed);

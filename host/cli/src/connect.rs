@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use maitred_client::{Client, Identity};
 
@@ -12,6 +13,9 @@ use crate::args::Global;
 use crate::context::{self, Context};
 use crate::failure::{Exit, Failure};
 use crate::out::Out;
+
+/// Longest that the hosts are asked why a verb failed.
+const EXPLAINED: Duration = Duration::from_millis(500);
 
 /// What a verb needs of its surroundings.
 #[derive(Debug)]
@@ -46,6 +50,17 @@ impl Shell {
         for client in clients {
             client.close().await;
         }
+    }
+
+    /// The failure of a verb; where nobody leads, that is what is said, and why.
+    pub(crate) async fn explained(&self, failure: Failure) -> Failure {
+        let client = self.clients().last().cloned();
+        let Some(client) = client.filter(|_| ["timeout", "not_leader"].contains(&failure.code))
+        else {
+            return failure;
+        };
+        let why = crate::status::no_leader(&client, EXPLAINED).await;
+        why.unwrap_or(failure)
     }
 
     fn clients(&self) -> MutexGuard<'_, Vec<Client>> {

@@ -74,7 +74,10 @@ fn start(verb: &Verb, shell: &Shell) -> Result<(), Failure> {
             )
         })?;
     let done = runtime.block_on(async {
-        let done = run(verb, shell).await;
+        let done = match run(verb, shell).await {
+            Err(failure) => Err(shell.explained(failure).await),
+            done => done,
+        };
         shell.close().await;
         done
     });

@@ -125,6 +125,15 @@ fn nobody() -> Failure {
     Failure::new(Exit::Unavailable, "no_answer", "no host answers", help).retryable()
 }
 
+/// Why a request was not carried out, when that is because nobody leads: as the hosts say that can be
+/// asked within `within`.
+pub(crate) async fn no_leader(client: &Client, within: Duration) -> Option<Failure> {
+    let asked = tokio::time::timeout(within, client.status_all()).await;
+    let asked = asked.ok()?;
+    let main = spokesman(&asked)?;
+    leader(&asked, main).is_none().then(|| leaderless(main))
+}
+
 fn leaderless(status: &Status) -> Failure {
     let why = status.no_leader.as_deref();
     let why = why.unwrap_or("an election is under way");

@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Place, Running};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -178,6 +180,24 @@ fn a_cluster_grows_loses_its_leader_and_shrinks() {
     assert_eq!(error["code"], "no_leader", "{error}");
     let status: Value = serde_json::from_str(&left.out).unwrap();
     assert_eq!(status["leader"], Value::Null);
+
+    // So does every other command, and within its time, whatever the type's deadline is.
+    let verbs: [&[&str]; 6] = [
+        &["process", "get", "room/1"],
+        &["process", "create", "room/1"],
+        &["type", "put", "room"],
+        &["node", "ls"],
+        &["member", "remove", "a", "--yes"],
+        &["member", "transfer-leader"],
+    ];
+    for verb in verbs {
+        let begun = Instant::now();
+        let within = ["--timeout", "1s", "--endpoint", &third, "-o", "json"];
+        let error = place.error(&[verb, &within].concat(), 6);
+        assert_eq!(error["code"], "no_leader", "{verb:?}: {error}");
+        assert!(error["help"].as_str().unwrap().contains("start the hosts"));
+        assert!(begun.elapsed() < Duration::from_secs(5), "{verb:?}");
+    }
 }
 
 #[test]
