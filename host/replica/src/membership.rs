@@ -304,6 +304,8 @@ impl Replica {
         let progress = raft.prs().get(host)?;
         let lacks = raft.raft_log.committed.saturating_sub(progress.matched);
         if lacks > CAUGHT_UP_ENTRIES
+            // However short the log is: it has nothing, and may never have.
+            || progress.matched == 0
             // With nothing to send, one that came by a snapshot is still being probed.
             || progress.state == ProgressState::Snapshot
             || !self.is_heard(host)

@@ -316,3 +316,25 @@ fn what_a_leader_ends_while_a_hand_over_fails_ends() {
     let gone = matches!(gone, Response::Rejected(Rejection::NotFound(_)));
     assert!(gone, "the node's session has ended");
 }
+
+#[test]
+fn a_host_that_has_nothing_yet_does_not_vote() {
+    let (mut group, _) = grown(2);
+    let Response::Member(member) = group.join(1, join_of(0, "h3", 3)) else {
+        panic!("not taken in");
+    };
+    group.stuck.insert(member.host);
+    group.add(member.host, &[1], |config: &mut Config| {
+        config.instance = 3;
+        config.name = member.name.clone();
+        config.address.clone_from(&member.address);
+    });
+    // It answers heartbeats, and its disk has written nothing.
+    group.pass(1_000);
+    let role = (member.host, MemberRole::Learner);
+    assert!(roles(&mut group, 1).contains(&role));
+    group.unstick(member.host);
+    group.pass(1_000);
+    let role = (member.host, MemberRole::Voter);
+    assert!(roles(&mut group, 1).contains(&role));
+}
