@@ -263,14 +263,6 @@ impl Replica {
         {
             floor = fetched;
         }
-        if mutants::on("snapshot-old-conf")
-            && let Some(index) = index
-        {
-            let conf_state = self.consensus.conf_state().clone();
-            let log = self.consensus.log_mut();
-            let term = log.term_at(index).unwrap_or_default();
-            log.set_saved(index, term, conf_state);
-        }
         if floor > self.consensus.log().start() {
             self.consensus.log_mut().compact(floor);
             self.effects.push(Effect::Compact(floor));

@@ -103,7 +103,7 @@ impl std::fmt::Debug for Consensus {
 /// restart, take itself for the whole group and elect itself beside the others' leader.
 fn committed_alone(id: u64, log: &Log, applied: u64) -> u64 {
     let conf = log.conf_state();
-    if mutants::on("alone-forever") || conf.voters != [id] || !conf.voters_outgoing.is_empty() {
+    if conf.voters != [id] || !conf.voters_outgoing.is_empty() {
         return 0;
     }
     let changes = |entry: &&Entry| {
@@ -280,8 +280,7 @@ impl Consensus {
     }
 
     fn propose_entries(&mut self, entries: Vec<Entry>) -> Result<u64, Refused> {
-        let moves = self.is_moving() && !mutants::on("propose-while-moving");
-        if !self.is_leader() || moves {
+        if !self.is_leader() || self.is_moving() {
             // raft would forward it to the leader, and nobody would hear of the outcome.
             return Err(Refused::NotLeader);
         }

@@ -200,8 +200,8 @@ impl Replica {
         } = keep_alive;
         let alive = match self.leases.all.get_mut(&epoch) {
             // Its end is decided; only apply can tell whether it still holds.
-            Some(lease) if lease.expiring && !mutants::on("ack-after-expiry-proposed") => return,
-            Some(lease) if sequence <= lease.sequence && !mutants::on("replay-renews") => return,
+            Some(lease) if lease.expiring => return,
+            Some(lease) if sequence <= lease.sequence => return,
             Some(lease) => {
                 lease.sequence = sequence;
                 lease.heard = true;
@@ -234,8 +234,7 @@ impl Replica {
     /// A quorum has confirmed this host since the keep-alive came.
     pub(crate) fn acknowledge(&mut self, link: u64, ack: KeepAliveAck) {
         let lease = self.leases.all.get(&ack.epoch);
-        let expiring =
-            lease.is_some_and(|lease| lease.expiring) && !mutants::on("ack-after-expiry-proposed");
+        let expiring = lease.is_some_and(|lease| lease.expiring);
         if self.serving.is_some() && !expiring {
             self.effects.push(Effect::KeepAliveAck { link, ack });
         }
@@ -334,7 +333,7 @@ impl Replica {
             .filter(|(key, life)| !held.contains(&(key, *life)))
             .collect();
         let chunks = missing.chunks(MISSING_MAX);
-        for processes in chunks.take_while(|_| !mutants::on("missing-not-dropped")) {
+        for processes in chunks {
             let command = Command::Missing {
                 node: name.clone(),
                 epoch,

@@ -98,9 +98,6 @@ impl Replica {
     /// Whoever waits for an entry that another leader replaced is told that nothing is known.
     fn disown(&mut self, waiter: Waiter) {
         match waiter {
-            Waiter::Client(ticket) if mutants::on("unknown-as-unavailable") => {
-                self.unavailable(ticket, self.not_leader());
-            }
             Waiter::Client(_) if mutants::on("disown-forgotten") => {}
             Waiter::Client(ticket) => {
                 let text = "another host took over before the change was committed; ask again with the same request id";

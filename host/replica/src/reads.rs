@@ -80,9 +80,7 @@ impl Reads {
     pub(crate) fn new(config: &Config) -> Self {
         let mut run = [0; 16];
         run[..8].copy_from_slice(&config.id.to_le_bytes());
-        if !mutants::on("read-context-repeats") {
-            run[8..].copy_from_slice(&config.seed.to_le_bytes());
-        }
+        run[8..].copy_from_slice(&config.seed.to_le_bytes());
         Self {
             next: Vec::new(),
             rounds: VecDeque::new(),
@@ -186,7 +184,7 @@ impl Reads {
             message.msg_type,
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
         );
-        votes && self.lease_us.is_some() && now_us < until && !mutants::on("lease-after-restart")
+        votes && self.lease_us.is_some() && now_us < until
     }
 
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
