@@ -26,6 +26,7 @@ pub mod queue;
 pub mod run;
 pub mod sessions;
 pub mod shrink;
+pub mod stage;
 pub mod storage;
 pub mod trace;
 pub mod wire;

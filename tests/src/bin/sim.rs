@@ -5,9 +5,10 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use maitred_tests::sim::{Scenario, Sum, explain, mutant, run, run_many};
+use maitred_tests::sim::mutant::{self, Mutant};
+use maitred_tests::sim::{Scenario, Sum, explain, run, run_many, stage};
 
-const USAGE: &str = "usage: sim [--seeds A..B] [--hosts 3|5] [--threads N] [--failures N] [--lines N] [--brief yes] [--mutant NAME]
+const USAGE: &str = "usage: sim [--seeds A..B] [--hosts 3|5] [--threads N] [--failures N] [--lines N] [--brief yes] [--mutant NAME | --stage NAME]
        sim --trace SEED [--hosts 3|5] [--lines N] [--mutant NAME]";
 
 struct Args {
@@ -18,7 +19,9 @@ struct Args {
     lines: usize,
     brief: bool,
     trace: Option<u64>,
-    mutant: Option<&'static str>,
+    mutant: Option<&'static Mutant>,
+    /// What its scenarios are staged for.
+    stage: Option<fn(&mut Scenario)>,
 }
 
 fn parse() -> Option<Args> {
@@ -31,6 +34,7 @@ fn parse() -> Option<Args> {
         brief: false,
         trace: None,
         mutant: None,
+        stage: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -46,7 +50,8 @@ fn parse() -> Option<Args> {
             "--brief" => args.brief = value == "yes",
             "--lines" => args.lines = value.parse().ok()?,
             "--trace" => args.trace = Some(value.parse().ok()?),
-            "--mutant" => args.mutant = Some(value.leak()),
+            "--stage" => args.stage = Some(stage::ALL.iter().find(|one| one.0 == value)?.1),
+            "--mutant" => args.mutant = Some(mutant::all().find(|one| one.name == value)?),
             _ => return None,
         }
     }
@@ -55,9 +60,13 @@ fn parse() -> Option<Args> {
 
 impl Args {
     fn scenario(&self, seed: u64) -> Scenario {
-        match self.mutant {
-            Some(name) => mutant::scenario(name, seed),
-            None => Scenario::new(seed, self.hosts),
+        match (self.mutant, self.stage) {
+            (Some(mutant), _) => mutant.scenario(seed),
+            (None, stage) => {
+                let mut scenario = Scenario::new(seed, self.hosts);
+                stage.unwrap_or(stage::anything)(&mut scenario);
+                scenario
+            }
         }
     }
 }

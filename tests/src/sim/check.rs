@@ -93,6 +93,9 @@ impl Checks {
             };
             let fresh = self.agreement.written(now_us, host.machine, persist);
             for kind in fresh.map_err(violation("agreement"))? {
+                if let Kind::Expire(_, epoch) | Kind::Leave(epoch) = kind {
+                    self.leases.ends(epoch);
+                }
                 // Whoever writes it first is the leader that proposed it.
                 if let Kind::Expire(_, epoch) = kind {
                     let found = self.leases.expires(host.machine, epoch, mono_us, lease);

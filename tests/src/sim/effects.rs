@@ -4,6 +4,7 @@ use maitred_protocol::{NodeCommand, Notice, Response};
 use maitred_registry::Event;
 use maitred_replica::{Answer, Effect, Ticket};
 
+use super::check::leaders::Leaders;
 use super::disk::Job;
 use super::host::{Asker, HostEvent, State};
 use super::network::delay_us;
@@ -153,6 +154,10 @@ impl World {
         self.verify("leaders", found);
         if began {
             self.cover.count("leader serves");
+            let replica = self.hosts[machine].replica.as_ref();
+            let applied = replica.map_or(0, |replica| replica.registry().applied());
+            let applied = self.checks.agreement.term_at(machine, applied);
+            self.verify("leaders", Leaders::serves(leader.2, applied));
             let mono_us = self.hosts[machine].clock.mono_us(self.now);
             self.checks.leases.serving(machine, mono_us);
         }
@@ -185,6 +190,10 @@ impl World {
     /// Sessions of nodes end with their events.
     fn follow(&mut self, machine: usize, events: &[Event]) {
         for event in events {
+            if let Event::NodeDown(_, epoch) = event {
+                let found = self.checks.leases.is_over(*epoch);
+                self.verify("leases", found);
+            }
             match event {
                 Event::NodeDown(_, epoch)
                 | Event::NodeUp {

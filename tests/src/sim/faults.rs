@@ -9,13 +9,17 @@ impl World {
     fn resolve(&self, pick: Pick) -> usize {
         match pick {
             Pick::Machine(machine) => machine,
-            Pick::Leader => {
-                let up = self.hosts.iter().filter(|host| host.state == State::Up);
-                let mut up = up.collect::<Vec<_>>();
-                up.sort_by_key(|host| (!host.serving, host.machine));
-                up.first().map_or(0, |host| host.machine)
-            }
+            Pick::Leader => self.in_order().first().copied().unwrap_or(0),
+            Pick::Follower(place) => self.in_order().get(place + 1).copied().unwrap_or(0),
         }
+    }
+
+    /// Machines that are up: whoever serves, then the others.
+    fn in_order(&self) -> Vec<usize> {
+        let up = self.hosts.iter().filter(|host| host.state == State::Up);
+        let mut up: Vec<_> = up.map(|host| (!host.serving, host.machine)).collect();
+        up.sort_unstable();
+        up.into_iter().map(|(_, machine)| machine).collect()
     }
 
     fn mend_later(&mut self, us: u64, mend: Mend) {
@@ -74,6 +78,15 @@ impl World {
                     Fault::Isolate(Pick::Machine(machine), way, clients, for_us),
                     for_us,
                 )
+            }
+            Fault::Maroon(for_us) => {
+                let leader = self.resolve(Pick::Leader);
+                let alone = Fault::Isolate(Pick::Machine(leader), Way::Both, false, for_us);
+                let others = !(1 << leader);
+                for actor in 0..self.scenario.nodes {
+                    self.bring(Fault::NodeCut(actor, others, Way::Both, for_us));
+                }
+                self.network(alone, for_us)
             }
             Fault::Cut(.., for_us)
             | Fault::Split(_, for_us)

@@ -30,6 +30,8 @@ const INBOX_MAX: usize = 8_192;
 const WAKE_US: u64 = 30;
 /// How often a machine without a number asks for one.
 const JOIN_EVERY_US: u64 = 300_000;
+/// How often connections that are gone are made anew.
+const DIAL_EVERY_US: u64 = 2_000_000;
 
 /// What a machine's process is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +149,7 @@ pub fn machine_of(address: &str) -> Option<usize> {
 impl Host {
     /// A machine; those of the beginning have the numbers from 1 on.
     pub fn new(machine: usize, scenario: &Scenario, random: &mut Random) -> Self {
-        let first = machine < scenario.hosts;
+        let first = machine < scenario.founders;
         Self {
             machine,
             id: if first { machine as u64 + 1 } else { 0 },
@@ -172,7 +174,7 @@ impl Host {
             inbox: Vec::new(),
             next_tick_us: 0,
             wake_at: u64::MAX,
-            seeds: (0..scenario.hosts)
+            seeds: (0..scenario.founders)
                 .map(|one| (one as u64 + 1, one))
                 .collect(),
             strangers: BTreeMap::new(),
@@ -240,7 +242,7 @@ impl World {
     fn config(&self, machine: usize) -> Config {
         let (host, knobs) = (&self.hosts[machine], &self.scenario.knobs);
         Config {
-            voters: (1..=self.scenario.hosts as u64).collect(),
+            voters: (1..=self.scenario.founders as u64).collect(),
             name: host.name(),
             address: address_of(machine),
             instance: host.instance,
@@ -320,7 +322,7 @@ impl World {
 
     /// What a process kept in memory ends with it.
     pub(super) fn end_process(&mut self, machine: usize) {
-        let founders = self.scenario.hosts as u64;
+        let founders = self.scenario.founders as u64;
         let host = &mut self.hosts[machine];
         host.life += 1;
         host.state = State::Down;
@@ -522,13 +524,22 @@ impl World {
 
     fn ask_to_join(&mut self, machine: usize) {
         let host = &self.hosts[machine];
-        if host.announced || matches!(host.state, State::Down | State::Removed) {
+        if matches!(host.state, State::Down | State::Removed) {
             return;
         }
+        let announced = host.announced;
         let (life, machines) = (self.hosts[machine].life, self.hosts.len());
-        let again = self.now + JOIN_EVERY_US;
+        let again = self.now
+            + if announced {
+                DIAL_EVERY_US
+            } else {
+                JOIN_EVERY_US
+            };
         self.queue
             .push(again, What::Host(machine, life, HostEvent::AskToJoin));
+        if announced {
+            return self.dial_peers(machine);
+        }
         let seed = self.hosts[machine].asked % machines;
         self.hosts[machine].asked += 1;
         if !self.hosts[seed].is_up() || !self.is_open(machine, seed) {
@@ -537,6 +548,21 @@ impl World {
         let join = self.hosts[machine].join();
         let ticket = self.ticket(seed, Asker::Join(machine, life));
         self.give(seed, Input::Join { ticket, join });
+    }
+
+    /// A host keeps connections with all it knows of; whoever sees that it is no member says so.
+    fn dial_peers(&mut self, machine: usize) {
+        let host = &self.hosts[machine];
+        let id = host.id;
+        let known = host.seeds.keys().copied();
+        let known = known.chain(host.peers.iter().map(|peer| peer.host));
+        let called: BTreeSet<usize> = known.filter_map(|one| host.peer_machine(one)).collect();
+        for other in called {
+            let up = other != machine && self.hosts[other].state == State::Up;
+            if up && self.is_open(machine, other) && self.refuses(other, id) {
+                return self.refused(machine, id);
+            }
+        }
     }
 
     fn joined(&mut self, machine: usize, response: Response) {

@@ -1,57 +1,81 @@
-//! Bugs that are put in to see that they are caught.
+//! Bugs that are put in to see that they are caught: which there are, the checkers that must say so, and
+//! the scenarios in which they show.
 //!
 //! Those of the replica are switched on in `maitred-replica` (its feature `mutants`, which no product
 //! has). Those of the shell are made by the simulator: they are the duties of the server, the disk and
 //! the node around the replica.
 
 use super::plan::Scenario;
+use super::stage;
+
+/// A bug that can be put in.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutant {
+    /// Its name: the replica's are the names of its switch points.
+    pub name: &'static str,
+    /// The checkers that say what it breaks. Another one's failure is no catch.
+    pub caught_by: &'static [&'static str],
+    /// Makes of a seed's scenario one in which it can show.
+    pub stage: fn(&mut Scenario),
+}
+
+const fn mutant(
+    name: &'static str,
+    caught_by: &'static [&'static str],
+    stage: fn(&mut Scenario),
+) -> Mutant {
+    Mutant {
+        name,
+        caught_by,
+        stage,
+    }
+}
+
+/// A client sees what was not so.
+const SEEN: &[&str] = &["linear", "history"];
+/// Logs or states are not the same everywhere.
+const AGREED: &[&str] = &["agreement"];
+/// What was promised is lost at a crash: the host finds that itself, or logs part.
+const DURABLE: &[&str] = &["start", "agreement", "leaders"];
 
 /// The replica's.
 #[cfg(feature = "mutants")]
-pub const REPLICA: &[&str] = &[
-    "ack-after-expiry-proposed",
-    "ack-before-commit",
-    "ack-without-round",
-    "alone-forever",
-    "apply-uses-clock",
-    "dedup-forgets",
-    "disown-forgotten",
-    "exists-without-round",
-    "expire-early",
-    "expire-without-epoch",
-    "follower-reads-own-commit",
-    "install-backwards",
-    "install-keeps-log",
-    "learner-votes",
-    "lease-after-restart",
-    "lease-kept-at-hand-over",
-    "lease-read-too-long",
-    "missing-not-dropped",
-    "no-full-ttl",
-    "no-tombstone",
-    "propose-while-moving",
-    "read-before-applied",
-    "read-context-repeats",
-    "read-without-round",
-    "release-early",
-    "replay-renews",
-    "saga-not-resumed",
-    "serve-before-own-term",
-    "snapshot-old-conf",
-    "unknown-as-unavailable",
-    "waiter-by-index-only",
+pub const REPLICA: &[Mutant] = &[
+    mutant("ack-before-commit", SEEN, stage::deposed),
+    mutant("ack-without-round", &["truth"], stage::marooned),
+    mutant("apply-uses-clock", AGREED, stage::anything),
+    mutant("dedup-forgets", &["linear", "once"], stage::anything),
+    mutant("disown-forgotten", &["quiet"], stage::deposed),
+    mutant("exists-without-round", SEEN, stage::deposed),
+    mutant("expire-early", &["leases"], stage::anything),
+    mutant("expire-without-epoch", &["leases"], stage::late_nodes),
+    mutant("follower-reads-own-commit", SEEN, stage::anything),
+    mutant("install-backwards", AGREED, stage::snapshots),
+    mutant("install-keeps-log", AGREED, stage::snapshots),
+    mutant("joined-answered-at-once", SEEN, stage::stalled),
+    mutant("learner-votes", &["quiet"], stage::members),
+    mutant("lease-kept-at-hand-over", SEEN, stage::handed_over),
+    mutant("lease-read-too-long", SEEN, stage::deposed_under_lease),
+    mutant("lease-reads-applied", SEEN, stage::stalled_under_lease),
+    mutant("no-full-ttl", &["leases"], stage::deposed),
+    mutant("no-tombstone", &["quiet"], stage::anything),
+    mutant("read-before-applied", SEEN, stage::anything),
+    mutant("read-without-round", SEEN, stage::deposed),
+    mutant("release-early", DURABLE, stage::crashes),
+    mutant("saga-not-resumed", &["quiet"], stage::deposed),
+    mutant("serve-before-own-term", &["leaders"], stage::deposed),
+    mutant("waiter-by-index-only", AGREED, stage::deposed),
 ];
 
 /// The shell's.
-pub const SHELL: &[&str] = &[
-    "shell-release-unsynced",
-    "shell-persisted-unsynced",
-    "shell-lose-hard-state",
-    "shell-install-keeps-log",
-    "shell-snapshot-not-durable",
-    "node-long-lease",
-    "node-no-fence",
-    "client-new-id",
+pub const SHELL: &[Mutant] = &[
+    mutant("shell-release-unsynced", DURABLE, stage::crashes),
+    mutant("shell-persisted-unsynced", DURABLE, stage::crashes),
+    mutant("shell-lose-hard-state", &["leaders"], stage::crashes),
+    mutant("shell-snapshot-not-durable", &["start"], stage::snapshots),
+    mutant("node-long-lease", &["truth"], stage::late_nodes),
+    mutant("node-no-fence", &["truth"], stage::late_nodes),
+    mutant("client-new-id", &["linear"], stage::anything),
 ];
 
 /// Switches one of the replica's on for this thread, or all off.
@@ -62,11 +86,22 @@ pub(super) fn switch_on(name: Option<&'static str>) {
     let _ = name;
 }
 
-/// The scenario of a seed in which a bug can show.
-#[must_use]
-pub fn scenario(name: &'static str, seed: u64) -> Scenario {
-    let mut scenario = Scenario::new(seed, 3);
-    scenario.knobs.lease_reads |= name.starts_with("lease-");
-    scenario.mutant = Some(name);
-    scenario
+/// All of them.
+pub fn all() -> impl Iterator<Item = &'static Mutant> {
+    #[cfg(feature = "mutants")]
+    let replica = REPLICA;
+    #[cfg(not(feature = "mutants"))]
+    let replica: &[Mutant] = &[];
+    replica.iter().chain(SHELL)
+}
+
+impl Mutant {
+    /// The scenario of a seed, with the bug in it.
+    #[must_use]
+    pub fn scenario(&self, seed: u64) -> Scenario {
+        let mut scenario = Scenario::new(seed, 3);
+        (self.stage)(&mut scenario);
+        scenario.mutant = Some(self.name);
+        scenario
+    }
 }

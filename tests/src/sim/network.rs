@@ -272,7 +272,7 @@ impl World {
 
     /// Whether a host has seen that another is not a member any more: numbers are indices of the log,
     /// so one that it could not have heard of yet is known by its number.
-    fn refuses(&self, machine: usize, host: u64) -> bool {
+    pub(super) fn refuses(&self, machine: usize, host: u64) -> bool {
         let here = &self.hosts[machine];
         let Some(replica) = &here.replica else {
             return false;
@@ -286,7 +286,7 @@ impl World {
     }
 
     /// A host is told that it is not a member any more, and ends.
-    fn refused(&mut self, machine: usize, host: u64) {
+    pub(super) fn refused(&mut self, machine: usize, host: u64) {
         if self.hosts[machine].id == host && self.hosts[machine].replica.is_some() {
             self.cover.count("removed host refused by a peer");
             self.removed(machine);

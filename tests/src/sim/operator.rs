@@ -40,7 +40,7 @@ pub struct Operator {
     /// What is waited for: a host that is to go, and a machine whose host is to vote.
     waits: Option<(Option<u64>, Option<usize>)>,
     asking: bool,
-    /// The members as the leader last said: number and role.
+    /// The members as a host last said: number and role.
     seen: Vec<(u64, MemberRole)>,
 }
 
@@ -172,6 +172,14 @@ impl World {
         self.operator.jobs.push_back(Job::Remove(host));
         self.next_job();
         true
+    }
+
+    /// Those that are not founders join one after another.
+    pub fn found(&mut self) {
+        let joiners = self.scenario.founders..self.scenario.hosts;
+        let jobs = joiners.map(|machine| Job::Add(machine, false));
+        self.operator.jobs.extend(jobs);
+        self.next_job();
     }
 
     fn next_job(&mut self) {

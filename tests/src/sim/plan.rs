@@ -14,6 +14,8 @@ pub enum Pick {
     Leader,
     /// This machine.
     Machine(usize),
+    /// The machine of this place among those that are up and do not lead.
+    Follower(usize),
 }
 
 /// Which directions are cut.
@@ -85,6 +87,8 @@ pub enum Fault {
     ProcessExit(usize),
     /// A game node is cordoned for a while.
     Cordon(usize, u64),
+    /// The leader is cut off from the other hosts, and the nodes reach nobody else.
+    Maroon(u64),
 }
 
 impl Fault {
@@ -121,6 +125,7 @@ impl Fault {
             Self::NodeLeave(..) => "fault: node leaves",
             Self::ProcessExit(..) => "fault: process exits",
             Self::Cordon(..) => "fault: node cordoned",
+            Self::Maroon(..) => "fault: leader alone with the nodes",
         }
     }
 }
@@ -190,6 +195,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Hosts of the group at first: 3 or 5.
     pub hosts: usize,
+    /// So many of them are its first voters: all, or one, which the others join.
+    pub founders: usize,
     /// Game nodes.
     pub nodes: usize,
     /// Clients.
@@ -233,6 +240,7 @@ impl Scenario {
         let mut scenario = Self {
             seed,
             hosts,
+            founders: hosts,
             nodes,
             clients: 3 + random.below(3) as usize,
             chaos_us,
@@ -248,6 +256,9 @@ impl Scenario {
             scenario.plan.push((at, fault));
         }
         scenario.plan.sort_by_key(|(at, _)| *at);
+        if random.below(8) == 0 {
+            scenario.founders = 1;
+        }
         scenario
     }
 
@@ -310,7 +321,8 @@ impl Scenario {
             90..95 => Fault::NodeCut(node, mask, way, pause),
             95..96 => Fault::NodeLeave(node, last),
             96..98 => Fault::ProcessExit(node),
-            _ => Fault::Cordon(node, last),
+            98..99 => Fault::Cordon(node, last),
+            _ => Fault::Maroon(pause),
         }
     }
 }

@@ -127,7 +127,7 @@ impl World {
             self.cover.count("snapshot taken");
             let found = self.checks.snapshot(&saved);
             let floor = self.hosts[machine].disk.save(Arc::clone(&saved));
-            self.verify("state", found);
+            self.verify("agreement", found);
             (Some(take.index), floor)
         };
         say!(self, "h{machine}: snapshot {index:?}, floor {floor}");

@@ -160,9 +160,10 @@ impl World {
 
     /// Puts everything in motion.
     pub fn begin(&mut self) {
-        for machine in 0..self.scenario.hosts {
+        for machine in 0..self.scenario.founders {
             self.start_host(machine);
         }
+        self.found();
         for actor in 0..self.actors.len() {
             self.start_actor(actor);
         }

@@ -23,6 +23,8 @@ const COMPARE_EVERY: u64 = 8;
 pub enum Kind {
     /// A node's session ends for want of keep-alives.
     Expire(NodeName, NodeEpoch),
+    /// A node's session ends because it says so.
+    Leave(NodeEpoch),
     /// A node may lose processes otherwise.
     Loss,
     /// Anything else.
@@ -67,12 +69,10 @@ fn kind_of(entry: &RaftEntry) -> Kind {
     }
     match Entry::decode(&entry.data, LEVEL_MAX).map(|entry| entry.command) {
         Ok(Command::Expire { name, epoch }) => Kind::Expire(name, epoch),
-        Ok(
-            Command::DeregisterNode { .. }
-            | Command::RegisterNode(_)
-            | Command::Missing { .. }
-            | Command::Unplace { .. },
-        ) => Kind::Loss,
+        Ok(Command::DeregisterNode { epoch, .. }) => Kind::Leave(epoch),
+        Ok(Command::RegisterNode(_) | Command::Missing { .. } | Command::Unplace { .. }) => {
+            Kind::Loss
+        }
         _ => Kind::Other,
     }
 }
@@ -109,6 +109,13 @@ impl Agreement {
             compare: true,
         };
         self.logs.insert(machine, shadow);
+    }
+
+    /// The term of an entry in a machine's log, if it is there.
+    pub fn term_at(&self, machine: usize, index: u64) -> Option<u64> {
+        let shadow = self.logs.get(&machine)?;
+        let at = index.checked_sub(shadow.start + 1)?;
+        shadow.terms.get(at as usize).copied()
     }
 
     /// A state was replaced.

@@ -1,5 +1,6 @@
 //! **Property: a term has at most one leader.** Whoever sends entries or heartbeats of a term, whoever
-//! serves in it, and whoever others say leads it, are all the same host.
+//! serves in it, and whoever others say leads it, are all the same host. It serves only when it has applied
+//! an entry of its term: by then it knows all that was promised before.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,19 @@ impl Leaders {
             return Ok(());
         }
         Err(format!("hosts {leader} and {host} both lead term {term}"))
+    }
+
+    /// A host serves in a term, and the last entry that it has applied is of `applied`.
+    ///
+    /// # Errors
+    /// It may not know all that was promised in earlier terms.
+    pub fn serves(term: u64, applied: Option<u64>) -> Result<(), String> {
+        match applied {
+            Some(applied) if applied < term => Err(format!(
+                "a host serves in term {term}, and has applied entries up to term {applied} only"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// A host says who leads.

@@ -1,8 +1,9 @@
 //! **Property: no lease expires early.** A leader proposes the expiry of a node only when, by its own
 //! clock, the whole lease and the bound of the clocks' drift have passed since it received the last
-//! keep-alive that it acknowledged, and since it began to serve.
+//! keep-alive that it acknowledged, and since it began to serve. And no other session ends than the one
+//! whose end was proposed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maitred_protocol::{KeepAlive, KeepAliveAck, NodeEpoch};
 
@@ -20,36 +21,58 @@ struct Known {
 
 /// See the head of this file. Times are of each machine's own clock.
 #[derive(Debug, Default)]
-pub struct Leases(BTreeMap<usize, Known>);
+pub struct Leases {
+    machines: BTreeMap<usize, Known>,
+    /// Sessions whose end somebody has proposed.
+    ending: BTreeSet<NodeEpoch>,
+}
 
 impl Leases {
     /// A machine's process is gone.
     pub fn ended(&mut self, machine: usize) {
-        self.0.remove(&machine);
+        self.machines.remove(&machine);
     }
 
     /// A host begins to serve.
     pub fn serving(&mut self, machine: usize, mono_us: u64) {
-        let known = self.0.entry(machine).or_default();
+        let known = self.machines.entry(machine).or_default();
         known.serving_us = mono_us;
         known.acknowledged.clear();
     }
 
     /// A keep-alive has come.
     pub fn received(&mut self, machine: usize, keep_alive: &KeepAlive, mono_us: u64) {
-        let known = self.0.entry(machine).or_default();
+        let known = self.machines.entry(machine).or_default();
         let at = (keep_alive.epoch, keep_alive.sequence);
         known.received.entry(at).or_insert(mono_us);
     }
 
     /// It is acknowledged.
     pub fn acknowledged(&mut self, machine: usize, ack: &KeepAliveAck) {
-        let known = self.0.entry(machine).or_default();
+        let known = self.machines.entry(machine).or_default();
         let received = known.received.get(&(ack.epoch, ack.sequence)).copied();
         if let Some(received) = received.filter(|_| ack.alive) {
             let last = known.acknowledged.entry(ack.epoch).or_insert(received);
             *last = received.max(*last);
         }
+    }
+
+    /// Somebody has proposed that this session ends.
+    pub fn ends(&mut self, epoch: NodeEpoch) {
+        self.ending.insert(epoch);
+    }
+
+    /// A session has ended.
+    ///
+    /// # Errors
+    /// Nobody has proposed that.
+    pub fn is_over(&self, epoch: NodeEpoch) -> Result<(), String> {
+        if self.ending.contains(&epoch) {
+            return Ok(());
+        }
+        Err(format!(
+            "session {epoch} is ended, which nobody has proposed"
+        ))
     }
 
     /// An expiry is proposed. A host says that it serves up to `slack_us` after it began to.
@@ -63,7 +86,7 @@ impl Leases {
         mono_us: u64,
         (ttl_us, slack_us): (u64, u64),
     ) -> Result<(), String> {
-        let Some(known) = self.0.get(&machine) else {
+        let Some(known) = self.machines.get(&machine) else {
             return Ok(());
         };
         let last = known.acknowledged.get(&epoch).copied().unwrap_or(0);
