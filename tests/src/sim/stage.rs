@@ -1,0 +1,196 @@
+//! Scenarios for one purpose each: what rarely happens by chance, over and over.
+//!
+//! They are drawn from a seed as others are, and every property holds in them too: the bugs that are put
+//! in show there sooner.
+
+use maitred_registry::random::Random;
+
+use super::plan::{Fault, Pick, Scenario, Way};
+
+/// All of them, by name.
+pub const ALL: &[(&str, fn(&mut Scenario))] = &[
+    ("deposed", deposed),
+    ("deposed-under-lease", deposed_under_lease),
+    ("marooned", marooned),
+    ("handed-over", handed_over),
+    ("forgetful", forgetful),
+    ("stalled", stalled),
+    ("stalled-under-lease", stalled_under_lease),
+    ("late-nodes", late_nodes),
+    ("snapshots", snapshots),
+    ("crashes", crashes),
+    ("members", members),
+    ("founded", founded),
+];
+
+fn random(scenario: &Scenario) -> Random {
+    Random::new(scenario.seed ^ 0x57A6_E000)
+}
+
+/// Nothing but this, every so often (microseconds; a half more or less) while there is chaos.
+fn only(
+    scenario: &mut Scenario,
+    every_us: u32,
+    mut round: impl FnMut(&mut Random) -> Vec<(u64, Fault)>,
+) {
+    let random = &mut random(scenario);
+    let mut at = 1_000_000;
+    scenario.plan.clear();
+    while at < scenario.chaos_us {
+        let round = round(random).into_iter();
+        scenario
+            .plan
+            .extend(round.map(|(after, fault)| (at + after, fault)));
+        at += u64::from(every_us / 2 + random.below(every_us));
+    }
+    scenario.plan.sort_by_key(|(at, _)| *at);
+}
+
+/// Many clients, who meet often.
+fn crowd(scenario: &mut Scenario) {
+    scenario.clients = 8;
+    scenario.knobs.keys = 2;
+}
+
+/// As it was drawn.
+pub fn anything(_: &mut Scenario) {}
+
+/// The leader is cut off from the other hosts, and clients and nodes still reach it.
+pub fn deposed(scenario: &mut Scenario) {
+    crowd(scenario);
+    scenario.knobs.lease_reads = false;
+    only(scenario, 2_000_000, |random| {
+        let last = 300_000 + u64::from(random.below(1_500_000));
+        vec![(0, Fault::Isolate(Pick::Leader, Way::Both, false, last))]
+    });
+}
+
+/// The same while leaders answer reads within their lease.
+pub fn deposed_under_lease(scenario: &mut Scenario) {
+    deposed(scenario);
+    scenario.knobs.lease_reads = true;
+}
+
+/// The leader is cut off from the other hosts, and the nodes reach nobody else.
+pub fn marooned(scenario: &mut Scenario) {
+    scenario.knobs.ttl_ms = 1_000;
+    only(scenario, 4_000_000, |random| {
+        let last = 2_500_000 + u64::from(random.below(1_500_000));
+        vec![(0, Fault::Maroon(last))]
+    });
+}
+
+/// Leadership is handed over, and the old leader hears nothing of what follows.
+pub fn handed_over(scenario: &mut Scenario) {
+    crowd(scenario);
+    scenario.knobs.lease_reads = true;
+    scenario.knobs.tick_us = 50_000;
+    only(scenario, 1_200_000, |random| {
+        let after = 600 + u64::from(random.below(2_500));
+        let cut = Fault::Isolate(Pick::Leader, Way::Both, false, 400_000);
+        vec![(0, Fault::Transfer), (after, cut)]
+    });
+}
+
+/// Who has confirmed a leader's lease restarts, and is asked for its vote at once.
+pub fn forgetful(scenario: &mut Scenario) {
+    crowd(scenario);
+    scenario.knobs.lease_reads = true;
+    scenario.knobs.tick_us = 50_000;
+    only(scenario, 5_000_000, |random| {
+        let (one, two) = if random.below(2) == 0 { (0, 1) } else { (1, 0) };
+        let waits = 800_000 + u64::from(random.below(600_000));
+        // Without writes, whoever is cut off misses nothing, and may be elected.
+        let full = Fault::DiskFull(Pick::Leader, waits + 800_000);
+        let cut = Fault::Isolate(Pick::Follower(one), Way::Both, false, waits - 300_000);
+        let lone = Fault::Isolate(Pick::Leader, Way::Both, false, 600_000);
+        let crash = Fault::Crash(Pick::Follower(two), 0, 3_000);
+        vec![(0, full), (300_000, cut), (waits, lone), (waits, crash)]
+    });
+}
+
+/// The leader's disk is stuck for moments, while the others commit.
+pub fn stalled(scenario: &mut Scenario) {
+    crowd(scenario);
+    scenario.knobs.lease_reads = false;
+    only(scenario, 500_000, |random| {
+        let last = 80_000 + u64::from(random.below(200_000));
+        vec![(0, Fault::DiskStall(Pick::Leader, last))]
+    });
+}
+
+/// The same while leaders answer reads within their lease.
+pub fn stalled_under_lease(scenario: &mut Scenario) {
+    stalled(scenario);
+    scenario.knobs.lease_reads = true;
+}
+
+/// Nodes are stopped for about a lease, and disks are slow.
+pub fn late_nodes(scenario: &mut Scenario) {
+    let ttl_us = u64::from(scenario.knobs.ttl_ms) * 1_000;
+    let (nodes, end) = (scenario.nodes as u32, scenario.chaos_us);
+    only(scenario, 1_500_000, |random| {
+        let node = random.below(nodes) as usize;
+        let us = ttl_us * u64::from(90 + random.below(25)) / 100;
+        let fault = match random.below(2) {
+            0 => Fault::NodePause(node, us),
+            _ => Fault::NodeCut(node, 7, Way::Both, us),
+        };
+        vec![(0, fault)]
+    });
+    for machine in 0..scenario.hosts {
+        let slow = Fault::DiskSlow(Pick::Machine(machine), 60, end);
+        scenario.plan.insert(0, (900_000, slow));
+    }
+}
+
+/// Hosts fall behind, fetch snapshots while leaders change, and restart.
+pub fn snapshots(scenario: &mut Scenario) {
+    scenario.knobs.snapshot_entries = 20;
+    scenario.knobs.log_kept_bytes = 0;
+    only(scenario, 2_000_000, |random| {
+        let last = 700_000 + u64::from(random.below(600_000));
+        let cut = Fault::Isolate(Pick::Follower(0), Way::Both, false, last);
+        let after = last + u64::from(random.below(80_000));
+        let again = match random.below(3) {
+            0 => Fault::Crash(Pick::Follower(0), 0, 20_000),
+            1 => Fault::Isolate(Pick::Leader, Way::Both, false, 600_000),
+            _ => Fault::Transfer,
+        };
+        vec![(0, cut), (after, again)]
+    });
+}
+
+/// Hosts die with slow writes under way, and are back at once.
+pub fn crashes(scenario: &mut Scenario) {
+    let end = scenario.chaos_us;
+    only(scenario, 500_000, |random| {
+        let machine = Pick::Machine(random.below(3) as usize);
+        vec![(0, Fault::Crash(machine, random.below(6), 20_000))]
+    });
+    for machine in 0..scenario.hosts {
+        let slow = Fault::DiskSlow(Pick::Machine(machine), 40, end);
+        scenario.plan.insert(0, (900_000, slow));
+    }
+}
+
+/// Members come, are replaced and go.
+pub fn members(scenario: &mut Scenario) {
+    only(scenario, 2_000_000, |random| {
+        let fault = match random.below(4) {
+            0 => Fault::DiskLost(Pick::Follower(0), true),
+            1 => Fault::RemoveHost(Pick::Follower(0)),
+            _ => Fault::AddHost,
+        };
+        vec![(0, fault)]
+    });
+}
+
+/// A group that one host founded, which restarts while the others join it.
+pub fn founded(scenario: &mut Scenario) {
+    scenario.founders = 1;
+    only(scenario, 1_000_000, |random| {
+        let down = 20_000 + u64::from(random.below(1_500_000));
+        vec![(0, Fault::Crash(Pick::Machine(0), random.below(3), down))]
+    });
+}
