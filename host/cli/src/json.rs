@@ -6,7 +6,7 @@
 use maitred_protocol::{
     Attempt, Candidate, Chooser, Evidence, Explanation, Fallback, MemberRecord, MemberRole,
     Members, ModuleKind, ModuleRecord, NodeRecord, OnNodeLost, Plan, ProcessRecord, ProcessState,
-    Refusal, Status, TypeSpec, Why,
+    Progress, Refusal, Status, TypeSpec, Why,
 };
 use serde_json::{Value, json};
 
@@ -247,12 +247,17 @@ pub(crate) fn role(role: MemberRole) -> &'static str {
     }
 }
 
+/// The last entry that it is known to have; none when the leader has not heard that from it yet.
+pub(crate) fn has(progress: Progress) -> Option<u64> {
+    (progress.matched > 0).then_some(progress.matched)
+}
+
 /// A host of a cluster whose leader is at `commit`.
 pub(crate) fn member(member: &MemberRecord, leader: Option<u64>, commit: u64) -> Value {
     let progress = member.progress.map(|progress| {
         json!({
-            "matched": progress.matched.to_string(),
-            "behind": commit.saturating_sub(progress.matched).to_string(),
+            "matched": has(progress).map(|index| index.to_string()),
+            "behind": has(progress).map(|index| commit.saturating_sub(index).to_string()),
             "heard_ms": progress.heard_ms,
             "snapshot": progress.snapshot.map(|index| index.to_string()),
         })
@@ -329,5 +334,28 @@ mod tests {
         let mut spec = TypeSpec::new(maitred_protocol::TypeName::new("room").unwrap());
         spec.revision = maitred_protocol::Revision(u64::MAX);
         assert_eq!(type_spec(&spec)["revision"], "18446744073709551615");
+    }
+
+    #[test]
+    fn what_the_leader_has_not_heard_of_is_unknown() {
+        let mut one = MemberRecord {
+            host: 3,
+            name: maitred_protocol::HostName::new("c").unwrap(),
+            address: "10.0.0.3:7600".to_owned(),
+            role: MemberRole::Voter,
+            replaces: None,
+            arrived: true,
+            progress: Some(Progress {
+                matched: 0,
+                heard_ms: None,
+                snapshot: None,
+            }),
+        };
+        assert_eq!(member(&one, Some(1), 9)["progress"]["behind"], Value::Null);
+        one.progress = one.progress.map(|known| Progress {
+            matched: 7,
+            ..known
+        });
+        assert_eq!(member(&one, Some(1), 9)["progress"]["behind"], "2");
     }
 }

@@ -267,10 +267,10 @@ impl Shown {
         let own = self.answer(member).and_then(|one| one.status.as_ref().ok());
         let has = member
             .progress
-            .map(|progress| progress.matched)
+            .and_then(shape::has)
             .filter(|_| self.leader != Some(member.host))
             .or(own.map(|status| status.commit));
-        has.map_or("-".to_owned(), |has| {
+        has.map_or("?".to_owned(), |has| {
             self.members.commit.saturating_sub(has).to_string()
         })
     }

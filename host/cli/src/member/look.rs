@@ -37,16 +37,16 @@ pub(super) fn rows(members: &Members) -> String {
         let leads = members.leader == Some(member.host);
         let matched = match (leads, member.progress) {
             (true, _) => Some(members.commit),
-            (false, progress) => progress.map(|progress| progress.matched),
+            (false, progress) => progress.and_then(shape::has),
         };
-        let dash = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
+        let known = |number: Option<u64>| number.map_or("?".to_owned(), |n| n.to_string());
         vec![
             member.host.to_string(),
             member.name.to_string(),
             role(member, members.leader),
             member.address.clone(),
-            dash(matched),
-            dash(matched.map(|index| members.commit.saturating_sub(index))),
+            known(matched),
+            known(matched.map(|index| members.commit.saturating_sub(index))),
             heard(member, members.leader),
             match Phase::of(members, member.host) {
                 Phase::Votes => String::new(),
