@@ -44,6 +44,12 @@ enum State {
     Coming(JoinHandle<Result<SampleNode, Error>>),
 }
 
+/// A drain that was made, or ended.
+pub(crate) struct Drained {
+    at: usize,
+    on: bool,
+}
+
 pub(crate) struct Fleet {
     client: Client,
     pub(crate) members: Vec<Member>,
@@ -103,27 +109,37 @@ impl Fleet {
         }
     }
 
-    /// Drains a node, or ends that; says what was done.
-    pub(crate) async fn drain(&mut self, at: usize) -> String {
-        let Some(member) = self.members.get_mut(at) else {
+    /// Drains a node, or ends that. The answer is for [`Fleet::drained`].
+    pub(crate) fn drain(
+        &self,
+        at: usize,
+    ) -> Option<impl Future<Output = Result<Drained, String>> + Send + use<>> {
+        let member = self.members.get(at)?;
+        let (name, on) = (member.spec.name.clone(), !member.drained);
+        let client = self.client.clone();
+        Some(async move {
+            let done = match NodeName::new(name.as_str()) {
+                Ok(node) => client.cordon(&node, on).await,
+                Err(error) => Err(error.into()),
+            };
+            match done {
+                Ok(_) => Ok(Drained { at, on }),
+                Err(error) => Err(format!("{name}: {}", Failure::from(error).message)),
+            }
+        })
+    }
+
+    /// Takes a drain over that was made; says what was done.
+    pub(crate) fn drained(&mut self, drained: &Drained) -> String {
+        let Some(member) = self.members.get_mut(drained.at) else {
             return String::new();
         };
+        member.drained = drained.on;
         let name = &member.spec.name;
-        let drained = !member.drained;
-        let done = match NodeName::new(name.as_str()) {
-            Ok(node) => self.client.cordon(&node, drained).await,
-            Err(error) => Err(error.into()),
-        };
-        match done {
-            Ok(_) => {
-                member.drained = drained;
-                if drained {
-                    format!("{name} drains: no new processes, those that it has run out")
-                } else {
-                    format!("{name} takes new processes again")
-                }
-            }
-            Err(error) => format!("{name}: {}", Failure::from(error).message),
+        if drained.on {
+            format!("{name} drains: no new processes, those that it has run out")
+        } else {
+            format!("{name} takes new processes again")
         }
     }
 

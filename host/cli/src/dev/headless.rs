@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use maitred_protocol::Members;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::World;
@@ -47,6 +48,7 @@ pub(crate) async fn run(
     // The first tick of each comes at once, and is for nothing.
     swaps.tick().await;
     lines.tick().await;
+    let mut swapping = JoinSet::new();
     loop {
         tokio::select! {
             () = &mut end => return Ok(()),
@@ -57,12 +59,17 @@ pub(crate) async fn run(
                     print(&said)?;
                 }
             }
-            _ = swaps.tick() => {
-                if let Err(error) = world.rules.swap(&world.client).await {
+            // Never waited for: hosts come back meanwhile.
+            _ = swaps.tick(), if swapping.is_empty() => {
+                swapping.spawn(world.rules.swap(world.client.clone()));
+            }
+            Some(Ok(swapped)) = swapping.join_next() => match swapped {
+                Ok(swapped) => drop(world.rules.swapped(swapped)),
+                Err(error) => {
                     let text = format!("swapping the selector: {}", Failure::from(error).message);
                     world.stats.failed(text);
                 }
-            }
+            },
             _ = lines.tick(), if !quiet => print(&line(world))?,
         }
     }

@@ -1,20 +1,23 @@
 //! The live table of `dev`: keys in, frames out, about five a second.
 //!
-//! Holds: the terminal is as before when this returns, and after a panic of any thread.
+//! Holds: the terminal is as before when this returns, and after a panic of any thread; no frame and
+//! no key ever waits for an answer of a host.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use maitred_client::Client;
+use maitred_client::{Client, Error};
 use maitred_protocol::{Explanation, Members, NodeRecord, Status, TypeSpec};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::World;
+use super::fleet::Drained;
+use super::rules::Swapped;
 use super::view;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, Signals};
@@ -43,8 +46,17 @@ pub(crate) struct Screen {
 }
 
 pub(crate) enum Popup {
+    /// Asked, and not answered yet.
+    Asking(String),
     Explained(Box<Explanation>),
     Text(String),
+}
+
+/// What a key asked for, answered.
+enum Answer {
+    Explained(Popup),
+    Drained(Result<Drained, String>),
+    Swapped(Result<Swapped, Error>),
 }
 
 impl Screen {
@@ -93,15 +105,22 @@ pub(crate) async fn run(
     let mut frames = interval(FRAME);
     frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut screen = Screen::default();
+    let mut asked = JoinSet::new();
     let done = loop {
         let key = tokio::select! {
             _ = frames.tick() => None,
             key = keys.next() => key,
+            Some(answer) = asked.join_next() => {
+                if let Ok(answer) = answer {
+                    take(world, &mut screen, answer);
+                }
+                None
+            }
             () = signals.next() => break Ok(()),
             failed = world.embedded.failed() => break Err(host::broken(&failed)),
         };
         if let Some(key) = key
-            && !press(world, &mut screen, key).await
+            && !press(world, &mut screen, &mut asked, key)
         {
             break Ok(());
         }
@@ -122,40 +141,54 @@ pub(crate) async fn run(
     done
 }
 
-/// Asks the host how it is, so that a slow answer never holds up a frame.
-fn watch_host(client: Client) -> (JoinHandle<()>, watch::Receiver<Seen>) {
+/// Asks the hosts how they are, so that a slow answer never holds up a frame. What any host can tell,
+/// also while nobody leads, is asked apart from what takes a leader.
+fn watch_host(client: Client) -> (JoinHandle<((), ())>, watch::Receiver<Seen>) {
     let (tell, seen) = watch::channel(Seen::default());
     let task = tokio::spawn(async move {
-        let mut ticks = interval(FRAME);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        loop {
-            ticks.tick().await;
-            // Any host tells who belongs to the group, also while nobody leads it.
-            let members = client.members();
-            let asked = async { tokio::try_join!(client.nodes(), client.types(), client.status()) };
-            let (members, answer) = tokio::join!(members, asked);
-            tell.send_modify(|seen| {
-                if let Ok(members) = members {
-                    seen.members = Some(members);
-                }
-                match answer {
-                    Ok((mut nodes, types, status)) => {
-                        nodes.sort_by(|a, b| a.name.cmp(&b.name));
-                        seen.nodes = nodes;
-                        seen.types = types;
-                        seen.status = Some(status);
-                        seen.problem = None;
-                    }
-                    Err(error) => seen.problem = Some(Failure::from(error).message),
-                }
-            });
-        }
+        tokio::join!(watch_group(&client, &tell), watch_rest(&client, &tell))
     });
     (task, seen)
 }
 
-/// Carries a key out; false: end.
-async fn press(world: &mut World, screen: &mut Screen, key: KeyEvent) -> bool {
+async fn watch_group(client: &Client, tell: &watch::Sender<Seen>) {
+    let mut ticks = interval(FRAME);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let (members, status) = tokio::join!(client.members(), client.status());
+        tell.send_modify(|seen| {
+            seen.members = members.ok().or(seen.members.take());
+            seen.status = status.ok().or(seen.status.take());
+        });
+    }
+}
+
+async fn watch_rest(client: &Client, tell: &watch::Sender<Seen>) {
+    let mut ticks = interval(FRAME);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let answer = tokio::try_join!(client.nodes(), client.types());
+        tell.send_modify(|seen| match answer {
+            Ok((mut nodes, types)) => {
+                nodes.sort_by(|a, b| a.name.cmp(&b.name));
+                seen.nodes = nodes;
+                seen.types = types;
+                seen.problem = None;
+            }
+            Err(error) => seen.problem = Some(Failure::from(error).message),
+        });
+    }
+}
+
+/// Carries a key out; false: end. What takes a host's answer is asked for, and taken later.
+fn press(
+    world: &mut World,
+    screen: &mut Screen,
+    asked: &mut JoinSet<Answer>,
+    key: KeyEvent,
+) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     if screen.popup.is_some() && !(control && key.code == KeyCode::Char('c')) {
         screen.popup = None;
@@ -175,15 +208,21 @@ async fn press(world: &mut World, screen: &mut Screen, key: KeyEvent) -> bool {
             let said = world.embedded.kill_leader();
             screen.say(said);
         }
+        KeyCode::Char('d' | 's' | 'e') if !asked.is_empty() => {
+            screen.say("the last question is not answered yet".to_owned());
+        }
         KeyCode::Char('d') => {
-            let said = world.fleet.drain(screen.selected).await;
-            screen.say(said);
+            if let Some(drain) = world.fleet.drain(screen.selected) {
+                asked.spawn(async { Answer::Drained(drain.await) });
+                screen.say("asking…".to_owned());
+            }
         }
         KeyCode::Char('s') => {
-            let said = world.rules.swap(&world.client).await;
-            screen.say(said.unwrap_or_else(|error| Failure::from(error).message));
+            let swap = world.rules.swap(world.client.clone());
+            asked.spawn(async { Answer::Swapped(swap.await) });
+            screen.say("asking…".to_owned());
         }
-        KeyCode::Char('e') => screen.popup = Some(explain(world).await),
+        KeyCode::Char('e') => screen.popup = Some(explain(world, asked)),
         KeyCode::Char(' ') => {
             let paused = world.work.pause();
             screen.say(if paused { "paused" } else { "going on" }.to_owned());
@@ -193,7 +232,26 @@ async fn press(world: &mut World, screen: &mut Screen, key: KeyEvent) -> bool {
     true
 }
 
-async fn explain(world: &World) -> Popup {
+/// Takes an answer in.
+fn take(world: &mut World, screen: &mut Screen, answer: Answer) {
+    let said = match answer {
+        Answer::Explained(popup) => {
+            // Unless nobody waits for it any more.
+            if matches!(screen.popup, Some(Popup::Asking(_))) {
+                screen.popup = Some(popup);
+            }
+            return;
+        }
+        Answer::Drained(Ok(drained)) => world.fleet.drained(&drained),
+        Answer::Drained(Err(problem)) => problem,
+        Answer::Swapped(Ok(swapped)) => world.rules.swapped(swapped),
+        Answer::Swapped(Err(error)) => Failure::from(error).message,
+    };
+    screen.say(said);
+}
+
+/// Asks for the last placement's explanation; what is shown until it comes.
+fn explain(world: &World, asked: &mut JoinSet<Answer>) -> Popup {
     let last = world
         .stats
         .lock()
@@ -203,10 +261,15 @@ async fn explain(world: &World) -> Popup {
     let Some(key) = last else {
         return Popup::Text("nothing has been placed yet".to_owned());
     };
-    match world.client.explain(&key).await {
-        Ok(explanation) => Popup::Explained(Box::new(explanation)),
-        Err(error) => Popup::Text(format!("{key}: {}", Failure::from(error).message)),
-    }
+    let asking = Popup::Asking(format!("asking why {key} is where it is…"));
+    let client = world.client.clone();
+    asked.spawn(async move {
+        Answer::Explained(match client.explain(&key).await {
+            Ok(explanation) => Popup::Explained(Box::new(explanation)),
+            Err(error) => Popup::Text(format!("{key}: {}", Failure::from(error).message)),
+        })
+    });
+    asking
 }
 
 /// Keys, read on a thread of their own, since a terminal can only be waited for by blocking.

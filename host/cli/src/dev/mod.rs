@@ -242,7 +242,8 @@ impl World {
 
     /// Ends everything in order: the load, the nodes, the host.
     async fn stop(mut self) -> Result<headless::Summary, Failure> {
-        self.work.stop().await;
+        let led = self.embedded.hosts().iter().any(|host| host.leads());
+        self.work.stop(led).await;
         let summary = headless::Summary::new(&self).await;
         drop(self.published);
         self.fleet.stop().await;

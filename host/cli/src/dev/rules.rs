@@ -21,6 +21,12 @@ const SELECTORS: [&str; 5] = [
     "spread",
 ];
 
+/// A swap that was made.
+pub(crate) struct Swapped {
+    name: &'static str,
+    specs: Vec<TypeSpec>,
+}
+
 /// Who decides now.
 pub(crate) struct Rules {
     specs: Vec<TypeSpec>,
@@ -40,18 +46,31 @@ impl Rules {
         Ok(Self { specs, swaps: 0 })
     }
 
-    /// Puts the next selector in charge of all types; says what was done.
-    pub(crate) async fn swap(&mut self, client: &Client) -> Result<String, Error> {
+    /// Puts the next selector in charge of all types. The answer is for [`Rules::swapped`].
+    pub(crate) fn swap(
+        &self,
+        client: Client,
+    ) -> impl Future<Output = Result<Swapped, Error>> + Send + use<> {
         let name = SELECTORS[self.swaps % SELECTORS.len()];
-        let selector = ModuleName::new(name)?;
-        for spec in &mut self.specs {
-            // Others may have changed it meanwhile: only its selector is swapped.
-            let mut next = client.get_type(&spec.name).await?;
-            next.selector = selector.clone();
-            *spec = client.put_type(next).await?;
+        let types: Vec<TypeName> = self.specs.iter().map(|spec| spec.name.clone()).collect();
+        async move {
+            let selector = ModuleName::new(name)?;
+            let mut specs = Vec::new();
+            for of_type in types {
+                // Others may have changed it meanwhile: only its selector is swapped.
+                let mut next = client.get_type(&of_type).await?;
+                next.selector = selector.clone();
+                specs.push(client.put_type(next).await?);
+            }
+            Ok(Swapped { name, specs })
         }
+    }
+
+    /// Takes a swap over that was made; says what was done.
+    pub(crate) fn swapped(&mut self, swapped: Swapped) -> String {
+        self.see(&swapped.specs);
         self.swaps += 1;
-        Ok(format!("{name} decides now, for all types"))
+        format!("{} decides now, for all types", swapped.name)
     }
 
     /// Takes over what the host says of the types, which others may have changed.

@@ -93,8 +93,10 @@ fn host_row(host: &GroupHost, members: Option<&Members>) -> Row<'static> {
         }
     };
     let (term, commit) = members.map_or((0, 0), |members| (members.term, members.commit));
-    let progress = member.and_then(|member| member.progress);
-    let matched = progress.map(|progress| progress.matched);
+    // What was known of one that is away, or while somebody led, is no longer so.
+    let known = host.is_up() && members.is_some_and(|members| members.leader.is_some());
+    let progress = member.and_then(|member| member.progress).filter(|_| known);
+    let matched = progress.and_then(json::has);
     let matched = if leads { Some(commit) } else { matched };
     let dash = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
     let heard = progress.and_then(|progress| progress.heard_ms);
@@ -265,6 +267,12 @@ fn draw_recent(frame: &mut Frame<'_>, area: Rect, world: &World) {
 fn draw_message(frame: &mut Frame<'_>, area: Rect, world: &World, screen: &Screen) {
     let last_error = world.stats.lock().last_error.clone();
     let (text, style) = match (&screen.seen.problem, screen.message(), last_error) {
+        _ if !world.embedded.hosts().iter().any(GroupHost::leads) => {
+            let status = screen.seen.status.as_ref();
+            let why = status.and_then(|status| status.no_leader.as_deref());
+            let why = why.unwrap_or("an election is under way");
+            (format!("nobody leads: {why}"), colour(Color::Red))
+        }
         (Some(problem), ..) => (format!("the host: {problem}"), colour(Color::Red)),
         (None, Some(message), _) => (message.to_owned(), colour(Color::Cyan)),
         (None, None, _) if world.work.is_paused() => {
@@ -280,7 +288,7 @@ fn draw_message(frame: &mut Frame<'_>, area: Rect, world: &World, screen: &Scree
 fn draw_popup(frame: &mut Frame<'_>, popup: &Popup) {
     let area = frame.area().inner(Margin::new(4, 3));
     let (title, text) = match popup {
-        Popup::Text(text) => (" explain ".to_owned(), text.clone()),
+        Popup::Asking(text) | Popup::Text(text) => (" explain ".to_owned(), text.clone()),
         Popup::Explained(explanation) => {
             let record = &explanation.record;
             let why = crate::process::placed(&record.why);
