@@ -78,6 +78,12 @@ pub(crate) async fn follow(
     patience: Duration,
 ) -> Result<Members, Failure> {
     let mut watch = Watch::new(shell);
+    if watch.lines {
+        eprintln!(
+            "following it for up to {}; Ctrl-C ends that and changes nothing",
+            short(patience)
+        );
+    }
     let (begun, mut heard) = (Instant::now(), Instant::now());
     let mut last = None;
     loop {
@@ -85,6 +91,12 @@ pub(crate) async fn follow(
             Ok(members) => {
                 heard = Instant::now();
                 let phase = Phase::of(&members, host);
+                // One that is to go is not waited for, whatever it was before.
+                let phase = match phase {
+                    Phase::Gone => Phase::Gone,
+                    _ if goal == Phase::Gone => Phase::Leaving,
+                    phase => phase,
+                };
                 watch.show(&members, host, phase, last != Some(phase));
                 last = Some(phase);
                 if phase == goal {

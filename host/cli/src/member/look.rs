@@ -1,5 +1,4 @@
-//! Looking at the members: as the leader knows them, by number or name, as a table; and why a change
-//! was refused, in words of what is seen.
+//! Looking at the members: as the leader knows them, by number or name, as a table.
 
 use std::time::Duration;
 
@@ -10,9 +9,6 @@ use super::follow::Phase;
 use crate::failure::{Exit, Failure};
 use crate::json as shape;
 use crate::out::{short, table};
-
-/// A voter that was not heard of for longer is named when a change is refused, in milliseconds.
-const SILENT_MS: u32 = 500;
 
 /// The members as the leader knows them, who alone knows how far each is; as any host does when the
 /// leader cannot be asked within a second or so. A client that has just connected may know one host.
@@ -80,25 +76,61 @@ pub(crate) fn heard(member: &MemberRecord, leader: Option<u64>) -> String {
     }
 }
 
-/// The member of that number or name.
+/// The member of that number or name. While a host is replaced two have its name: then its number must
+/// be said.
 pub(super) fn find<'a>(members: &'a Members, named: &str) -> Result<&'a MemberRecord, Failure> {
     let number: Option<u64> = named.parse().ok();
     // A name may look like a number: numbers come first, since `ls` shows both.
-    let by_number = |member: &&MemberRecord| Some(member.host) == number;
-    let by_name = |member: &&MemberRecord| member.name.as_str() == named;
-    let mut items = members.items.iter();
-    let found = items.clone().find(by_number);
-    // One that is being replaced shares its name with the new one, and is the one that is meant.
-    let found = found.or_else(|| {
-        items
-            .clone()
-            .find(|one| by_name(one) && one.replaces.is_none())
+    let by_number = members.items.iter().find(|one| Some(one.host) == number);
+    if let Some(found) = by_number {
+        return Ok(found);
+    }
+    let by_name = |one: &&MemberRecord| one.name.as_str() == named;
+    let found: Vec<&MemberRecord> = members.items.iter().filter(by_name).collect();
+    match found[..] {
+        [one] => Ok(one),
+        [] => {
+            let message = format!("{named:?} is no member of the cluster");
+            let help = "see who is with `maitred member ls`";
+            Err(Failure::new(Exit::NotFound, "not_found", message, help))
+        }
+        _ => Err(ambiguous(named, &found)),
+    }
+}
+
+/// The member whose place is meant: of two with one name the old one, since the new one only stands
+/// for it.
+pub(super) fn find_place<'a>(
+    members: &'a Members,
+    named: &str,
+) -> Result<&'a MemberRecord, Failure> {
+    let named_so = |one: &&MemberRecord| one.name.as_str() == named && one.replaces.is_none();
+    let mut old = members.items.iter().filter(named_so);
+    match (find(members, named), old.next()) {
+        (Err(failure), Some(old)) if failure.code == "ambiguous" => Ok(old),
+        (found, _) => found,
+    }
+}
+
+/// A refused change, with what is to be done about it.
+pub(super) fn refused(error: Error, help: &str) -> Failure {
+    match &error {
+        Error::Rejected(Rejection::Conflict(_)) => {
+            Failure::advised(Exit::Conflict, "conflict", &error.to_string(), help)
+        }
+        _ => error.into(),
+    }
+}
+
+fn ambiguous(named: &str, found: &[&MemberRecord]) -> Failure {
+    let each = found.iter().map(|one| match one.replaces {
+        Some(old) => format!("host {}, which is to replace host {old}", one.host),
+        None => format!("host {}", one.host),
     });
-    found.or_else(|| items.find(by_name)).ok_or_else(|| {
-        let message = format!("{named} is no member of the cluster");
-        let help = "see who is with `maitred member ls`";
-        Failure::new(Exit::NotFound, "not_found", message, help)
-    })
+    let each: Vec<String> = each.collect();
+    let message = format!("{named} can be {}", each.join(", or "));
+    let help = "say the number instead of the name; see `maitred member ls`";
+    Failure::new(Exit::Conflict, "ambiguous", message, help)
 }
 
 /// The line that starts a host which is awaited.
@@ -119,26 +151,6 @@ pub(super) fn serve_line(members: &Members, member: &MemberRecord) -> String {
         member.name,
         member.address,
     )
-}
-
-/// A refusal with what a person needs to see why: how many voters are heard of.
-pub(super) fn refused(error: Error, members: &Members) -> Failure {
-    let conflict = matches!(&error, Error::Rejected(Rejection::Conflict(_)));
-    let mut failure = Failure::from(error);
-    if conflict {
-        let silent = members.items.iter().filter(|member| {
-            let heard = member.progress.and_then(|progress| progress.heard_ms);
-            member.role == MemberRole::Voter
-                && members.leader != Some(member.host)
-                && heard.is_none_or(|millis| millis > SILENT_MS)
-        });
-        let silent: Vec<&str> = silent.map(|member| member.name.as_str()).collect();
-        if !silent.is_empty() {
-            failure.message += &format!("\n  not heard of: {}", silent.join(", "));
-            failure.help += "; bring them back, or replace them (`maitred member replace`), first";
-        }
-    }
-    failure
 }
 
 #[cfg(test)]
@@ -181,27 +193,23 @@ mod tests {
     }
 
     #[test]
-    fn the_old_one_is_meant_while_it_is_replaced() {
+    fn a_name_that_two_hosts_have_is_not_guessed_at() {
         let mut members = three();
         members.items.push(member(12, "c", Some(9)));
-        assert_eq!(find(&members, "c").unwrap().host, 9);
+        let failure = find(&members, "c").unwrap_err();
+        assert_eq!((failure.exit, failure.code), (Exit::Conflict, "ambiguous"));
+        assert_eq!(
+            failure.message,
+            "c can be host 9, or host 12, which is to replace host 9"
+        );
+        assert_eq!(find(&members, "12").unwrap().host, 12);
+        assert_eq!(find_place(&members, "c").unwrap().host, 9);
+        assert_eq!(find_place(&members, "a").unwrap().host, 1);
+        assert!(find_place(&members, "").is_err());
         let line = serve_line(&members, &members.items[3]);
         assert!(
             line.contains("--join 10.0.0.1:7600,10.0.0.4:7600 --name c --listen 0.0.0.0:7600"),
             "{line}"
         );
-    }
-
-    #[test]
-    fn a_refusal_names_who_is_missing() {
-        let conflict = Rejection::Conflict("the hosts left could not commit".to_owned());
-        let failure = refused(Error::Rejected(conflict), &three());
-        assert_eq!(failure.exit, Exit::Conflict);
-        assert!(
-            failure.message.contains("not heard of: 1, c"),
-            "{}",
-            failure.message
-        );
-        assert!(failure.help.contains("member replace"));
     }
 }

@@ -21,8 +21,11 @@ use crate::failure::{Exit, Failure};
 use crate::json as shape;
 
 use follow::{Phase, follow};
-use look::{find, refused, rows, serve_line};
+use look::{find, find_place, refused, rows, serve_line};
 pub(crate) use look::{heard, members, role};
+
+/// A host that the leader heard of within this is there, in milliseconds.
+const HEARD_MS: u32 = 1_000;
 
 /// See the hosts of the cluster, let one in, take one out, replace a lost one, hand leadership over
 #[derive(Debug, Subcommand)]
@@ -69,7 +72,7 @@ pub(crate) struct Remove {
     /// Its number or its name
     #[arg(value_name = "HOST|NAME")]
     host: String,
-    /// Do not ask whether that is meant
+    /// Do not ask whether that is meant; needed where there is no terminal to ask at
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
@@ -200,10 +203,23 @@ impl Replace {
         if let Some(address) = &self.address {
             crate::connect::check(address)?;
         }
-        let old = find(&client.members().await?, &self.host)?.host;
-        let made = client.replace_member(old, self.address.clone());
+        let members = members(client).await?;
+        let old = find_place(&members, &self.host)?;
+        if answers(old, &members) && !shell.out.is_json() {
+            eprintln!(
+                "{} (host {}) is not lost: it answers, and goes when the new one votes",
+                old.name, old.host
+            );
+        }
+        let made = client.replace_member(old.host, self.address.clone());
         see_through(shell, client, made.await?, &self.wait).await
     }
+}
+
+/// Whether the leader hears of it; the leader itself does so too.
+fn answers(member: &MemberRecord, members: &Members) -> bool {
+    let heard = member.progress.and_then(|progress| progress.heard_ms);
+    members.leader == Some(member.host) || heard.is_some_and(|millis| millis < HEARD_MS)
 }
 
 impl Remove {
@@ -215,7 +231,9 @@ impl Remove {
             return Err(Failure::new(Exit::Other, "declined", "not removed", help));
         }
         let removed = client.remove_member(member.host).await;
-        let revision = removed.map_err(|error| refused(error, &members))?;
+        let help = "bring back those that are not heard of, or replace them \
+                    (`maitred member replace --help`), first";
+        let revision = removed.map_err(|error| refused(error, help))?;
         if !self.wait.no_wait {
             follow(shell, client, member.host, Phase::Gone, self.wait.wait).await?;
         }
@@ -238,19 +256,31 @@ impl Remove {
     }
 }
 
-/// Asks, if there is a person to ask. Scripts have said what they mean.
+/// Asks; scripts, which nobody can ask, say what they mean with --yes.
 fn confirmed(members: &Members, member: &MemberRecord) -> Result<bool, Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
-        return Ok(true);
+        let help = "say --yes when that is meant";
+        let message = format!(
+            "removing {} (host {}) is for good, and there is no terminal to ask at",
+            member.name, member.host
+        );
+        return Err(Failure::usage(message, help));
     }
     let votes = |one: &&MemberRecord| one.role == MemberRole::Voter && one.host != member.host;
     let left = members.items.iter().filter(votes).count();
     // A majority has to be left after the loss of that many.
     let spare = left.saturating_sub(1) / 2;
     eprint!(
-        "Remove {} (host {}, {}) for good? {left} voters are left, of which {spare} may fail. [y/N] ",
-        member.name, member.host, member.address
+        "Remove {} (host {}, {}) for good? {} left, of which {spare} may fail. [y/N] ",
+        member.name,
+        member.host,
+        member.address,
+        if left == 1 {
+            "1 voter is".to_owned()
+        } else {
+            format!("{left} voters are")
+        },
     );
     let mut line = String::new();
     let read = std::io::stderr()
@@ -267,7 +297,10 @@ impl Transfer {
             Some(named) => Some(find(&before, named)?.host),
             None => None,
         };
-        client.transfer_leader(to).await?;
+        let help = "only a voter that is heard of can lead: see `maitred member ls`; let another host in \
+                    with `maitred serve --join`";
+        let moved = client.transfer_leader(to).await;
+        moved.map_err(|error| refused(error, help))?;
         let after = members(client).await?;
         let leader = after
             .items
