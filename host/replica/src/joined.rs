@@ -124,7 +124,15 @@ impl Replica {
 
     /// A process runs: whoever waits for it is told.
     pub(crate) fn settle(&mut self, record: &Arc<Record>) {
-        let Some(saga) = self.end_saga(&KeyOf::of(record)) else {
+        let key = KeyOf::of(record);
+        let reserves =
+            |saga: &Saga| saga.incarnation.0 == 0 && saga.step == crate::saga::Step::Proposed;
+        if self.sagas.all.get(&key).is_some_and(reserves) {
+            // A node has registered it meanwhile. The reservation that is on its way finds that out,
+            // or takes effect: only then can its maker be told.
+            return;
+        }
+        let Some(saga) = self.end_saga(&key) else {
             return;
         };
         for mut joined in saga.waiters {

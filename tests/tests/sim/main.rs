@@ -3,6 +3,7 @@
 //! `SEEDS=A..B` runs other seeds, `RUNS=n` fewer or more of them.
 
 mod budget;
+mod found;
 mod mutants;
 
 /// Threads that the machine has for it: two at least, as the budget assumes.
