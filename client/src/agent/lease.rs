@@ -1,6 +1,6 @@
 //! The node's session and lease: enrolling, keeping alive, and what happens when the lease ends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use maitred_protocol::{Incarnation, KeepAliveAck, NodeEpoch, ProcessKey, Verdict};
 
@@ -190,9 +190,18 @@ impl Agent {
         }
     }
 
-    /// Attaches once more, where the node is attached.
+    /// Attaches once more, where the node is attached; also when it is attaching with an inventory
+    /// that lacks what runs by now.
     pub(super) fn reconcile(&mut self, now_us: u64) {
-        if matches!(self.lease.phase, Phase::Serving) {
+        let again = match &self.lease.phase {
+            Phase::Serving => true,
+            Phase::Enrolling(inventory) if self.lease.epoch.is_some() => {
+                let told: BTreeSet<_> = inventory.iter().map(|(key, life)| (key, *life)).collect();
+                self.running().any(|life| !told.contains(&life))
+            }
+            _ => false,
+        };
+        if again {
             self.lease.phase = Phase::Wanting(now_us);
         }
     }

@@ -180,3 +180,23 @@ fn inventories_are_compared_when_they_may_differ() {
     let effects = bench.enrolled(2, 1, &[Verdict::Stop], bench.now);
     assert!(effects.contains(&stop_effect("a", 5)), "{effects:?}");
 }
+
+#[test]
+fn a_late_answer_that_comes_while_inventories_are_compared_is_compared_too() {
+    let mut bench = Bench::serving();
+    bench.run("a", 5);
+    bench.step(Input::Disconnected);
+    assert_eq!(bench.agent.enrolments(), 2);
+    let owned = Input::Owned(NodeEpoch(1), key("b"), inc(6), Spawned::default());
+    assert_eq!(bench.step(owned), []);
+    let compare = Effect::Enroll {
+        number: 3,
+        epoch: Some(NodeEpoch(1)),
+        inventory: vec![(key("a"), inc(5)), (key("b"), inc(6))],
+    };
+    assert_eq!(bench.step(Input::Reconcile), [compare]);
+    // The answer to the first one comes too late.
+    assert_eq!(bench.enrolled(2, 1, &[Verdict::Keep], bench.now), []);
+    let effects = bench.enrolled(3, 1, &[Verdict::Keep, Verdict::Stop], bench.now);
+    assert!(effects.contains(&stop_effect("b", 6)), "{effects:?}");
+}
