@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use maitred_protocol::bounds::OutOfBounds;
 use maitred_protocol::{FrameError, InvalidName, Rejection, RequestId, Unavailable};
-use maitred_transport::{BindError, CloseCode, LinkError, TlsError};
+use maitred_transport::{BindError, LinkError, TlsError};
 
 /// Why a request was not answered as wished.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -117,14 +117,7 @@ impl Error {
         match self {
             Self::Fatal(Fatal::Tls(_)) => true,
             Self::Fatal(Fatal::Port(bind)) => matches!(**bind, BindError::Tls(_)),
-            Self::Fatal(Fatal::Link { source, .. }) => !matches!(
-                source,
-                LinkError::Protocol
-                    | LinkError::Closed {
-                        code: CloseCode::Protocol,
-                        ..
-                    }
-            ),
+            Self::Fatal(Fatal::Link { source, .. }) => source.is_certificate(),
             _ => false,
         }
     }

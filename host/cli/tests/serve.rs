@@ -89,3 +89,59 @@ fn serve_answers_until_sigterm_and_keeps_what_it_was_told() {
     host.signal(Signal::INT);
     assert_eq!(host.wait().code, 0);
 }
+
+#[test]
+fn a_host_with_certificates_of_another_group_is_told_so_when_it_joins() {
+    let place = Place::new();
+    place.json(&["cert", "init", "-o", "json"]);
+    place.json(&["cert", "init", "--dir", "other", "-o", "json"]);
+    let listen = ["--listen", "127.0.0.1:0"];
+    let tls = |dir: &str| {
+        let file = |name: &str| format!("{dir}/{name}");
+        let (ca, cert, key) = (file("ca.pem"), file("host.pem"), file("host.key"));
+        [
+            "--ca".to_owned(),
+            ca,
+            "--cert".to_owned(),
+            cert,
+            "--key".to_owned(),
+            key,
+        ]
+    };
+    let own = tls("certs");
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let (_host, address) = serve(&place, &[&listen[..], &own].concat());
+    let other = tls("other");
+    let other: Vec<&str> = other.iter().map(String::as_str).collect();
+    let head = [
+        "serve",
+        "--data-dir",
+        "second",
+        "-o",
+        "json",
+        "--join",
+        &address,
+    ];
+    let error = place.error(&[&head[..], &listen, &other].concat(), 7);
+    assert_eq!(error["code"], "tls");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(&address), "{message}");
+}
+
+#[test]
+fn settings_out_of_range_are_refused_by_their_flag() {
+    let place = Place::new();
+    for flag in [
+        "--tick-ms",
+        "--heartbeat-ticks",
+        "--election-ticks",
+        "--level-max",
+    ] {
+        let error = place.error(&["serve", "--data-dir", "d", flag, "0", "-o", "json"], 2);
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains(flag) && message.contains("..="),
+            "{message}"
+        );
+    }
+}

@@ -60,6 +60,9 @@ pub enum StartError {
     /// The cluster does not let this host in, and will not.
     #[error("the cluster does not let this host in: {0}")]
     Join(String),
+    /// This host and those of the cluster do not accept each other's certificates.
+    #[error("this host and the cluster's do not accept each other's certificates: {0}")]
+    Strangers(String),
     /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

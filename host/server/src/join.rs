@@ -50,7 +50,7 @@ enum No {
     Final(String),
     /// It never will, though another may.
     Never(String),
-    /// The two cannot talk: a certificate or a version must be mended first.
+    /// The two do not accept each other: a certificate must be mended first.
     Unfit(String),
     /// This one can.
     Ask(String),
@@ -66,7 +66,8 @@ impl From<DialError> for No {
                 | PeerRefusal::TooOld { .. },
             ) => Self::Final(why),
             DialError::Refused(PeerRefusal::OtherCluster) => Self::Never(why),
-            DialError::Link(link) if link.is_fatal() => Self::Unfit(why),
+            DialError::Link(link) if link.is_certificate() => Self::Unfit(why),
+            DialError::Link(link) if link.is_fatal() => Self::Never(why),
             _ => Self::Later(why),
         }
     }
@@ -75,7 +76,8 @@ impl From<DialError> for No {
 /// Asks the seeds until one of them lets this host in.
 ///
 /// # Errors
-/// [`StartError::Join`] when the answer is a no that will not change.
+/// [`StartError::Join`] when the answer is a no that will not change, [`StartError::Strangers`] when
+/// certificates are in the way.
 pub(crate) async fn join(
     endpoint: &Endpoint,
     hello: &PeerHello,
@@ -84,15 +86,15 @@ pub(crate) async fn join(
 ) -> Result<Joined, StartError> {
     let mut pause = PAUSE_MIN;
     let mut told = String::new();
+    tracing::info!(seeds = seeds.join(","), "asking the cluster for a place");
     loop {
         match ask_all(endpoint, hello, asked, seeds).await {
             Ok(joined) => return Ok(joined),
-            Err(No::Final(why) | No::Never(why) | No::Unfit(why)) => {
-                return Err(StartError::Join(why));
-            }
+            Err(No::Final(why) | No::Never(why)) => return Err(StartError::Join(why)),
+            Err(No::Unfit(why)) => return Err(StartError::Strangers(why)),
             Err(No::Later(why) | No::Ask(why)) => {
                 if why != told {
-                    tracing::warn!(seeds = seeds.join(","), %why, "the cluster cannot be joined yet; trying again");
+                    tracing::warn!(seeds = seeds.join(","), %why, "the cluster cannot be joined yet; trying again until it can: check that these are addresses of its hosts, that they run, and that UDP passes");
                     told = why;
                 }
             }

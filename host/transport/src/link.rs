@@ -64,12 +64,12 @@ pub enum LinkError {
     Refused,
     /// The host's certificate was issued by somebody else.
     #[error(
-        "the host's certificate was not issued by the CA given here; use the CA certificate of the host's own group"
+        "the certificate of the host that was called was not issued by the CA given here; use the CA certificate of that host's group"
     )]
     HostUnknown,
     /// The host does not accept the certificate shown here.
     #[error(
-        "the host does not accept this certificate: it was not issued by the host's CA; use one that was"
+        "the host that was called does not accept the certificate given here: it was not issued by that host's CA; use one that was"
     )]
     CertificateUnknown,
     /// The host's certificate is not valid today.
@@ -163,6 +163,12 @@ impl LinkError {
             | Self::Unresolved { .. }
             | Self::Broken(_) => false,
         }
+    }
+
+    /// Whether certificates must be mended, rather than versions.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        self.is_fatal() && !matches!(self, Self::Protocol | Self::Closed { .. })
     }
 
     /// The alert `number`, raised by this side about the other one, or the other way round.

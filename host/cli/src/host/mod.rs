@@ -52,6 +52,11 @@ pub(crate) fn not_started(error: StartError) -> Failure {
         StartError::Storage(_) => {
             stated("data_dir", &text, "choose another folder with --data-dir")
         }
+        StartError::Strangers(_) | StartError::Certificate(_) => {
+            let mut failure = stated("tls", &text, "see `maitred cert --help`");
+            failure.exit = Exit::Auth;
+            failure
+        }
         StartError::Join(_) => {
             let mut failure = stated("join", &text, "see `maitred member --help`");
             failure.exit = Exit::Conflict;
@@ -80,6 +85,9 @@ pub(crate) fn unusable(error: ConfigError) -> Failure {
         }
         ConfigError::Syntax { .. } => "see `maitred serve --help` for what can be set",
         ConfigError::Field { field, .. } => match *field {
+            "raft" => {
+                "--election-ticks is at least 5 times --heartbeat-ticks, and at most 1000; see `maitred serve --help`"
+            }
             "data_dir" => "give --data-dir DIR, MAITRED_DATA_DIR, or data_dir in the configuration",
             "tls.ca" | "tls.cert" | "tls.key" => {
                 "give --ca, --cert and --key; `maitred cert init` makes them"

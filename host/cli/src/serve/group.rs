@@ -2,6 +2,7 @@
 //! times of their elections.
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use maitred_protocol::HostName;
 use maitred_server::ServerConfig;
 
@@ -49,7 +50,8 @@ pub(crate) struct Group {
         long,
         value_name = "MS",
         env = "MAITRED_TICK_MS",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u64).range(5..=1_000)
     )]
     tick_ms: Option<u64>,
     /// Ticks between two signs of life of the leader, 1 to 100 [default: 1, so 20 ms]
@@ -57,7 +59,8 @@ pub(crate) struct Group {
         long,
         value_name = "N",
         env = "MAITRED_HEARTBEAT_TICKS",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=100)
     )]
     heartbeat_ticks: Option<usize>,
     /// Ticks without one after which a new leader is elected [default: 10, so 200 ms to 400 ms]
@@ -69,7 +72,8 @@ pub(crate) struct Group {
         long,
         value_name = "N",
         env = "MAITRED_ELECTION_TICKS",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = RangedU64ValueParser::<usize>::new().range(5..=1_000)
     )]
     election_ticks: Option<usize>,
     /// Let the leader answer linearizable reads without asking the others first [default: false]
@@ -94,7 +98,8 @@ pub(crate) struct Group {
         long,
         value_name = "LEVEL",
         env = "MAITRED_LEVEL_MAX",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(ServerConfig::default().level_max))
     )]
     level_max: Option<u16>,
     /// MiB a second that this host sends of snapshots, so that a host that catches up slows nobody [default: 256]
