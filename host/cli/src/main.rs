@@ -15,6 +15,7 @@ mod files;
 mod host;
 mod json;
 mod member;
+mod memory;
 mod module;
 mod node;
 mod out;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     {
         return maitred_server::compile_child();
     }
+    memory::settle();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return misused(&error),

@@ -4,7 +4,9 @@
 //!
 //! The state is filled; then, three times, a snapshot is taken and encoded on another thread while
 //! entries are applied. Told are the call that takes it, the longest that any single entry took then
-//! (it copies its shard when it is the first there), and the longest without a snapshot.
+//! (it copies its shard when it is the first there), and the longest without a snapshot. With
+//! `GLIBC_TUNABLES=glibc.malloc.mxfast=0` it runs with the setting of the allocator that `maitred` makes
+//! for itself (`host/cli/src/memory.rs` says why).
 
 #![expect(
     clippy::unwrap_used,
