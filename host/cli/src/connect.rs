@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use maitred_client::{Client, Identity};
+use maitred_client::{Cause, Client, Error, Identity};
+use maitred_transport::LinkError;
 
 use crate::args::Global;
 use crate::context::{self, Context};
 use crate::failure::{Exit, Failure};
-use crate::out::Out;
+use crate::out::{Out, short};
 
 /// Longest that the hosts are asked why a verb failed.
 const EXPLAINED: Duration = Duration::from_millis(500);
@@ -74,6 +75,7 @@ impl Shell {
 
     /// Connects to `target`.
     pub(crate) async fn connect(&self, target: &Target) -> Result<Client, Failure> {
+        find(&target.endpoints, self.global.timeout).await?;
         let client = Client::builder()
             .endpoints(target.endpoints.clone())
             .identity(target.identity.clone())
@@ -82,17 +84,7 @@ impl Shell {
             .request_timeout(self.global.timeout)
             .connect()
             .await;
-        let client = client.map_err(|error| {
-            let mut failure = Failure::from(error);
-            if failure.code == "no_answer" || failure.code == "no_connection" {
-                failure.message = format!(
-                    "cannot reach a host at {}: {}",
-                    target.endpoints.join(", "),
-                    failure.message
-                );
-            }
-            failure
-        })?;
+        let client = client.map_err(|error| unreachable(error, target, self.global.timeout))?;
         self.clients().push(client.clone());
         Ok(client)
     }
@@ -154,6 +146,50 @@ impl Shell {
             None => context::find("dev"),
         }
     }
+}
+
+/// Whether any of these leads somewhere: a name that is misspelt is not worth waiting for.
+async fn find(endpoints: &[String], within: Duration) -> Result<(), Failure> {
+    let mut problem = None;
+    for endpoint in endpoints {
+        match tokio::time::timeout(within, tokio::net::lookup_host(endpoint)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => problem = Some(error.to_string()),
+            Err(_) => {}
+        }
+    }
+    let problem = problem.map_or(String::new(), |problem| format!(": {problem}"));
+    let message = format!("cannot find {}{problem}", endpoints.join(", "));
+    let help = "check that it is HOST:PORT, its spelling, and the name service";
+    Err(Failure::new(Exit::Unavailable, "no_address", message, help).retryable())
+}
+
+/// Why no host could be connected to, and which were called.
+fn unreachable(error: Error, target: &Target, within: Duration) -> Failure {
+    let silent = is_silence(&error);
+    let mut failure = Failure::from(error);
+    let endpoints = target.endpoints.join(", ");
+    if silent {
+        let message = format!("no answer from {endpoints} within {}", short(within));
+        let help = "check the address, that the host runs, and that UDP passes";
+        return Failure::new(Exit::Unavailable, "no_answer", message, help).retryable();
+    }
+    if failure.code == "no_connection" {
+        let why = failure.message;
+        failure.message = format!("cannot reach a host at {endpoints}: {why}");
+    }
+    failure
+}
+
+/// Whether nothing came from the other side, whatever was waited for.
+pub(crate) fn is_silence(error: &Error) -> bool {
+    let Error::Unavailable { cause } = error else {
+        return false;
+    };
+    matches!(
+        cause,
+        Cause::Deadline { .. } | Cause::Link(LinkError::NoAnswer { .. } | LinkError::Lost)
+    )
 }
 
 /// Whether it can be an address at all; whether it leads anywhere shows when it is called.

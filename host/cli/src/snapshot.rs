@@ -31,7 +31,7 @@ pub(crate) enum Snapshot {
 /// Save the whole state of the registry to a file, while everything goes on
 ///
 /// Processes, nodes, types, modules (their names, versions and which ones decide), members and
-/// sessions, as of one moment. Modules' bytes are not in it: keep your components, or a copy of the
+/// sessions, as of one moment. While nobody leads it may lack what others have committed. Modules' bytes are not in it: keep your components, or a copy of the
 /// folder `modules` of a data directory. Any host does; --endpoint says which.
 ///
 /// Example: maitred snapshot save backup.snap
@@ -114,13 +114,14 @@ impl Save {
         if self.file.exists() && !self.force {
             return Err(taken(&self.file));
         }
-        let client = shell.client().await?;
         let folder = self
             .file
             .parent()
             .filter(|path| !path.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        std::fs::read_dir(folder).map_err(|error| Failure::file("write to", folder, &error))?;
+        let client = shell.client().await?;
         // Beside it, so that it can be renamed; removed when it does not come to that.
         let fresh = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
@@ -224,6 +225,8 @@ fn of_tool(error: &SnapshotToolError) -> Failure {
 
 impl Inspect {
     fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        // Said as what it is, rather than as damage.
+        File::open(&self.file).map_err(|error| Failure::file("read", &self.file, &error))?;
         let summary = inspect_snapshot(&self.file).map_err(|error| of_tool(&error))?;
         let mut out = shell.out;
         if self.json {
@@ -320,6 +323,10 @@ fn text(file: &Path, summary: &SnapshotSummary) -> String {
 
 impl Restore {
     fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        File::open(&self.file).map_err(|error| Failure::file("read", &self.file, &error))?;
+        if let Some(folder) = &self.modules_from {
+            std::fs::read_dir(folder).map_err(|error| Failure::file("read", folder, &error))?;
+        }
         let job = Job {
             file: self.file.clone(),
             dir: self.data_dir.clone(),

@@ -10,7 +10,7 @@ use maitred_client::{Client, Error, HostStatus};
 use maitred_protocol::{MemberRecord, MemberRole, Members, Status};
 use serde_json::{Value, json};
 
-use crate::connect::Shell;
+use crate::connect::{Shell, is_silence};
 use crate::failure::{Exit, Failure};
 use crate::json as shape;
 use crate::member::{self, heard, role};
@@ -287,6 +287,7 @@ fn said(answer: Option<&HostStatus>) -> (Value, Value) {
 /// Why a host did not answer; that nothing was done goes without saying.
 fn problem(error: &Error) -> String {
     match error {
+        error if is_silence(error) => "does not answer".to_owned(),
         Error::Unavailable { cause } => cause.to_string(),
         other => other.to_string(),
     }

@@ -80,7 +80,10 @@ fn serve_answers_until_sigterm_and_keeps_what_it_was_told() {
     host.signal(Signal::TERM);
     let ended = host.wait();
     assert_eq!(ended.code, 0, "{}", ended.err);
-    place.error(&["status", "--timeout", "1s", "-o", "json"], 6);
+    let silent = place.error(&["status", "--timeout", "1s", "-o", "json"], 6);
+    assert_eq!(silent["code"], "no_answer");
+    let expected = format!("no answer from {address} within 1s");
+    assert_eq!(silent["message"], expected);
 
     let (host, address) = serve(&place, &flags);
     context(&address);

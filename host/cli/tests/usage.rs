@@ -218,3 +218,14 @@ fn completions_know_the_verbs() {
         assert!(ended.out.contains("uncordon"), "{shell}");
     }
 }
+
+#[test]
+fn a_name_that_leads_nowhere_is_not_waited_for() {
+    let place = Place::new();
+    place.json(&["cert", "init", "-o", "json"]);
+    let tls = ["--ca", "certs/ca.pem", "--cert", "certs/client.pem"];
+    let key = ["--key", "certs/client.key", "-o", "json"];
+    let verb = ["status", "--endpoint", "no-such-host.invalid:7600"];
+    let error = place.error(&[&verb[..], &tls, &key].concat(), 6);
+    assert_eq!(error["code"], "no_address");
+}

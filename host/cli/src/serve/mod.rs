@@ -259,6 +259,11 @@ async fn stop(running: Running, signals: &mut Signals) -> Result<(), Failure> {
 
 /// Sends logs to stderr.
 pub(crate) fn start_log(filter: &str, format: LogFormat) -> Result<(), Failure> {
+    // What the log's engine says of each start is for whoever asks for it.
+    let filter = match filter {
+        "info" => "info,raft_engine=warn",
+        other => other,
+    };
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         let help = "a filter is a level (info), or target=level pairs: warn,maitred_server=debug";
         Failure::usage(format!("the log filter is not valid: {error}"), help)
