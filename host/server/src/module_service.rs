@@ -278,6 +278,7 @@ impl Modules {
                 return;
             }
             let failed = (name.clone(), *digest);
+            let before = self.lock().failed.get(&failed).cloned();
             if !self.blobs.contains(*digest) {
                 let why = "its bytes are being fetched from the other hosts".to_owned();
                 self.lock().failed.insert(failed.clone(), why);
@@ -289,7 +290,13 @@ impl Modules {
                 Ok(()) => drop(state.failed.remove(&failed)),
                 Err(why) => {
                     let active = wish.active.contains(digest);
-                    tracing::warn!(module = %name, digest = %digest.short(), active, %why, "a module cannot be run here; it is tried again");
+                    let digest = digest.short();
+                    // Said once: what has not changed since the last try is no news.
+                    if before.as_ref() == Some(&why) {
+                        tracing::debug!(module = %name, %digest, active, %why, "a module still cannot be run here");
+                    } else {
+                        tracing::warn!(module = %name, %digest, active, %why, "a module cannot be run here; it is tried again");
+                    }
                     state.failed.insert(failed, why);
                 }
             }

@@ -209,7 +209,7 @@ impl ReplicaLoop {
                 Some(number) => {
                     tracing::info!(leader = number, term = leader.term, "another host leads")
                 }
-                None => tracing::warn!(term = leader.term, "no host leads"),
+                None => tracing::info!(term = leader.term, "no host leads"),
             }
         }
         host.bulk.set_leader(leader.host, leader.address.clone());

@@ -64,7 +64,7 @@ impl Bulk {
         match written.map_err(CallError::Unavailable)? {
             Ok(Some(())) => {
                 Metrics::count(&self.metrics.blobs_fetched);
-                tracing::info!(digest = %digest.short(), host, "a module's bytes were fetched");
+                tracing::debug!(digest = %digest.short(), host, "a module's bytes were fetched");
                 Ok(())
             }
             Ok(None) => Err(CallError::Unavailable(
