@@ -6,8 +6,9 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use maitred_client::{Client, Error, HostStatus};
+use maitred_client::{Cause, Client, Error, HostStatus};
 use maitred_protocol::{MemberRecord, MemberRole, Members, Status};
+use maitred_transport::LinkError;
 use serde_json::{Value, json};
 
 use crate::connect::{Shell, is_silence};
@@ -154,6 +155,24 @@ impl Shown {
         self.asked.iter().filter(move |one| !known(one))
     }
 
+    /// Why an address that was called is no member's, as far as that can be told: a host of another
+    /// cluster has other members, and one that the members do not name is not kept connected.
+    fn foreign(&self, one: &HostStatus) -> Option<&'static str> {
+        let same = |member: &MemberRecord| {
+            let mut own = self.members.items.iter();
+            own.any(|own| {
+                own.address == member.address || own.host == member.host && own.name == member.name
+            })
+        };
+        match &one.status {
+            Ok(status) if !status.members.iter().any(same) => Some("belongs to another cluster"),
+            Err(Error::Unavailable {
+                cause: Cause::Link(LinkError::Local),
+            }) => Some("belongs to another cluster, or has left this one"),
+            _ => None,
+        }
+    }
+
     fn to_json(&self) -> Value {
         let mut body = shape::status(&self.main);
         body["leader"] = json!(self.leader.map(|host| host.to_string()));
@@ -169,7 +188,10 @@ impl Shown {
         body["others"] = self
             .strangers()
             .map(|one| {
-                let (status, problem) = said(Some(one));
+                let (status, mut problem) = said(Some(one));
+                if let Some(why) = self.foreign(one) {
+                    problem = json!(why);
+                }
                 json!({ "address": one.endpoint, "status": status, "problem": problem })
             })
             .collect();
@@ -254,7 +276,10 @@ impl Shown {
         });
         let dash = || "-".to_owned();
         let others = self.strangers().map(|one| {
-            let (up, build) = of_answer(Some(one));
+            let (mut up, mut build) = of_answer(Some(one));
+            if let Some(why) = self.foreign(one) {
+                (up, build) = ("-".to_owned(), why.to_owned());
+            }
             let role = "no member".to_owned();
             let address = one.endpoint.clone();
             vec![dash(), dash(), role, address, dash(), dash(), up, build]
@@ -403,5 +428,19 @@ mod tests {
             (Exit::Unavailable, "no_leader")
         );
         assert!(failure.help.contains("start the hosts"), "{}", failure.help);
+    }
+
+    #[test]
+    fn a_host_of_another_cluster_is_called_that() {
+        let mut other = status(9, "leader", Some(9), 1);
+        for member in &mut other.members {
+            member.host += 8;
+            member.address = format!("10.9.0.{}:7600", member.host);
+        }
+        let asked = vec![answered(status(1, "leader", Some(1), 3)), answered(other)];
+        let shown = shown(asked);
+        assert!(shown.text().contains("belongs to another cluster"));
+        let others = &shown.to_json()["others"];
+        assert_eq!(others[0]["problem"], "belongs to another cluster");
     }
 }

@@ -78,15 +78,24 @@ pub(crate) async fn run(
 fn line(world: &World) -> String {
     let tally = world.stats.lock();
     format!(
-        "{}{} creates, {} failed, p50 {} µs, p99 {} µs, {} swaps; {}",
+        "{}{} creates, {} failed, p50 {}, p99 {}, {} swaps; {}",
         group(world).map_or(String::new(), |text| text + "; "),
         tally.creates,
         tally.failures,
-        tally.creates_us.value_at_quantile(0.5),
-        tally.creates_us.value_at_quantile(0.99),
+        micros(tally.creates_us.value_at_quantile(0.5)),
+        micros(tally.creates_us.value_at_quantile(0.99)),
         world.rules.swaps,
         world.rules.text(),
     )
+}
+
+/// `365 µs`, `12.9 ms`, `10.4 s`.
+fn micros(micros: u64) -> String {
+    match micros {
+        0..1_000 => format!("{micros} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        _ => format!("{:.1} s", micros as f64 / 1e6),
+    }
 }
 
 /// Who leads, when that can change.
@@ -102,8 +111,13 @@ fn group(world: &World) -> Option<String> {
     let up = hosts.iter().filter(|host| host.is_up()).count();
     let changes = world.embedded.leader_changes;
     Some(format!(
-        "{leader}, {up} of {} hosts, {changes} leader changes",
-        hosts.len()
+        "{leader}, {up} of {} hosts, {changes} {}",
+        hosts.len(),
+        if changes == 1 {
+            "change of leader"
+        } else {
+            "changes of leader"
+        },
     ))
 }
 
@@ -173,13 +187,13 @@ impl Summary {
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
         let text = format!(
-            "{}{} creates, {} failed, {} by a fallback; p50 {} µs, p99 {} µs; {} swaps\nplaced by  {}",
+            "{}{} creates, {} failed, {} by a fallback; p50 {}, p99 {}; {} swaps\nplaced by  {}",
             group(world).map_or(String::new(), |text| format!("hosts      {text}\n")),
             tally.creates,
             tally.failures,
             tally.fallbacks,
-            creates.value_at_quantile(0.5),
-            creates.value_at_quantile(0.99),
+            micros(creates.value_at_quantile(0.5)),
+            micros(creates.value_at_quantile(0.99)),
             world.rules.swaps,
             selectors.join(", "),
         );

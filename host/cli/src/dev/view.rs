@@ -16,7 +16,7 @@ use crate::out::bar;
 use crate::process::read::decision;
 
 const KEYS: &str =
-    "↑↓ node  k kill  l kill leader  d drain  s swap  e explain last  space pause  q quit";
+    "q quit  ↑↓ node  k kill  l kill leader  d drain  s swap  e explain  space pause";
 
 /// Colours, or none with `NO_COLOR`.
 fn paint(style: Style) -> Style {
