@@ -77,15 +77,16 @@ async fn ask(client: &Client, members: Option<&Members>) -> Vec<HostStatus> {
     }
 }
 
-/// Whether that is the member's answer; by its address when it never said its number.
+/// Whether that is the member's answer; by its address when it never said its number. A host of the
+/// same number and another name is of another cluster.
 fn is_of(one: &HostStatus, member: &MemberRecord) -> bool {
-    let number = one
-        .status
-        .as_ref()
-        .map_or(one.host, |status| Some(status.host));
-    number.map_or(one.endpoint == member.address, |number| {
-        number == member.host
-    })
+    let Ok(status) = &one.status else {
+        let by_address = || one.endpoint == member.address;
+        return one.host.map_or_else(by_address, |host| host == member.host);
+    };
+    let mut said = status.members.iter();
+    let itself = said.find(|said| said.host == status.host);
+    status.host == member.host && itself.is_none_or(|itself| itself.name == member.name)
 }
 
 /// Everything that is shown.
@@ -160,9 +161,7 @@ impl Shown {
     fn foreign(&self, one: &HostStatus) -> Option<&'static str> {
         let same = |member: &MemberRecord| {
             let mut own = self.members.items.iter();
-            own.any(|own| {
-                own.address == member.address || own.host == member.host && own.name == member.name
-            })
+            own.any(|own| own.host == member.host && own.name == member.name)
         };
         match &one.status {
             Ok(status) if !status.members.iter().any(same) => Some("belongs to another cluster"),
@@ -337,110 +336,4 @@ fn of_answer(answer: Option<&HostStatus>) -> (String, String) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use maitred_protocol::HostName;
-
-    fn status(host: u64, role: &str, leader: Option<u64>, term: u64) -> Status {
-        let member = |host: u64| MemberRecord {
-            host,
-            name: HostName::new(format!("h{host}")).unwrap(),
-            address: format!("10.0.0.{host}:7600"),
-            role: MemberRole::Voter,
-            replaces: None,
-            arrived: true,
-            progress: None,
-        };
-        Status {
-            build: "test".to_owned(),
-            host,
-            role: role.to_owned(),
-            leader,
-            no_leader: leader
-                .is_none()
-                .then(|| "hosts 2 and 3 do not answer".to_owned()),
-            members: (1..=3).map(member).collect(),
-            level: 2,
-            term,
-            commit: 10,
-            applied: 10,
-            log_entries: 10,
-            snapshot: 0,
-            uptime_ms: 1_000,
-            nodes: 0,
-            running: 0,
-            starting: 0,
-            pending: 0,
-            clients: 0,
-            unavailable_modules: Vec::new(),
-            fallbacks: 0,
-            shedding: None,
-        }
-    }
-
-    fn answered(status: Status) -> HostStatus {
-        HostStatus {
-            host: Some(status.host),
-            endpoint: format!("10.0.0.{}:7600", status.host),
-            status: Ok(status),
-        }
-    }
-
-    fn shown(asked: Vec<HostStatus>) -> Shown {
-        let main = spokesman(&asked).unwrap().clone();
-        Shown {
-            leader: leader(&asked, &main),
-            members: of_status(&main),
-            main,
-            asked,
-        }
-    }
-
-    #[test]
-    fn a_host_that_leads_itself_is_believed_before_one_that_missed_the_election() {
-        let asked = vec![
-            answered(status(2, "follower", Some(1), 3)),
-            answered(status(3, "leader", Some(3), 4)),
-        ];
-        let shown = shown(asked);
-        assert_eq!(shown.leader, Some(3));
-        let text = shown.text();
-        assert!(text.contains("led by h3 in term 4"), "{text}");
-        assert!(text.contains("2 of 3 answer"), "{text}");
-        assert_eq!(
-            shown.to_json()["members"][0]["problem"],
-            "it was not called"
-        );
-    }
-
-    #[test]
-    fn without_a_leader_it_says_why_and_what_to_do() {
-        let shown = shown(vec![answered(status(1, "candidate", None, 9))]);
-        assert_eq!(shown.leader, None);
-        assert!(
-            shown
-                .text()
-                .contains("NOBODY LEADS: hosts 2 and 3 do not answer")
-        );
-        let failure = leaderless(&shown.main);
-        assert_eq!(
-            (failure.exit, failure.code),
-            (Exit::Unavailable, "no_leader")
-        );
-        assert!(failure.help.contains("start the hosts"), "{}", failure.help);
-    }
-
-    #[test]
-    fn a_host_of_another_cluster_is_called_that() {
-        let mut other = status(9, "leader", Some(9), 1);
-        for member in &mut other.members {
-            member.host += 8;
-            member.address = format!("10.9.0.{}:7600", member.host);
-        }
-        let asked = vec![answered(status(1, "leader", Some(1), 3)), answered(other)];
-        let shown = shown(asked);
-        assert!(shown.text().contains("belongs to another cluster"));
-        let others = &shown.to_json()["others"];
-        assert_eq!(others[0]["problem"], "belongs to another cluster");
-    }
-}
+mod tests;
