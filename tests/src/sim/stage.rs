@@ -49,7 +49,7 @@ fn only(
 /// Many clients, who meet often.
 fn crowd(scenario: &mut Scenario) {
     scenario.clients = 8;
-    scenario.knobs.keys = 2;
+    scenario.knobs.keys = 1;
 }
 
 /// As it was drawn.
@@ -59,8 +59,11 @@ pub fn anything(_: &mut Scenario) {}
 pub fn deposed(scenario: &mut Scenario) {
     crowd(scenario);
     scenario.knobs.lease_reads = false;
-    only(scenario, 2_000_000, |random| {
-        let last = 300_000 + u64::from(random.below(1_500_000));
+    // Long ticks: the old leader and the new one are both there for longer.
+    (scenario.knobs.tick_us, scenario.knobs.heartbeat_ticks) = (50_000, 1);
+    scenario.chaos_us = scenario.chaos_us.max(10_000_000);
+    only(scenario, 2_500_000, |random| {
+        let last = 900_000 + u64::from(random.below(1_200_000));
         vec![(0, Fault::Isolate(Pick::Leader, Way::Both, false, last))]
     });
 }
@@ -152,9 +155,8 @@ pub fn snapshots(scenario: &mut Scenario) {
         let last = 700_000 + u64::from(random.below(600_000));
         let cut = Fault::Isolate(Pick::Follower(0), Way::Both, false, last);
         let after = last + u64::from(random.below(80_000));
-        let again = match random.below(3) {
+        let again = match random.below(2) {
             0 => Fault::Crash(Pick::Follower(0), 0, 20_000),
-            1 => Fault::Isolate(Pick::Leader, Way::Both, false, 600_000),
             _ => Fault::Transfer,
         };
         vec![(0, cut), (after, again)]
