@@ -73,8 +73,8 @@ Three hosts, each with the ca.pem of the group and a certificate of its own kind
          maitred serve --data-dir data --name b --listen 10.0.0.2:7600 \\
                        --join 10.0.0.1:7600 --ca ca.pem --cert b.pem --key b.key
 
-Exit code 4: the cluster does not want this host (removed, name taken, another cluster), and
-starting it again as it is cannot help.
+Exit code 4: the cluster does not want this host (removed, name taken, another cluster); 7: the
+certificates do not fit. Starting it again as it is cannot help then.
 
 A configuration file with everything that can be set, and the defaults:
 {FILE}"
