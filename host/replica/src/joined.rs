@@ -41,9 +41,13 @@ impl Replica {
     pub(crate) fn admit_certain_create(&mut self, joined: Joined) {
         let key = &joined.create.key;
         let fails = joined.create.options.on_conflict == OnConflict::Fail;
+        let saga = self.sagas.all.get(key);
+        let is_under_way = saga.is_some_and(|saga| saga.maker == Some(joined.request));
         match self.registry.process(key).cloned() {
+            // A retry of the very request that is under way waits for its own outcome, whatever else
+            // has come to run meanwhile.
+            _ if is_under_way => self.join(joined),
             Some(record) if record.state == ProcessState::Running => self.conflict(joined, &record),
-            // A retry of the very request that is under way waits for its own outcome.
             Some(record) if fails && !is_makers(&record, &joined) => self.conflict(joined, &record),
             _ if self.sagas.all.contains_key(key) => self.join(joined),
             Some(_) => {
