@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use maitred_protocol::{Incarnation, KeepAliveAck, NodeEpoch, ProcessKey, Verdict};
+use maitred_protocol::{Incarnation, KeepAliveAck, NodeAnswer, NodeEpoch, ProcessKey, Verdict};
 
 use super::{Agent, Effect, Life};
 
@@ -129,7 +129,7 @@ impl Agent {
             process.stop(key, out);
         }
         for waiters in dropped {
-            super::answer_all(waiters, &maitred_protocol::NodeAnswer::Fenced, out);
+            super::answer_all(waiters, &NodeAnswer::Fenced, out);
         }
     }
 
@@ -324,6 +324,14 @@ impl Agent {
 
     fn enroll(&mut self, out: &mut Vec<Effect>) {
         self.lease.number += 1;
+        // A life that waits for the one before is in no inventory, and may be over by the time that it
+        // could begin. Whoever still wants it asks again once the node is attached.
+        for process in self.processes.values_mut() {
+            if let Some(next) = process.next.take() {
+                let busy = "the node is attaching to a host anew".to_owned();
+                super::answer_all(next.waiters, &NodeAnswer::Busy(busy), out);
+            }
+        }
         let all = self.processes.iter();
         let inventory: Vec<_> = all
             .map(|(key, process)| (key.clone(), process.incarnation))

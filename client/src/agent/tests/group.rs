@@ -200,3 +200,17 @@ fn a_late_answer_that_comes_while_inventories_are_compared_is_compared_too() {
     let effects = bench.enrolled(3, 1, &[Verdict::Keep, Verdict::Stop], bench.now);
     assert!(effects.contains(&stop_effect("b", 6)), "{effects:?}");
 }
+
+#[test]
+fn a_life_that_waits_for_the_one_before_is_asked_for_again_after_attaching() {
+    let mut bench = Bench::serving();
+    bench.run("a", 5);
+    assert_eq!(bench.start(1, 1, "a", 9), [stop_effect("a", 5)]);
+    let effects = bench.step(Input::Disconnected);
+    let busy = NodeAnswer::Busy("the node is attaching to a host anew".to_owned());
+    assert!(effects.contains(&Effect::Answer(1, busy)), "{effects:?}");
+    // Its record may be gone by now: it does not begin by itself.
+    assert_eq!(bench.stop_ended("a", 5), []);
+    bench.enrolled(2, 1, &[Verdict::Stop], bench.now);
+    assert_eq!(bench.start(2, 1, "a", 9), [spawn("a", 9)]);
+}
