@@ -144,9 +144,10 @@ impl World {
             host.runner.clear();
             host.sessions.give_up_starts();
         }
+        let began = serving && (!host.serving || host.leader.2 != leader.2);
         host.serving = serving;
         host.leader = leader.clone();
-        let (id, began) = (host.id, serving);
+        let id = host.id;
         let found = self
             .checks
             .leaders
