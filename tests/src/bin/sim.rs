@@ -21,7 +21,7 @@ struct Args {
     trace: Option<u64>,
     mutant: Option<&'static Mutant>,
     /// What its scenarios are staged for.
-    stage: Option<fn(&mut Scenario)>,
+    stage: Option<stage::Stage>,
 }
 
 fn parse() -> Option<Args> {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use maitred_protocol::{HostName, Join, NodeName, Rejection, RequestId, Response, Unavailable};
+use maitred_protocol::{HostName, Join, NodeName, RequestId, Response};
 use maitred_registry::random::Random;
 use maitred_replica::{Config, Effect, Input, LEVEL_MAX, Peer, Replica, TakeSnapshot, Ticket};
 use raft::eraftpb::Message;
@@ -28,10 +28,6 @@ const TICKS_LATE_MAX: u64 = 2;
 const INBOX_MAX: usize = 8_192;
 /// Between what comes and the turn that takes it.
 const WAKE_US: u64 = 30;
-/// How often a machine without a number asks for one.
-const JOIN_EVERY_US: u64 = 300_000;
-/// How often connections that are gone are made anew.
-const DIAL_EVERY_US: u64 = 2_000_000;
 
 /// What a machine's process is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,8 +127,8 @@ pub struct Host {
     pub(super) seeds: BTreeMap<u64, usize>,
     /// Callers that are not members yet, as far as it knows: they are answered where they called from.
     pub(super) strangers: BTreeMap<u64, usize>,
-    asked: usize,
-    announced: bool,
+    pub(super) asked: usize,
+    pub(super) announced: bool,
     shutting_down: Option<u64>,
 }
 
@@ -220,7 +216,8 @@ impl Host {
         HostName::new(format!("host-{}", self.machine + 1)).expect("letters and digits")
     }
 
-    fn join(&self) -> Join {
+    /// What it says of itself when it asks to be taken in.
+    pub(super) fn join(&self) -> Join {
         Join {
             host: self.id,
             name: self.name(),
@@ -520,68 +517,6 @@ impl World {
         let number = host.last_ticket;
         host.tickets.insert(number, asker);
         Ticket(number)
-    }
-
-    fn ask_to_join(&mut self, machine: usize) {
-        let host = &self.hosts[machine];
-        if matches!(host.state, State::Down | State::Removed) {
-            return;
-        }
-        let announced = host.announced;
-        let (life, machines) = (self.hosts[machine].life, self.hosts.len());
-        let again = self.now
-            + if announced {
-                DIAL_EVERY_US
-            } else {
-                JOIN_EVERY_US
-            };
-        self.queue
-            .push(again, What::Host(machine, life, HostEvent::AskToJoin));
-        if announced {
-            return self.dial_peers(machine);
-        }
-        let seed = self.hosts[machine].asked % machines;
-        self.hosts[machine].asked += 1;
-        if !self.hosts[seed].is_up() || !self.is_open(machine, seed) {
-            return;
-        }
-        let join = self.hosts[machine].join();
-        let ticket = self.ticket(seed, Asker::Join(machine, life));
-        self.give(seed, Input::Join { ticket, join });
-    }
-
-    /// A host keeps connections with all it knows of; whoever sees that it is no member says so.
-    fn dial_peers(&mut self, machine: usize) {
-        let host = &self.hosts[machine];
-        let id = host.id;
-        let known = host.seeds.keys().copied();
-        let known = known.chain(host.peers.iter().map(|peer| peer.host));
-        let called: BTreeSet<usize> = known.filter_map(|one| host.peer_machine(one)).collect();
-        for other in called {
-            let up = other != machine && self.hosts[other].state == State::Up;
-            if up && self.is_open(machine, other) && self.refuses(other, id) {
-                return self.refused(machine, id);
-            }
-        }
-    }
-
-    fn joined(&mut self, machine: usize, response: Response) {
-        let host = &mut self.hosts[machine];
-        match response {
-            Response::Member(member) if host.state == State::Joining => {
-                host.id = member.host;
-                host.state = State::Down;
-                say!(self, "h{machine} has joined as host {}", member.host);
-                self.cover.count("host joined");
-                self.start_host(machine);
-            }
-            Response::Member(_) => host.announced = true,
-            Response::Unavailable(Unavailable::NotLeader {
-                leader: Some(leader),
-            }) => host.asked = machine_of(&leader).unwrap_or(host.asked),
-            Response::Rejected(Rejection::NotFound(_)) => self.removed(machine),
-            other => say!(self, "h{machine} is not taken in: {other:?}"),
-        }
     }
 
     /// An effect of the replica is carried out.

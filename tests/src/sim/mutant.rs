@@ -6,7 +6,7 @@
 //! the node around the replica.
 
 use super::plan::Scenario;
-use super::stage;
+use super::stage::{self, Stage};
 
 /// A bug that can be put in.
 #[derive(Debug, Clone, Copy)]
@@ -16,14 +16,10 @@ pub struct Mutant {
     /// The checkers that say what it breaks. Another one's failure is no catch.
     pub caught_by: &'static [&'static str],
     /// Makes of a seed's scenario one in which it can show.
-    pub stage: fn(&mut Scenario),
+    pub stage: Stage,
 }
 
-const fn mutant(
-    name: &'static str,
-    caught_by: &'static [&'static str],
-    stage: fn(&mut Scenario),
-) -> Mutant {
+const fn mutant(name: &'static str, caught_by: &'static [&'static str], stage: Stage) -> Mutant {
     Mutant {
         name,
         caught_by,
@@ -38,8 +34,7 @@ const AGREED: &[&str] = &["agreement"];
 /// What was promised is lost at a crash: the host finds that itself, or logs part.
 const DURABLE: &[&str] = &["start", "agreement", "leaders"];
 
-/// The replica's.
-#[cfg(feature = "mutants")]
+/// The replica's; they show only with the feature `mutants`.
 pub const REPLICA: &[Mutant] = &[
     mutant("ack-before-commit", SEEN, stage::deposed),
     mutant("ack-without-round", &["truth"], stage::marooned),
@@ -88,10 +83,11 @@ pub(super) fn switch_on(name: Option<&'static str>) {
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Mutant> {
-    #[cfg(feature = "mutants")]
-    let replica = REPLICA;
-    #[cfg(not(feature = "mutants"))]
-    let replica: &[Mutant] = &[];
+    let replica = if cfg!(feature = "mutants") {
+        REPLICA
+    } else {
+        &[]
+    };
     replica.iter().chain(SHELL)
 }
 

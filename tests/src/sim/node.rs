@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use maitred_client::agent::{Agent, Effect, Input, SpawnError, Spawned};
 use maitred_protocol::{
     ClientId, Incarnation, KeepAlive, KeepAliveAck, Load, NodeCommand, NodeEpoch, NodeName, Notice,
-    ProcessKey, RegisterNode, Request, Response, SetProcess,
+    ProcessKey, RegisterNode, Request, Response,
 };
 
 use super::actor::{ActorEvent, Role};
@@ -21,8 +21,6 @@ use super::world::{Phase, World, say};
 
 /// The session goes into a request when it is sent.
 const NO_SESSION: ClientId = ClientId(0);
-/// One try at a delete.
-const DELETE_WITHIN_US: u64 = 30_000_000;
 /// Commands that may wait for the end of a registration.
 const EARLY_MAX: usize = 4_096;
 
@@ -69,8 +67,8 @@ pub struct Node {
     /// How long it is down when it has left.
     pub leaving: Option<u64>,
     /// Lives of its own that it has ever had, or was asked to start.
-    owned: BTreeSet<(ProcessKey, Incarnation)>,
-    own: u32,
+    pub(super) owned: BTreeSet<(ProcessKey, Incarnation)>,
+    pub(super) own: u32,
 }
 
 impl Node {
@@ -191,7 +189,7 @@ impl World {
         self.verify("truth", found);
     }
 
-    fn agent_step(&mut self, actor: usize, input: Input) {
+    pub(super) fn agent_step(&mut self, actor: usize, input: Input) {
         let now_us = self.actors[actor].clock.mono_us(self.now);
         let mut effects = Vec::new();
         self.node(actor).agent.step(now_us, input, &mut effects);
@@ -399,109 +397,6 @@ impl World {
         if self.node(actor).attached == Some(conn) {
             self.node(actor).attached = None;
             self.agent_step(actor, Input::Disconnected);
-        }
-    }
-
-    /// A process has ended by itself.
-    pub fn process_exits(&mut self, actor: usize) {
-        let lives = self.node(actor).truth.iter();
-        let alive = lives.filter(|(_, truth)| !truth.stopping);
-        let Some((key, incarnation)) = alive.map(|(life, _)| life.clone()).next() else {
-            return;
-        };
-        say!(self, "a{actor}: {key}@{incarnation} ends by itself");
-        self.cover.count("process ended by itself");
-        self.node(actor).truth.remove(&(key.clone(), incarnation));
-        self.agent_step(actor, Input::Exited(key, incarnation));
-    }
-
-    fn delete(&mut self, actor: usize, key: ProcessKey, incarnation: Incarnation) {
-        let request = Request::DelProcess {
-            client: NO_SESSION,
-            key: key.clone(),
-            incarnation: Some(incarnation),
-        };
-        let purpose = Purpose::Delete(key, incarnation);
-        self.ask(actor, purpose, request, DELETE_WITHIN_US, None);
-    }
-
-    /// Until the registry says that it is gone or is another's.
-    pub fn deleted(
-        &mut self,
-        actor: usize,
-        key: ProcessKey,
-        incarnation: Incarnation,
-        outcome: Outcome,
-    ) {
-        if !matches!(outcome, Outcome::Answer(..)) {
-            let event = NodeEvent::Delete(key, incarnation);
-            self.actor_later(actor, 1_000_000, ActorEvent::Node(event));
-        }
-    }
-
-    /// The game begins a process by itself, and registers it.
-    fn own(&mut self, actor: usize) {
-        if self.phase != Phase::Chaos {
-            return;
-        }
-        let next = 400_000 + u64::from(self.actors[actor].random.below(2_500_000));
-        self.actor_later(actor, next, ActorEvent::Node(NodeEvent::Own));
-        let keys = self.scenario.knobs.keys;
-        let key = super::client::key_of(&mut self.actors[actor].random, keys);
-        let node = self.node(actor);
-        let Some(epoch) = node.agent.epoch() else {
-            return;
-        };
-        if node.agent.has_no_room_for(&key).is_some() {
-            return;
-        }
-        node.own += 1;
-        let enrolments = node.agent.enrolments();
-        let pid = format!("{actor}.{}", node.own);
-        let set = SetProcess {
-            key: key.clone(),
-            node: node.name.clone(),
-            epoch,
-            pid: pid.clone(),
-            share: Vec::new(),
-            incarnation: node.agent.running_incarnation(&key),
-        };
-        let request = Request::SetProcess(NO_SESSION, Box::new(set));
-        let purpose = Purpose::Own(epoch, key, pid, enrolments);
-        self.ask(actor, purpose, request, 8_000_000, None);
-    }
-
-    /// The registration of a node's own process has come to its end.
-    pub fn own_set(
-        &mut self,
-        actor: usize,
-        (epoch, key, pid): (NodeEpoch, ProcessKey, String),
-        enrolments: u64,
-        outcome: Outcome,
-    ) {
-        let Outcome::Answer(_, Response::Process { record, .. }) = outcome else {
-            return;
-        };
-        self.cover.count("node registered a process");
-        let incarnation = record.incarnation;
-        let life = (key.clone(), incarnation);
-        // An update of a life that has ended meanwhile does not bring it back.
-        if self.node(actor).owned.insert(life.clone()) {
-            let truth = Truth {
-                incarnation,
-                stopping: false,
-            };
-            self.node(actor).truth.insert(life, truth);
-        }
-        let spawned = Spawned {
-            pid,
-            share: Vec::new(),
-        };
-        self.agent_step(actor, Input::Owned(epoch, key, incarnation, spawned));
-        if self.node(actor).agent.enrolments() != enrolments {
-            self.cover
-                .count("node compares inventories after a late answer");
-            self.agent_step(actor, Input::Reconcile);
         }
     }
 

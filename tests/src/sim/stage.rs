@@ -7,8 +7,11 @@ use maitred_registry::random::Random;
 
 use super::plan::{Fault, Pick, Scenario, Way};
 
+/// Makes of a scenario one for a purpose.
+pub type Stage = fn(&mut Scenario);
+
 /// All of them, by name.
-pub const ALL: &[(&str, fn(&mut Scenario))] = &[
+pub const ALL: &[(&str, Stage)] = &[
     ("deposed", deposed),
     ("deposed-under-lease", deposed_under_lease),
     ("marooned", marooned),

@@ -27,6 +27,7 @@ const MUST_OCCUR: &[&str] = &[
     "fault: host pause",
     "fault: host removed",
     "fault: host shutdown",
+    "fault: leader alone with the nodes",
     "fault: leader transfer",
     "fault: link cut",
     "fault: link cut one way",

@@ -1,0 +1,123 @@
+//! What a game does by itself: processes that it begins and registers, and those that end, whose records
+//! are to go. As `client/src/node.rs` does it.
+
+use maitred_client::agent::{Input, Spawned};
+use maitred_protocol::{
+    ClientId, Incarnation, NodeEpoch, ProcessKey, Request, Response, SetProcess,
+};
+
+use super::actor::ActorEvent;
+use super::caller::{Outcome, Purpose};
+use super::node::{NodeEvent, Truth};
+use super::world::{Phase, World, say};
+
+/// The session goes into a request when it is sent.
+const NO_SESSION: ClientId = ClientId(0);
+/// One try at a delete.
+const DELETE_WITHIN_US: u64 = 30_000_000;
+
+impl World {
+    /// A process has ended by itself.
+    pub fn process_exits(&mut self, actor: usize) {
+        let lives = self.node(actor).truth.iter();
+        let alive = lives.filter(|(_, truth)| !truth.stopping);
+        let Some((key, incarnation)) = alive.map(|(life, _)| life.clone()).next() else {
+            return;
+        };
+        say!(self, "a{actor}: {key}@{incarnation} ends by itself");
+        self.cover.count("process ended by itself");
+        self.node(actor).truth.remove(&(key.clone(), incarnation));
+        self.agent_step(actor, Input::Exited(key, incarnation));
+    }
+
+    /// A record of a process that ended is to go.
+    pub(super) fn delete(&mut self, actor: usize, key: ProcessKey, incarnation: Incarnation) {
+        let request = Request::DelProcess {
+            client: NO_SESSION,
+            key: key.clone(),
+            incarnation: Some(incarnation),
+        };
+        let purpose = Purpose::Delete(key, incarnation);
+        self.ask(actor, purpose, request, DELETE_WITHIN_US, None);
+    }
+
+    /// Until the registry says that it is gone or is another's.
+    pub fn deleted(
+        &mut self,
+        actor: usize,
+        key: ProcessKey,
+        incarnation: Incarnation,
+        outcome: Outcome,
+    ) {
+        if !matches!(outcome, Outcome::Answer(..)) {
+            let event = NodeEvent::Delete(key, incarnation);
+            self.actor_later(actor, 1_000_000, ActorEvent::Node(event));
+        }
+    }
+
+    /// The game begins a process by itself, and registers it.
+    pub(super) fn own(&mut self, actor: usize) {
+        if self.phase != Phase::Chaos {
+            return;
+        }
+        let next = 400_000 + u64::from(self.actors[actor].random.below(2_500_000));
+        self.actor_later(actor, next, ActorEvent::Node(NodeEvent::Own));
+        let keys = self.scenario.knobs.keys;
+        let key = super::client::key_of(&mut self.actors[actor].random, keys);
+        let node = self.node(actor);
+        let Some(epoch) = node.agent.epoch() else {
+            return;
+        };
+        if node.agent.has_no_room_for(&key).is_some() {
+            return;
+        }
+        node.own += 1;
+        let enrolments = node.agent.enrolments();
+        let pid = format!("{actor}.{}", node.own);
+        let set = SetProcess {
+            key: key.clone(),
+            node: node.name.clone(),
+            epoch,
+            pid: pid.clone(),
+            share: Vec::new(),
+            incarnation: node.agent.running_incarnation(&key),
+        };
+        let request = Request::SetProcess(NO_SESSION, Box::new(set));
+        let purpose = Purpose::Own(epoch, key, pid, enrolments);
+        self.ask(actor, purpose, request, 8_000_000, None);
+    }
+
+    /// The registration of a node's own process has come to its end.
+    pub fn own_set(
+        &mut self,
+        actor: usize,
+        (epoch, key, pid): (NodeEpoch, ProcessKey, String),
+        enrolments: u64,
+        outcome: Outcome,
+    ) {
+        let Outcome::Answer(_, Response::Process { record, .. }) = outcome else {
+            return;
+        };
+        self.cover.count("node registered a process");
+        let incarnation = record.incarnation;
+        let life = (key.clone(), incarnation);
+        // An update of a life that has ended meanwhile does not bring it back.
+        if self.node(actor).owned.insert(life.clone()) {
+            let truth = Truth {
+                incarnation,
+                stopping: false,
+            };
+            self.node(actor).truth.insert(life, truth);
+        }
+        let spawned = Spawned {
+            pid,
+            share: Vec::new(),
+        };
+        self.agent_step(actor, Input::Owned(epoch, key, incarnation, spawned));
+        if self.node(actor).agent.enrolments() != enrolments {
+            self.cover
+                .count("node compares inventories after a late answer");
+            self.agent_step(actor, Input::Reconcile);
+        }
+    }
+}
