@@ -57,7 +57,7 @@ pub const REPLICA: &[Mutant] = &[
     mutant("read-before-applied", SEEN, stage::anything),
     mutant("read-without-round", SEEN, stage::deposed),
     mutant("release-early", DURABLE, stage::crashes),
-    mutant("saga-not-resumed", &["quiet"], stage::anything),
+    mutant("saga-not-resumed", &["quiet"], stage::mortal),
     mutant("serve-before-own-term", &["leaders"], stage::deposed),
     mutant("waiter-by-index-only", AGREED, stage::deposed),
 ];

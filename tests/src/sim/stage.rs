@@ -24,6 +24,7 @@ pub const ALL: &[(&str, Stage)] = &[
     ("crashes", crashes),
     ("members", members),
     ("founded", founded),
+    ("mortal", mortal),
 ];
 
 fn random(scenario: &Scenario) -> Random {
@@ -197,5 +198,15 @@ pub fn founded(scenario: &mut Scenario) {
     only(scenario, 1_000_000, |random| {
         let down = 20_000 + u64::from(random.below(1_500_000));
         vec![(0, Fault::Crash(Pick::Machine(0), random.below(3), down))]
+    });
+}
+
+/// One leader after another dies, with creates under way.
+pub fn mortal(scenario: &mut Scenario) {
+    scenario.clients = 8;
+    only(scenario, 1_500_000, |random| {
+        let effects = random.below(6);
+        let down = 1_000_000 + u64::from(random.below(500_000));
+        vec![(0, Fault::Crash(Pick::Leader, effects, down))]
     });
 }
