@@ -21,7 +21,7 @@ async fn strangers_are_refused_in_clear_words() {
     group.machines[forged].spawn();
     let status = group.machines[forged].ended().await;
     let log = group.machines[forged].log();
-    assert_eq!(status.code(), Some(4), "{log}");
+    assert_eq!(status.code(), Some(7), "{log}");
     assert!(log.contains("certificate"), "{log}");
 
     let double = group.add("double").await;
