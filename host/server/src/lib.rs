@@ -40,6 +40,7 @@ mod router;
 mod run;
 mod running;
 mod slog_bridge;
+mod snapshot_load;
 mod snapshot_thread;
 pub mod snapshot_tool;
 mod standard_modules;

@@ -10,18 +10,18 @@
 //! pushed again.
 
 use std::collections::BTreeSet;
-use std::collections::hash_map::RandomState;
 use std::fs::File;
-use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 
 use maitred_protocol::{ClusterId, Digest, HostName, ModuleName};
-use maitred_registry::{Loader, RebaseError, Registry, SnapshotError};
+use maitred_registry::{RebaseError, Registry, SnapshotError};
 use maitred_storage::snapshot_tools::{self, RestoreOptions};
 use maitred_storage::{
     Blobs, DataDir, HostIdentity, SnapshotMeta, SnapshotReader, SnapshotWriter, StorageError,
 };
 
+use crate::clock::random;
+use crate::snapshot_load::load;
 use crate::snapshot_thread::SCHEMA;
 
 /// How far a restore raises the index when nothing else is said: more than a cluster writes in a
@@ -140,7 +140,7 @@ pub struct Restored {
 /// [`SnapshotToolError`] says what is wrong with the file.
 pub fn inspect_snapshot(file: &Path) -> Result<SnapshotSummary, SnapshotToolError> {
     let info = snapshot_tools::inspect(file)?;
-    let registry = look(file)?;
+    let registry = load(&mut SnapshotReader::open(file)?, other_version)?;
     let counts = registry.counts();
     let members = registry.members().iter();
     Ok(SnapshotSummary {
@@ -181,12 +181,12 @@ fn hash(file: &Path) -> Result<Digest, SnapshotToolError> {
 /// [`SnapshotToolError`]: the file is not whole, the directory is not empty or in use, the disk is
 /// full. Nothing is left of it then, unless only the modules' bytes could not be written.
 pub fn restore_snapshot(restore: &Restore) -> Result<Restored, SnapshotToolError> {
-    let cluster = ClusterId((u128::from(chance()) << 64 | u128::from(chance())).to_le_bytes());
+    let cluster = ClusterId((u128::from(random()) << 64 | u128::from(random())).to_le_bytes());
     let options = RestoreOptions {
         identity: HostIdentity {
             cluster,
             host: FOUNDER,
-            instance: chance(),
+            instance: random(),
             name: restore.name.clone(),
         },
         index_bump: restore.index_bump,
@@ -198,7 +198,7 @@ pub fn restore_snapshot(restore: &Restore) -> Result<Restored, SnapshotToolError
                    old: &mut SnapshotReader,
                    new: &mut SnapshotWriter|
      -> Result<(), SnapshotToolError> {
-        let mut registry = load(old)?;
+        let mut registry = load(old, other_version)?;
         registry.rebase(meta.index)?;
         wanted = modules(&registry);
         registry.snapshot().encode(|chunk| new.chunk(&chunk))?;
@@ -216,57 +216,8 @@ pub fn restore_snapshot(restore: &Restore) -> Result<Restored, SnapshotToolError
     })
 }
 
-/// The state in a file. Storage lets a snapshot be read as part of a restore only: this one is broken
-/// off as soon as the state has been seen.
-fn look(file: &Path) -> Result<Registry, SnapshotToolError> {
-    let name = HostName::new("inspect").expect("a constant name that is valid");
-    let dir = std::env::temp_dir().join(format!("maitred-inspect-{:016x}", chance()));
-    let options = RestoreOptions {
-        identity: HostIdentity {
-            cluster: ClusterId([1; 16]),
-            host: FOUNDER,
-            instance: chance(),
-            name,
-        },
-        index_bump: 1,
-        term_bump: 1,
-        schema: SCHEMA,
-    };
-    let seen = snapshot_tools::restore(file, &dir, &options, |_, chunks, _| {
-        let registry = load(chunks)?;
-        Err(Look::Seen(Box::new(registry)))
-    });
-    // The empty folder and its lock; what cannot be removed does no harm.
-    let _ = std::fs::remove_dir_all(&dir);
-    match seen {
-        Err(Look::Seen(registry)) => Ok(*registry),
-        Err(Look::Failed(error)) => Err(error),
-        Ok(_) => Err(SnapshotError::Incomplete.into()),
-    }
-}
-
-/// How a look into a snapshot ends.
-enum Look {
-    Seen(Box<Registry>),
-    Failed(SnapshotToolError),
-}
-
-impl<E: Into<SnapshotToolError>> From<E> for Look {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-fn load(chunks: &mut SnapshotReader) -> Result<Registry, SnapshotToolError> {
-    let found = chunks.meta().schema;
-    if found != SCHEMA {
-        return Err(SnapshotToolError::Version { found });
-    }
-    let mut loader = Loader::new();
-    for chunk in chunks {
-        loader.chunk(&chunk?)?;
-    }
-    Ok(loader.finish()?)
+fn other_version(found: u32) -> SnapshotToolError {
+    SnapshotToolError::Version { found }
 }
 
 fn modules(registry: &Registry) -> Vec<(ModuleName, Vec<Digest>)> {
@@ -316,9 +267,4 @@ fn blob(from: &Path, digest: Digest) -> Option<Vec<u8>> {
     let places = [from.join("modules").join(&name), from.join(&name)];
     let mut found = places.iter().filter_map(|path| std::fs::read(path).ok());
     found.find(|bytes| Digest::of(bytes) == digest)
-}
-
-/// A number that nobody has had: from the system's own dice, and never 0.
-fn chance() -> u64 {
-    RandomState::new().hash_one(0_u8).max(1)
 }

@@ -34,7 +34,13 @@ pub struct SnapshotReader {
 }
 
 impl SnapshotReader {
-    pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
+    /// Opens the file of a snapshot, and reads its header. The chunks are read as they are asked for:
+    /// what has come of them is certain only once the end has been reached without an error.
+    ///
+    /// # Errors
+    /// [`StorageError::SnapshotDamaged`] when it is no snapshot, or its header is damaged;
+    /// [`StorageError::FormatVersion`], [`StorageError::Io`].
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
         let file = File::open(path).map_err(StorageError::io("open", path))?;
         Self::of(file, path)
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use maitred_protocol::PeerRequest;
-use maitred_registry::{Loader, Registry};
+use maitred_registry::Registry;
 use maitred_replica::Input;
 use maitred_storage::{SnapshotOffer, SnapshotReceiver, Snapshots, StorageError};
 use tokio::sync::{OwnedMutexGuard, mpsc};
@@ -21,7 +21,7 @@ use super::fetch_error::FetchError;
 use super::wire::{Body, CallError};
 use super::{Bulk, blocking};
 use crate::metrics::Metrics;
-use crate::snapshot_thread::SCHEMA;
+use crate::snapshot_load;
 
 /// How long the sender may take until it begins: it reads the file once before it sends it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -356,7 +356,7 @@ fn load(
         Ok(None) => return Ok(None),
         Err(error) => Err(error),
     };
-    let reader = match reader {
+    let mut reader = match reader {
         Err(error) if verify => {
             tracing::warn!(index = offered.index, %error, "this host's own copy of a snapshot is not used");
             return Ok(None);
@@ -368,12 +368,5 @@ fn load(
         let (index, term) = (meta.index, meta.term);
         return Err(FetchError::Another { index, term });
     }
-    if meta.schema != SCHEMA {
-        return Err(FetchError::Schema(meta.schema));
-    }
-    let mut loader = Loader::new();
-    for chunk in reader {
-        loader.chunk(&chunk?)?;
-    }
-    Ok(Some(loader.finish()?))
+    snapshot_load::load(&mut reader, FetchError::Schema).map(Some)
 }
