@@ -7,60 +7,30 @@
     reason = "a benchmark that cannot go on should stop here"
 )]
 
+mod support;
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use maitred_protocol::{
-    ClientId, NodeEpoch, NodeName, ProcessKey, RegisterNode, RequestId, SetProcess,
-};
-use maitred_registry::{Command, Entry, Registry};
+use maitred_protocol::{ClientId, ProcessKey, RequestId};
+use maitred_registry::{Entry, Registry};
+use support::{BEGUN, begun, set_process};
 
-fn entry(request: Option<RequestId>, command: Command) -> Entry {
-    Entry {
-        time_ms: 1_700_000_000_000,
-        request,
-        command,
-    }
-}
-
+/// As a client asks for it, which may ask again.
 fn set(id: u64) -> Entry {
-    let set = SetProcess {
-        key: ProcessKey::new("player", &id.to_string()).unwrap(),
-        node: NodeName::new("eu-1").unwrap(),
-        epoch: NodeEpoch(2),
-        pid: format!("pid-{id}"),
-        share: vec![7; 64],
-        incarnation: None,
-    };
     let request = RequestId {
         client: ClientId(1),
         sequence: id,
     };
-    entry(Some(request), Command::SetProcess(Box::new(set)))
+    set_process(id, Some(request))
 }
 
 /// A registry with one node and so many processes on it.
 fn filled(processes: u64) -> Registry {
-    let mut registry = Registry::new();
+    let mut registry = begun();
     let mut events = Vec::new();
-    registry.apply(1, entry(None, Command::OpenSession), &mut events);
-    let register = RegisterNode {
-        name: NodeName::new("eu-1").unwrap(),
-        types: Vec::new(),
-        address: "10.0.0.1:7000".to_owned(),
-        labels: Vec::new(),
-        capacity: 1_000_000,
-        share: Vec::new(),
-        ttl_ms: 3_000,
-        inventory: Vec::new(),
-    };
-    registry.apply(
-        2,
-        entry(None, Command::RegisterNode(Box::new(register))),
-        &mut events,
-    );
     for id in 0..processes {
-        registry.apply(3 + id, set(id), &mut events);
+        registry.apply(BEGUN + 1 + id, set(id), &mut events);
         events.clear();
     }
     registry

@@ -18,33 +18,15 @@
     reason = "a benchmark reads the clock"
 )]
 
+mod support;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use maitred_protocol::{NodeEpoch, NodeName, ProcessKey, RegisterNode, SetProcess};
-use maitred_registry::{Command, Entry, Registry};
-
-fn entry(command: Command) -> Entry {
-    Entry {
-        time_ms: 1_700_000_000_000,
-        request: None,
-        command,
-    }
-}
-
-fn set(id: u64) -> Entry {
-    let set = SetProcess {
-        key: ProcessKey::new("player", &id.to_string()).unwrap(),
-        node: NodeName::new("eu-1").unwrap(),
-        epoch: NodeEpoch(2),
-        pid: format!("pid-{id}"),
-        share: vec![7; 64],
-        incarnation: None,
-    };
-    entry(Command::SetProcess(Box::new(set)))
-}
+use maitred_registry::Registry;
+use support::{BEGUN, begun, set_process};
 
 struct Filled {
     registry: Registry,
@@ -54,24 +36,10 @@ struct Filled {
 
 impl Filled {
     fn new(records: u64) -> Self {
-        let mut registry = Registry::new();
-        let register = RegisterNode {
-            name: NodeName::new("eu-1").unwrap(),
-            types: Vec::new(),
-            address: "10.0.0.1:7000".to_owned(),
-            labels: Vec::new(),
-            capacity: 1_000_000,
-            share: Vec::new(),
-            ttl_ms: 3_000,
-            inventory: Vec::new(),
-        };
-        registry.skip(1);
-        let register = entry(Command::RegisterNode(Box::new(register)));
-        registry.apply(2, register, &mut Vec::new());
         let mut filled = Self {
-            registry,
+            registry: begun(),
             records,
-            index: 2,
+            index: BEGUN,
         };
         for id in 0..records {
             filled.apply(id);
@@ -82,7 +50,7 @@ impl Filled {
     /// Applies one entry; how long that took.
     fn apply(&mut self, id: u64) -> Duration {
         self.index += 1;
-        let (entry, mut events) = (set(id), Vec::new());
+        let (entry, mut events) = (set_process(id, None), Vec::new());
         let begun = Instant::now();
         self.registry.apply(self.index, entry, &mut events);
         begun.elapsed()
