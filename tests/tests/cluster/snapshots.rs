@@ -73,6 +73,19 @@ async fn create(client: &Client, id: &str) -> Incarnation {
     made.unwrap().record.incarnation
 }
 
+/// What restores the snapshot in `file` into `folder`, for a host of that name.
+fn restore<'a>(file: &'a str, folder: &'a str, name: &'a str) -> [&'a str; 7] {
+    [
+        "snapshot",
+        "restore",
+        file,
+        "--data-dir",
+        folder,
+        "--name",
+        name,
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_is_saved_looked_into_and_restored() {
     let mut group = Group::start(seed(), options()).await;
@@ -104,16 +117,7 @@ async fn a_snapshot_is_saved_looked_into_and_restored() {
             std::fs::write(&file, bad).unwrap();
             let ended = group.cli(&["snapshot", "inspect", &file]).await;
             assert_ne!(ended.code, Some(0), "{name} at {at}: {ended:?}");
-            let args = [
-                "snapshot",
-                "restore",
-                &file,
-                "--data-dir",
-                &folder,
-                "--name",
-                "r",
-            ];
-            let ended = group.cli(&args).await;
+            let ended = group.cli(&restore(&file, &folder, "r")).await;
             assert_ne!(ended.code, Some(0), "{name} at {at}: {ended:?}");
             let made = std::fs::read_dir(&folder).is_ok_and(|mut files| files.next().is_some());
             assert!(!made, "{name} at {at}: something was restored");
@@ -122,15 +126,7 @@ async fn a_snapshot_is_saved_looked_into_and_restored() {
 
     // Not over a host's directory, whether it runs or not; and it does not mind.
     let folder = group.machines[0].data().to_str().unwrap().to_owned();
-    let args = [
-        "snapshot",
-        "restore",
-        &file,
-        "--data-dir",
-        &folder,
-        "--name",
-        "a",
-    ];
+    let args = restore(&file, &folder, "a");
     let running = group.cli(&args).await;
     assert_ne!(running.code, Some(0), "{running:?}");
     create(&client, "later").await;
@@ -145,17 +141,9 @@ async fn a_snapshot_is_saved_looked_into_and_restored() {
     let mut alone = Machine::new(group.folder(), "restored", &group.authority, seed).await;
     let (modules, folder) = (group.machines[0].data(), alone.data());
     let [modules, folder] = [&modules, &folder].map(|path| path.to_str().unwrap());
-    let args = [
-        "snapshot",
-        "restore",
-        &file,
-        "--data-dir",
-        folder,
-        "--name",
-        "restored",
-    ];
-    let more = ["--modules-from", modules];
-    let restored = group.cli(&[&args[..], &more[..]].concat()).await.json();
+    let args = restore(&file, folder, "restored");
+    let args = [&args[..], &["--modules-from", modules]].concat();
+    let restored = group.cli(&args).await.json();
     assert_eq!(
         restored["modules_missing"],
         serde_json::json!([]),
