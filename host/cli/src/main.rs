@@ -19,6 +19,7 @@ mod memory;
 mod module;
 mod node;
 mod out;
+mod presence;
 mod process;
 mod refusal;
 mod sample;

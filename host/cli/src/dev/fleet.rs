@@ -1,15 +1,16 @@
 //! The sample nodes of `dev`, and what a person may do to them: kill and drain.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use maitred_client::{Client, Error};
 use maitred_protocol::NodeName;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::Dev;
 use super::rules::TYPES;
 use super::work;
 use crate::failure::Failure;
+use crate::presence::Presence;
 use crate::sample::{Life, SampleNode, Spec};
 
 /// How long a killed node stays away.
@@ -31,17 +32,9 @@ const PLACES: [(&str, f64); 6] = [
 /// A sample node and whether it is there.
 pub(crate) struct Member {
     pub(crate) spec: Spec,
-    state: State,
+    presence: Presence<SampleNode, Error>,
     /// Whether a drain was asked for.
     pub(crate) drained: bool,
-}
-
-enum State {
-    Up(SampleNode),
-    /// Killed; comes back then.
-    Down(Instant),
-    /// Registering again.
-    Coming(JoinHandle<Result<SampleNode, Error>>),
 }
 
 /// A drain that was made, or ended.
@@ -66,13 +59,13 @@ impl Fleet {
         }
         let mut members = Vec::new();
         for (at, node, spec) in starting.join_all().await {
-            let state = State::Up(node?);
+            let presence = Presence::Up(node?);
             let drained = false;
             members.push((
                 at,
                 Member {
                     spec,
-                    state,
+                    presence,
                     drained,
                 },
             ));
@@ -91,21 +84,21 @@ impl Fleet {
             return String::new();
         };
         let name = member.spec.name.clone();
-        match &member.state {
-            State::Up(node) => {
+        match &member.presence {
+            Presence::Up(node) => {
                 node.crash();
-                member.state = State::Down(Instant::now() + AWAY);
+                member.presence = Presence::down(AWAY);
                 member.drained = false;
                 format!(
                     "{name} killed: its lease of {} s runs out first, then its processes are dealt with",
                     TTL.as_secs()
                 )
             }
-            State::Down(_) => {
+            Presence::Down(_) => {
                 member.come_back(client);
                 format!("{name} comes back")
             }
-            State::Coming(_) => format!("{name} is coming back"),
+            Presence::Coming(_) => format!("{name} is coming back"),
         }
     }
 
@@ -147,20 +140,11 @@ impl Fleet {
     pub(crate) async fn tick(&mut self) -> Option<String> {
         let mut problem = None;
         for member in &mut self.members {
-            match &mut member.state {
-                State::Down(until) if *until <= Instant::now() => {
-                    member.come_back(self.client.clone());
-                }
-                State::Coming(task) if task.is_finished() => match task.await {
-                    Ok(Ok(node)) => member.state = State::Up(node),
-                    Ok(Err(error)) => {
-                        let text = Failure::from(error).message;
-                        problem = Some(format!("{} does not come back: {text}", member.spec.name));
-                        member.state = State::Down(Instant::now() + AWAY);
-                    }
-                    Err(_) => member.state = State::Down(Instant::now() + AWAY),
-                },
-                _ => {}
+            if member.presence.is_due() {
+                member.come_back(self.client.clone());
+            } else if let Some(error) = member.presence.returned(AWAY).await {
+                let text = Failure::from(error).message;
+                problem = Some(format!("{} does not come back: {text}", member.spec.name));
             }
         }
         problem
@@ -170,12 +154,12 @@ impl Fleet {
     pub(crate) async fn stop(self) {
         let mut ending = JoinSet::new();
         for member in self.members {
-            match member.state {
-                State::Up(node) => {
+            match member.presence {
+                Presence::Up(node) => {
                     ending.spawn(async move { node.shutdown().await });
                 }
-                State::Coming(task) => task.abort(),
-                State::Down(_) => {}
+                Presence::Coming(task) => task.abort(),
+                Presence::Down(_) => {}
             }
         }
         ending.join_all().await;
@@ -185,28 +169,19 @@ impl Fleet {
 impl Member {
     fn come_back(&mut self, client: Client) {
         let spec = self.spec.clone();
-        self.state = State::Coming(tokio::spawn(async move {
+        self.presence = Presence::Coming(tokio::spawn(async move {
             SampleNode::start(&client, &spec).await
         }));
     }
 
     /// Processes that it really runs; none when it is not there.
     pub(crate) fn running(&self) -> Option<usize> {
-        match &self.state {
-            State::Up(node) => Some(node.running()),
-            State::Down(_) | State::Coming(_) => None,
-        }
+        self.presence.up().map(SampleNode::running)
     }
 
     /// Seconds until it comes back; none when it is there.
     pub(crate) fn away(&self) -> Option<u64> {
-        match &self.state {
-            State::Up(_) => None,
-            State::Down(until) => {
-                Some(until.saturating_duration_since(Instant::now()).as_secs() + 1)
-            }
-            State::Coming(_) => Some(0),
-        }
+        self.presence.away()
     }
 }
 

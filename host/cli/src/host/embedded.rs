@@ -9,19 +9,20 @@ use std::future::poll_fn;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use maitred_client::Client;
 use maitred_protocol::MemberRole;
 use maitred_server::{Failed, Running, Server, ServerConfig};
 use maitred_transport::{Authority, Identity, IssueKind, Issued};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::folder::{keep_ports, ports, temporary};
 use super::{broken, not_started};
 use crate::cert::of_authority;
 use crate::connect::Target;
 use crate::failure::{Exit, Failure};
+use crate::presence::Presence;
 
 /// How long a host that nobody else relies on waits for others to finish.
 const SHUTDOWN_MS: u64 = 500;
@@ -62,15 +63,7 @@ pub(crate) struct GroupHost {
     /// Its number in the group.
     pub(crate) number: u64,
     data: PathBuf,
-    state: State,
-}
-
-enum State {
-    Up(Box<Running>),
-    /// Killed; comes back then.
-    Down(Instant),
-    /// Starting again.
-    Coming(JoinHandle<Result<Running, Failure>>),
+    presence: Presence<Box<Running>, Failure>,
 }
 
 impl Embedded {
@@ -131,7 +124,7 @@ impl Embedded {
     /// Waits until all of them serve.
     pub(crate) async fn ready(&self) -> Result<(), Failure> {
         for host in &self.hosts {
-            if let State::Up(running) = &host.state {
+            if let Some(running) = host.presence.up() {
                 running.ready().await.map_err(|failed| broken(&failed))?;
             }
         }
@@ -167,11 +160,8 @@ impl Embedded {
 
     /// Waits until one of them had to stop by itself.
     pub(crate) async fn failed(&self) -> Failed {
-        let up = self.hosts.iter().filter_map(|host| match &host.state {
-            State::Up(running) => Some(Box::pin(running.failed())),
-            State::Down(_) | State::Coming(_) => None,
-        });
-        let mut waits: Vec<_> = up.collect();
+        let up = self.hosts.iter().filter_map(|host| host.presence.up());
+        let mut waits: Vec<_> = up.map(|running| Box::pin(running.failed())).collect();
         poll_fn(|context| {
             let ended = waits
                 .iter_mut()
@@ -201,7 +191,7 @@ impl Embedded {
         };
         let name = host.name.clone();
         // Dropped without a word to anybody, as a crash would.
-        host.state = State::Down(Instant::now() + AWAY);
+        host.presence = Presence::down(AWAY);
         self.kills += 1;
         let (up, all) = (
             self.hosts.iter().filter(|host| host.is_up()).count(),
@@ -221,26 +211,15 @@ impl Embedded {
         let mut problem = None;
         let addresses: Vec<SocketAddr> = self.hosts.iter().map(|host| host.address).collect();
         for host in &mut self.hosts {
-            match &mut host.state {
-                State::Down(until) if *until <= Instant::now() => {
-                    let config = config(&host.data, &host.name, host.address, &self.identity);
-                    let config = joining(config, host.address, &addresses);
-                    host.state = State::Coming(tokio::spawn(async move {
-                        Server::start(config).await.map_err(not_started)
-                    }));
-                }
-                State::Coming(task) if task.is_finished() => {
-                    let down = State::Down(Instant::now() + RETRY);
-                    match task.await {
-                        Ok(Ok(running)) => host.state = State::Up(Box::new(running)),
-                        Ok(Err(failure)) => {
-                            problem = Some(format!("{} does not come back: {failure}", host.name));
-                            host.state = down;
-                        }
-                        Err(_) => host.state = down,
-                    }
-                }
-                _ => {}
+            if host.presence.is_due() {
+                let config = config(&host.data, &host.name, host.address, &self.identity);
+                let config = joining(config, host.address, &addresses);
+                host.presence = Presence::Coming(tokio::spawn(async move {
+                    let started = Server::start(config).await;
+                    started.map(Box::new).map_err(not_started)
+                }));
+            } else if let Some(failure) = host.presence.returned(RETRY).await {
+                problem = Some(format!("{} does not come back: {failure}", host.name));
             }
         }
         let leader = self.hosts.iter().find(|host| host.leads());
@@ -256,12 +235,12 @@ impl Embedded {
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         let mut ending = JoinSet::new();
         for host in self.hosts {
-            match host.state {
-                State::Up(running) => {
+            match host.presence {
+                Presence::Up(running) => {
                     ending.spawn(running.shutdown());
                 }
-                State::Coming(task) => task.abort(),
-                State::Down(_) => {}
+                Presence::Coming(task) => task.abort(),
+                Presence::Down(_) => {}
             }
         }
         for ended in ending.join_all().await {
@@ -278,33 +257,23 @@ impl GroupHost {
             address: running.local_addr(),
             number: running.host(),
             data,
-            state: State::Up(Box::new(running)),
+            presence: Presence::Up(Box::new(running)),
         }
     }
 
     /// Whether it runs, and believes that it leads.
     pub(crate) fn leads(&self) -> bool {
-        match &self.state {
-            State::Up(running) => running
-                .leader()
-                .is_some_and(|(host, _)| host == self.number),
-            State::Down(_) | State::Coming(_) => false,
-        }
+        let leader = self.presence.up().and_then(|running| running.leader());
+        leader.is_some_and(|(host, _)| host == self.number)
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        matches!(self.state, State::Up(_))
+        self.presence.up().is_some()
     }
 
     /// Seconds until it comes back; none when it is there.
     pub(crate) fn away(&self) -> Option<u64> {
-        match &self.state {
-            State::Up(_) => None,
-            State::Down(until) => {
-                Some(until.saturating_duration_since(Instant::now()).as_secs() + 1)
-            }
-            State::Coming(_) => Some(0),
-        }
+        self.presence.away()
     }
 }
 
