@@ -8,7 +8,8 @@ use maitred_replica::{Answer, Config, Effect, Input, Install, Now, Recovered, Re
 use raft::eraftpb::{ConfState, Message, MessageType};
 
 use crate::group::{Group, join_of};
-use crate::{Writer, get, grown, key, others, roles, three};
+use crate::membership::{grown, roles};
+use crate::{Writer, get, key, others, three};
 
 #[test]
 fn a_leader_that_finds_itself_taken_out_leads_no_longer() {
