@@ -1,4 +1,4 @@
-//! Reads one text out of a configuration, which is a flat JSON object.
+//! Reads one text or number out of a configuration, which is a flat JSON object.
 //!
 //! Strict and small instead of general: a JSON library would be larger than the policies. The whole
 //! text must be one object whose values are strings, numbers, `true`, `false` or `null`; an object
@@ -18,6 +18,41 @@
 /// assert!(text(r#"{"label": ["rack"]}"#, "label").is_err());
 /// ```
 pub fn text(json: &str, key: &str) -> Result<Option<String>, String> {
+    match value(json, key)? {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Text(text)) => Ok(Some(text)),
+        Some(Value::Number(_) | Value::Truth) => {
+            Err(format!("configuration: `{key}` has to be a string"))
+        }
+    }
+}
+
+/// The whole number under `key` in the flat JSON object `json`; none when there is no such key or
+/// it is `null`.
+///
+/// # Errors
+/// When `json` is not a flat object, a key is repeated, or the value under `key` is not written as
+/// a whole number from 0 to 2^32 - 1 (`1000`, not `1e3`).
+///
+/// ```
+/// use maitred_guest::config::number;
+/// assert_eq!(number(r#"{"label": "rack", "width": 3}"#, "width"), Ok(Some(3)));
+/// assert_eq!(number("{}", "width"), Ok(None));
+/// assert!(number(r#"{"width": -3}"#, "width").is_err());
+/// ```
+pub fn number(json: &str, key: &str) -> Result<Option<u32>, String> {
+    match value(json, key)? {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(Some(number))) => Ok(Some(number)),
+        Some(Value::Number(None) | Value::Text(_) | Value::Truth) => Err(format!(
+            "configuration: `{key}` has to be a whole number from 0 to {}",
+            u32::MAX
+        )),
+    }
+}
+
+/// The value under `key`, once the whole of `json` has been read.
+fn value(json: &str, key: &str) -> Result<Option<Value>, String> {
     let mut rest = Scanner { text: json, at: 0 };
     let mut seen: Vec<String> = Vec::new();
     let mut found = None;
@@ -31,13 +66,7 @@ pub fn text(json: &str, key: &str) -> Result<Option<String>, String> {
             rest.expect(':')?;
             let value = rest.value()?;
             if name == key {
-                found = match value {
-                    Value::Text(text) => Some(text),
-                    Value::Null => None,
-                    Value::Other => {
-                        return Err(format!("configuration: `{key}` has to be a string"));
-                    }
-                };
+                found = Some(value);
             }
             seen.push(name);
             if !rest.take(',') {
@@ -56,8 +85,10 @@ pub fn text(json: &str, key: &str) -> Result<Option<String>, String> {
 
 enum Value {
     Text(String),
+    /// None when it is no whole number from 0 to 2^32 - 1.
+    Number(Option<u32>),
+    Truth,
     Null,
-    Other,
 }
 
 struct Scanner<'a> {
@@ -153,8 +184,8 @@ impl<'a> Scanner<'a> {
         let word = rest.get(..end).unwrap_or_default();
         let value = match word {
             "null" => Value::Null,
-            "true" | "false" => Value::Other,
-            _ if is_number(word) => Value::Other,
+            "true" | "false" => Value::Truth,
+            _ if is_number(word) => Value::Number(word.parse().ok()),
             _ => return Err(self.error("no string, number, true, false or null")),
         };
         self.at += end;
@@ -190,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn only_whole_numbers_are_numbers() {
+        let json = r#"{"a":0,"b":4294967295,"c":4294967296,"d":-1,"e":1.0,"f":1e3,"g":"1","h":true,"i":null}"#;
+        assert_eq!(number(json, "a"), Ok(Some(0)));
+        assert_eq!(number(json, "b"), Ok(Some(u32::MAX)));
+        for key in ["c", "d", "e", "f", "g", "h"] {
+            assert!(number(json, key).is_err(), "{key}");
+        }
+        assert_eq!(number(json, "i"), Ok(None));
+        assert_eq!(number(json, "j"), Ok(None));
+    }
+
+    #[test]
     fn everything_else_is_refused() {
         for json in [
             "",
@@ -222,6 +265,7 @@ mod tests {
             "{\"a\":NaN}",
         ] {
             assert!(text(json, "z").is_err(), "{json}");
+            assert!(number(json, "z").is_err(), "{json}");
         }
     }
 }

@@ -1,13 +1,13 @@
 //! One instance of a policy, and the macros that connect it to the generated bindings.
 //!
-//! The same [`SelectorInstance`] and [`CallbackInstance`] run in a component and in the native
-//! harness, so that a unit test passes through everything but the canonical ABI. Not for authors:
+//! The same [`SelectorInstance`], [`CallbackInstance`] and [`FenceInstance`] run in a component and
+//! in the native harness, so that a unit test passes through everything but the canonical ABI. Not for authors:
 //! only the macros and [`crate::testing`] use it.
 
 use crate::bindings::selector::exports::maitred::policy::selector::Candidates as Lists;
 use crate::{
-    Access, Ask, Callback, CallbackManifest, Candidates, Host, Manifest, Placement, Request,
-    Selector, Slot, SpawnFailure, Started,
+    Access, Ask, Callback, CallbackManifest, Candidates, Fence, FenceManifest, Host, LostNode,
+    Manifest, Placement, Records, Request, Selector, Slot, SpawnFailure, Started, Verdict,
 };
 
 #[cfg(target_arch = "wasm32")]
@@ -94,6 +94,39 @@ impl<C: Callback> CallbackInstance<C> {
     }
 }
 
+/// A fence as one instance runs it: configured, or refused with the reason.
+pub struct FenceInstance<F>(Result<F, String>);
+
+impl<F: Fence> FenceInstance<F> {
+    /// Makes and configures the policy.
+    pub fn new(host: &dyn Host) -> Self {
+        let mut policy = F::default();
+        Self(policy.configure(host).map(|()| policy))
+    }
+
+    /// `fence.describe`.
+    pub fn describe(&self) -> FenceManifest {
+        FenceManifest {
+            name: F::NAME.to_owned(),
+            version: F::VERSION.to_owned(),
+        }
+    }
+
+    /// `fence.examine`.
+    ///
+    /// # Errors
+    /// The policy's own, or the reason why it refused its configuration.
+    pub fn examine(
+        &self,
+        lost: &LostNode,
+        host: &dyn Host,
+        records: &dyn Records,
+    ) -> Result<Verdict, String> {
+        let policy = self.0.as_ref().map_err(Clone::clone)?;
+        policy.examine(lost, host, records)
+    }
+}
+
 /// Makes a component of the world `selector-module` of a type that is a [`Selector`]; once a crate.
 ///
 /// Natively it expands to nothing, so that one test program can link many selectors.
@@ -173,6 +206,41 @@ macro_rules! export_callback {
             }
 
     bindings::export_callback_bindings!(Module with_types_in bindings);
+        };
+    };
+}
+
+/// Makes a component of the world `fence-module` of a type that is a [`Fence`]; once a crate.
+///
+/// Natively it expands to nothing, so that one test program can link many fences.
+#[macro_export]
+macro_rules! export_fence {
+    ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            use $crate::bindings::fence as bindings;
+            use $crate::glue::{FenceInstance, HostImport, RecordsImport, log_panics};
+
+            struct Module;
+
+            ::std::thread_local! {
+                static INSTANCE: FenceInstance<$policy> = {
+                    log_panics();
+                    FenceInstance::new(&HostImport)
+                };
+            }
+
+            impl bindings::exports::maitred::policy::fence::Guest for Module {
+                fn describe() -> $crate::FenceManifest {
+                    INSTANCE.with(|instance| instance.describe())
+                }
+
+                fn examine(lost: $crate::LostNode) -> Result<$crate::Verdict, String> {
+                    INSTANCE.with(|instance| instance.examine(&lost, &HostImport, &RecordsImport))
+                }
+            }
+
+    bindings::export_fence_bindings!(Module with_types_in bindings);
         };
     };
 }

@@ -1,5 +1,5 @@
-//! What a module author links: the traits [`Selector`] and [`Callback`], a macro for each that makes
-//! a component of a type, helpers, and a native harness ([`testing`]).
+//! What a module author links: the traits [`Selector`], [`Callback`] and [`Fence`], a macro for each
+//! that makes a component of a type, helpers, and a native harness ([`testing`]).
 //!
 //! A complete selector. Its crate has `crate-type = ["cdylib", "rlib"]` and this one dependency:
 //!
@@ -55,6 +55,7 @@ mod callback;
 mod candidates;
 pub mod chance;
 pub mod config;
+mod fence;
 #[doc(hidden)]
 pub mod glue;
 #[cfg(target_arch = "wasm32")]
@@ -69,11 +70,15 @@ pub use bindings::callback::exports::maitred::policy::callback::{
 };
 pub use bindings::callback::maitred::policy::node::{Failure as StartFailure, Started};
 pub use bindings::callback::maitred::policy::records::Process;
+pub use bindings::fence::exports::maitred::policy::fence::{
+    LostNode, Manifest as FenceManifest, Verdict,
+};
 pub use bindings::selector::exports::maitred::policy::selector::{Ask, Lowest, Manifest};
 pub use bindings::selector::maitred::policy::host::Level;
 pub use bindings::selector::maitred::policy::types::{Request, Slot};
 pub use callback::{Access, Callback};
 pub use candidates::{Candidates, Row};
 pub use chance::{Chance, stable_hash};
+pub use fence::{Fence, PROOF_BYTES_MAX, RETRY_MS};
 pub use seam::{Host, Node, Records};
 pub use selector::{Selector, lowest};

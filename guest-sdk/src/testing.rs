@@ -3,19 +3,22 @@
 //!
 //! It decides what `wit/policy.wit` promises a selector: the filter by capacity, the three kinds of
 //! `ask`, the catalogue of features, and the check of the answer. It keeps exact loads: what a
-//! decision placed, the next one sees. It knows no component; the conformance tests run those.
+//! decision placed, the next one sees. Callbacks have a node and a registry that answer as the test
+//! says, fences the registry. It knows no component; the conformance tests run those.
 
+mod fence;
 mod fleet;
 mod node;
 mod properties;
 
+pub use fence::{examine, lost_node};
 pub use fleet::{Fleet, Refusal};
 pub use node::{TestNode, TestRecords, spawn};
 pub use properties::check;
 
 /// The two lists that cross the border in a `select`.
 pub use crate::bindings::selector::exports::maitred::policy::selector::Candidates as Lists;
-pub use crate::glue::{CallbackInstance, SelectorInstance};
+pub use crate::glue::{CallbackInstance, FenceInstance, SelectorInstance};
 
 use std::cell::RefCell;
 

@@ -6,7 +6,7 @@
 use wit_component::{ComponentEncoder, DecodedWasm};
 
 /// What a component exports, and what it may import then: the worlds of `wit/policy.wit`.
-const WORLDS: [(&str, &[&str]); 2] = [
+const WORLDS: [(&str, &[&str]); 3] = [
     (
         "maitred:policy/selector",
         &["maitred:policy/types", "maitred:policy/host"],
@@ -20,6 +20,10 @@ const WORLDS: [(&str, &[&str]); 2] = [
             "maitred:policy/records",
         ],
     ),
+    (
+        "maitred:policy/fence",
+        &["maitred:policy/host", "maitred:policy/records"],
+    ),
 ];
 
 /// Why there is no component.
@@ -31,7 +35,7 @@ pub(crate) enum ComponentError {
     Decode(String),
     #[error("it imports `{0}`, which its world does not")]
     Import(String),
-    #[error("it exports {0:?}; a module exports either a selector or a callback")]
+    #[error("it exports {0:?}; a module exports a selector, a callback or a fence")]
     Exports(Vec<String>),
 }
 
@@ -109,6 +113,8 @@ mod tests {
         let callback = include_bytes!("../../prebuilt/start.wasm");
         check(selector).unwrap();
         check(callback).unwrap();
+        let fence = include_bytes!("../../prebuilt/witness.wasm");
+        check(fence).unwrap();
         for (component, from, to) in [
             (
                 &selector[..],
@@ -124,6 +130,11 @@ mod tests {
                 &callback[..],
                 "maitred:policy/node@0.1.0",
                 "maitred:policy/disk@0.1.0",
+            ),
+            (
+                &fence[..],
+                "maitred:policy/host@0.1.0",
+                "maitred:policy/node@0.1.0",
             ),
         ] {
             let foreign = renamed(component, from, to);

@@ -1,6 +1,6 @@
 //! Builds the standard modules into `selectors/prebuilt`, or checks what is there.
 //!
-//! `cargo run -p maitred-selectors-build` compiles the six crates for `wasm32-unknown-unknown`, makes
+//! `cargo run -p maitred-selectors-build` compiles the seven crates for `wasm32-unknown-unknown`, makes
 //! components of them, and writes them with `SHA256SUMS` and `TOOLCHAIN`. With `--check` it builds
 //! into another folder (`--out DIR`) and compares: the same toolchain has to give the same bytes;
 //! with another one only behaviour can be compared, which is the conformance tests' work.
@@ -20,13 +20,14 @@ use prebuilt::Prebuilt;
 use toolchain::{Toolchain, ToolchainError};
 
 /// The modules, by the name of their file, and the crates that they are made of.
-const MODULES: [(&str, &str); 6] = [
+const MODULES: [(&str, &str); 7] = [
     ("least-loaded", "maitred-selector-least-loaded"),
     ("two-choices", "maitred-selector-two-choices"),
     ("rendezvous", "maitred-selector-rendezvous"),
     ("bin-pack", "maitred-selector-bin-pack"),
     ("spread", "maitred-selector-spread"),
     ("start", "maitred-callback-start"),
+    ("witness", "maitred-fence-witness"),
 ];
 
 const USAGE: &str = "usage: maitred-selectors-build [--check] [--out DIR]";
