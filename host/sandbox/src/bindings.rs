@@ -1,8 +1,7 @@
 //! Rust bindings of `wit/policy.wit`, generated when this crate is compiled: one module a world.
 //!
-//! Selectors are called directly, on a thread of their own; callbacks on fibers, because they wait.
-//! Arguments are borrowed (a decision clones no string). Only `selector`, `callback`, `guest` and
-//! `convert` name what is here.
+//! Selectors are called directly, on a thread of their own; callbacks and fences on fibers, because
+//! they wait. Arguments are borrowed (a decision clones no string).
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -11,7 +10,7 @@
     reason = "generated bindings"
 )]
 
-/// The world `selector-module`, and the types of both worlds.
+/// The world `selector-module`, and the types of all worlds.
 pub mod selector {
     wasmtime::component::bindgen!({
         path: "../../wit",
@@ -31,6 +30,20 @@ pub mod callback {
         with: {
             "maitred:policy/types": crate::bindings::selector::maitred::policy::types,
             "maitred:policy/host": crate::bindings::selector::maitred::policy::host,
+        },
+    });
+}
+
+/// The world `fence-module`.
+pub mod fence {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "fence-module",
+        ownership: Borrowing { duplicate_if_necessary: false },
+        exports: { default: async },
+        with: {
+            "maitred:policy/host": crate::bindings::selector::maitred::policy::host,
+            "maitred:policy/records": crate::bindings::callback::maitred::policy::records,
         },
     });
 }

@@ -1,33 +1,25 @@
-//! Callbacks: one instance a spawn at a time, on a fiber, so that waiting for a node holds no
-//! thread. Instances are reused; at most `limits.callback_instances` live, and spawns beyond them
-//! wait until one is free or their deadline has passed.
-//!
-//! What holds: a spawn ends by its deadline and what it may compute; an instance whose call failed,
-//! or was dropped half-way, is never used again.
+//! Callbacks: what a spawn is, and what follows from a callback's answer. They run on fibers
+//! (`fiber`), at most `limits.callback_instances` at a time.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use maitred_protocol::{Incarnation, NodeName, ProcessKey, limits as wire};
 use maitred_registry::decide::{ModuleRef, cut};
-use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
 use wasmtime::Store;
+use wasmtime::component::{self, InstancePre};
 
+use crate::bindings::callback::CallbackModule;
 use crate::bindings::callback::exports::maitred::policy::callback as wit;
 use crate::bindings::callback::maitred::policy::node as node_wit;
-use crate::bindings::callback::{CallbackModule, CallbackModulePre};
 use crate::convert;
-use crate::error::{ModuleError, Stage};
-use crate::guest::{self, Budget, Failure, Guest};
-use crate::limits::{CALLS_MAX, Limits};
-use crate::meter::Meter;
-use crate::node::{NodeCall, NodePort, Started};
+use crate::fiber::{Answer, Runner, World};
+use crate::guest::{Budget, Guest};
+use crate::limits::Limits;
+use crate::node::{NodePort, Port, Started};
 use crate::sandbox::{Loaded, Sandbox};
-use crate::selector::worn_at;
-use crate::shelf::{CallbackCounters, Shelf};
+use crate::shelf::CallCounters;
 
 /// What is to be started.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,33 +79,14 @@ pub enum SpawnFailure {
 
 /// Runs callbacks. Clones share the instances.
 #[derive(Clone)]
-pub struct Callbacks {
-    sandbox: Arc<Sandbox>,
-    shelf: Arc<Shelf>,
-    /// One permit a running spawn.
-    turns: Arc<Semaphore>,
-}
-
-/// One instance of a callback.
-pub(crate) struct Callback {
-    store: Store<Guest>,
-    exports: CallbackModule,
-    meter: Arc<Meter>,
-    pub(crate) title: String,
-    calls: u32,
-    memory_bytes_worn: usize,
-}
+pub struct Callbacks(Arc<Runner<CallbackModule>>);
 
 impl Callbacks {
     /// Callbacks over the modules of a sandbox.
     #[must_use]
     pub fn new(sandbox: Arc<Sandbox>) -> Self {
-        let instances = sandbox.limits.callback_instances as usize;
-        Self {
-            sandbox,
-            shelf: Shelf::new(instances),
-            turns: Arc::new(Semaphore::new(instances)),
-        }
+        let instances = sandbox.limits.callback_instances;
+        Self(Arc::new(Runner::new(sandbox, instances)))
     }
 
     /// Carries out a start. Needs a tokio runtime with time. Dropping the future abandons the call.
@@ -126,155 +99,60 @@ impl Callbacks {
         job: CallbackJob,
         port: Arc<dyn NodePort>,
     ) -> impl Future<Output = Result<Started, SpawnFailure>> + Send + 'static {
-        let this = self.clone();
-        async move { this.run(job, port).await }
+        let runner = Arc::clone(&self.0);
+        async move {
+            let answer = runner.run(&job.module, &job, Port::Node(port), job.deadline);
+            answer
+                .await
+                .unwrap_or_else(|reason| Err(SpawnFailure::Elsewhere(reason)))
+        }
     }
 
     /// What each callback has done.
     #[must_use]
-    pub fn counters(&self) -> Vec<CallbackCounters> {
-        self.shelf.counters()
-    }
-
-    async fn run(
-        &self,
-        job: CallbackJob,
-        port: Arc<dyn NodePort>,
-    ) -> Result<Started, SpawnFailure> {
-        let ModuleRef { name, version, .. } = &job.module;
-        let fail =
-            |what: &str| SpawnFailure::Elsewhere(cut(format!("callback {name}@{version} {what}")));
-        let _turn = match self.turns.try_acquire() {
-            Ok(turn) => turn,
-            Err(_) => match timeout_at(job.deadline.into(), self.turns.acquire()).await {
-                Ok(Ok(turn)) => turn,
-                Ok(Err(_)) | Err(_) => {
-                    return Err(fail(
-                        "waited for an instance until the deadline (limit callback_instances)",
-                    ));
-                }
-            },
-        };
-        let mut taken = self.shelf.take(&job.module);
-        let tally = Arc::clone(taken.tally());
-        tally.spawns.fetch_add(1, Relaxed);
-        if taken.instance().is_none() {
-            match self.instance(&job.module).await {
-                Ok(instance) => *taken.instance() = Some(instance),
-                Err(what) => {
-                    tally.failed.fetch_add(1, Relaxed);
-                    return Err(fail(&what));
-                }
-            }
-        }
-        let Some(instance) = taken.instance() else {
-            return Err(fail("has no instance"));
-        };
-        let answer = instance.spawn(&job, port, &self.sandbox.limits).await;
-        tally
-            .lines_dropped
-            .fetch_add(instance.take_lines_dropped(), Relaxed);
-        match answer {
-            Ok(answer) => {
-                if instance.worn() {
-                    tally.recycled.fetch_add(1, Relaxed);
-                } else {
-                    taken.give_back();
-                }
-                answer.inspect_err(|_| {
-                    tally.refused.fetch_add(1, Relaxed);
-                })
-            }
-            Err(Failure { timeout, reason }) => {
-                let count = if timeout {
-                    &tally.timeouts
-                } else {
-                    &tally.failed
-                };
-                count.fetch_add(1, Relaxed);
-                tracing::warn!(module = name.as_str(), version, reason, "a callback failed");
-                Err(fail(&reason))
-            }
-        }
-    }
-
-    async fn instance(&self, module: &ModuleRef) -> Result<Callback, String> {
-        let Some(Loaded::Callback(pre)) = self.sandbox.loaded(&module.digest) else {
-            return Err("is not loaded on this host".to_owned());
-        };
-        let made = Callback::new(
-            &pre,
-            &self.sandbox.limits,
-            module.name.as_str().into(),
-            Arc::clone(&module.config),
-        );
-        made.await
-            .map_err(|ModuleError { stage, reason }| format!("could not be had: {stage}: {reason}"))
+    pub fn counters(&self) -> Vec<CallCounters> {
+        self.0.counters()
     }
 }
 
-impl Callback {
-    pub(crate) async fn new(
-        module: &CallbackModulePre<Guest>,
-        limits: &Limits,
-        name: Arc<str>,
-        config: Arc<str>,
-    ) -> Result<Self, ModuleError> {
-        let meter = Arc::<Meter>::default();
-        let mut store = guest::store(module.engine(), limits, name, config);
-        let ticking = Arc::clone(&meter);
-        store.epoch_deadline_callback(move |_| Ok(ticking.tick()));
-        store.set_epoch_deadline(1);
-        let (ms, limit) = (limits.describe_ms, "describe_ms");
-        let fail = |store: &Store<Guest>, stage, what, error| {
-            let Failure { reason, .. } =
-                store
-                    .data()
-                    .failure(&error, limits, Budget { what, ms, limit });
-            ModuleError::new(stage, reason)
-        };
-        let within = Duration::from_millis(ms);
-        let made = meter
-            .run(within, module.instance_pre().instantiate_async(&mut store))
-            .await;
-        let instance =
-            made.map_err(|error| fail(&store, Stage::Instantiating, "a start function", error))?;
-        let exports = CallbackModule::new(&mut store, &instance).map_err(ModuleError::of_world)?;
-        let described = meter
-            .run(
-                within,
-                exports.maitred_policy_callback().call_describe(&mut store),
-            )
-            .await;
-        let manifest =
-            described.map_err(|error| fail(&store, Stage::Describing, "describe", error))?;
-        let title = convert::callback_title(&manifest)
-            .map_err(|reason| ModuleError::new(Stage::Describing, reason))?;
-        let memory_bytes_worn = worn_at(store.data().room.memory_bytes, limits);
-        Ok(Self {
-            store,
-            exports,
-            meter,
-            title,
-            calls: 0,
-            memory_bytes_worn,
-        })
+impl World for CallbackModule {
+    type Job = CallbackJob;
+    type Done = Started;
+    type Refusal = SpawnFailure;
+
+    const NAME: &'static str = "callback";
+    const INSTANCES: &'static str = "callback_instances";
+
+    fn module(loaded: &Loaded) -> Option<&InstancePre<Guest>> {
+        match loaded {
+            Loaded::Callback(pre) => Some(pre.instance_pre()),
+            Loaded::Selector(_) | Loaded::Fence(_) => None,
+        }
     }
 
-    /// Carries out one start.
-    ///
-    /// # Errors
-    /// When the callback itself failed; it is not to be called again then.
-    pub(crate) async fn spawn(
-        &mut self,
+    fn exports(store: &mut Store<Guest>, instance: &component::Instance) -> wasmtime::Result<Self> {
+        Self::new(store, instance)
+    }
+
+    async fn describe(&self, store: &mut Store<Guest>) -> wasmtime::Result<(String, String)> {
+        let callback = self.maitred_policy_callback();
+        let wit::Manifest { name, version } = callback.call_describe(store).await?;
+        Ok((name, version))
+    }
+
+    fn budget(limits: &Limits) -> Budget {
+        Budget {
+            what: "spawn",
+            ms: limits.spawn_ms,
+            limit: "spawn_ms",
+        }
+    }
+
+    async fn call(
+        &self,
+        store: &mut Store<Guest>,
         job: &CallbackJob,
-        port: Arc<dyn NodePort>,
-        limits: &Limits,
-    ) -> Result<Result<Started, SpawnFailure>, Failure> {
-        self.calls += 1;
-        let guest = self.store.data_mut();
-        guest.begin();
-        guest.node = Some(NodeCall::new(port, job.deadline));
+    ) -> wasmtime::Result<Answer<Self>> {
         let incarnation = job.placement.incarnation.0.to_string();
         let placement = wit::Placement {
             node: job.placement.node.as_str(),
@@ -282,64 +160,42 @@ impl Callback {
             incarnation: &incarnation,
         };
         let request = convert::spawn_request(&job.request);
-        self.store.set_epoch_deadline(1);
-        let call =
-            self.exports
-                .maitred_policy_callback()
-                .call_spawn(&mut self.store, request, placement);
-        let answer = self
-            .meter
-            .run(Duration::from_millis(limits.spawn_ms), call)
-            .await;
-        self.store.data_mut().node = None;
-        match answer {
-            Ok(Ok(started)) => checked(started).map(Ok),
-            Ok(Err(wit::Failure::Elsewhere(reason))) => {
-                Ok(Err(SpawnFailure::Elsewhere(cut(reason))))
-            }
-            Ok(Err(wit::Failure::GiveUp(reason))) => Ok(Err(SpawnFailure::GiveUp(cut(reason)))),
-            Err(error) => {
-                let budget = Budget {
-                    what: "spawn",
-                    ms: limits.spawn_ms,
-                    limit: "spawn_ms",
-                };
-                Err(self.store.data().failure(&error, limits, budget))
-            }
-        }
-    }
-
-    fn take_lines_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.store.data_mut().lines_dropped)
-    }
-
-    fn worn(&self) -> bool {
-        self.calls >= CALLS_MAX || self.store.data().room.memory_bytes > self.memory_bytes_worn
+        let callback = self.maitred_policy_callback();
+        Ok(
+            match callback.call_spawn(store, request, placement).await? {
+                Ok(started) => checked(started),
+                Err(wit::Failure::Elsewhere(reason)) => {
+                    Answer::Refused(SpawnFailure::Elsewhere(cut(reason)))
+                }
+                Err(wit::Failure::GiveUp(reason)) => {
+                    Answer::Refused(SpawnFailure::GiveUp(cut(reason)))
+                }
+            },
+        )
     }
 }
 
 /// A callback may make an answer up; it must fit the record.
-fn checked(started: node_wit::Started) -> Result<Started, Failure> {
+fn checked(started: node_wit::Started) -> Answer<CallbackModule> {
     let bounds = [
         ("pid", started.pid.len(), wire::PID_BYTES_MAX),
         ("share", started.share.len(), wire::SHARE_BYTES_MAX),
     ];
     match bounds.into_iter().find(|(_, got, most)| got > most) {
-        None => Ok(Started {
+        None => Answer::Done(Started {
             pid: started.pid,
             share: started.share,
         }),
-        Some((what, got, most)) => Err(Failure {
-            timeout: false,
-            reason: format!("answered a {what} of {got} bytes, of at most {most}"),
-        }),
+        Some((what, got, most)) => Answer::OutOfBounds(format!(
+            "answered a {what} of {got} bytes, of at most {most}"
+        )),
     }
 }
 
 impl fmt::Debug for Callbacks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Callbacks")
-            .field("free", &self.turns.available_permits())
+            .field("free", &self.0.free())
             .finish_non_exhaustive()
     }
 }

@@ -5,10 +5,11 @@ use maitred_protocol::limits as wire;
 use maitred_registry::decide::Offer;
 use maitred_registry::feature::{Ask, CANDIDATES_MAX, FEATURES_MAX, Feature, Manifest};
 
-use crate::bindings::callback::exports::maitred::policy::callback as callback_wit;
+use crate::bindings::fence::exports::maitred::policy::fence as fence_wit;
 use crate::bindings::selector::exports::maitred::policy::selector as wit;
 use crate::bindings::selector::maitred::policy::types::Request;
 use crate::callback::SpawnRequest;
+use crate::fence::LostNode;
 use crate::limits::TITLE_BYTES_MAX;
 
 /// Bytes of a feature's name: `counter:` and a key.
@@ -47,6 +48,32 @@ pub(crate) fn spawn_request(request: &SpawnRequest) -> Request<'_> {
     }
 }
 
+/// What a fence is told. `epoch` and `labels` hold what the WIT wants in another shape.
+pub(crate) fn lost_node<'a>(
+    lost: &'a LostNode,
+    epoch: &'a str,
+    labels: &'a [(&'a str, &'a str)],
+) -> fence_wit::LostNode<'a> {
+    fence_wit::LostNode {
+        node: lost.node.as_str(),
+        epoch,
+        address: &lost.address,
+        labels,
+        lost_for_ms: lost.lost_for_ms,
+        attempt: lost.attempt,
+        seed: lost.seed,
+        time: lost.time_s,
+    }
+}
+
+/// Labels, borrowed.
+pub(crate) fn labels(labels: &[(String, String)]) -> Vec<(&str, &str)> {
+    labels
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect()
+}
+
 /// Reads a selector's manifest.
 pub(crate) fn manifest(manifest: wit::Manifest) -> Result<Manifest, String> {
     let title = title(&manifest.name, &manifest.version)?;
@@ -76,12 +103,8 @@ pub(crate) fn manifest(manifest: wit::Manifest) -> Result<Manifest, String> {
     })
 }
 
-/// Reads a callback's manifest: its title.
-pub(crate) fn callback_title(manifest: &callback_wit::Manifest) -> Result<String, String> {
-    title(&manifest.name, &manifest.version)
-}
-
-fn title(name: &str, version: &str) -> Result<String, String> {
+/// Reads the name and the version of a manifest: a title.
+pub(crate) fn title(name: &str, version: &str) -> Result<String, String> {
     for (what, text) in [("name", name), ("version", version)] {
         if text.len() > TITLE_BYTES_MAX {
             return Err(format!(

@@ -63,15 +63,16 @@ pub(crate) fn running(limits: &Limits) -> Result<Engine, SandboxError> {
 /// Memory set aside once, so that an instance costs microseconds and no system calls that grow
 /// with threads. These are also hard limits, below those that the limiter counts.
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
+    let on_fibers = limits.callback_instances + limits.fence_instances;
     // A lane has one instance and its spare.
-    let instances = limits.callback_instances + 2 * limits.modules as u32 + limits::SPARE_INSTANCES;
+    let instances = on_fibers + 2 * limits.modules as u32 + limits::SPARE_INSTANCES;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances);
     // A Rust guest is one core instance with one memory; interpreters bring up to 38 with three.
     pool.total_core_instances(instances.saturating_mul(16));
     pool.total_memories(instances.saturating_mul(2));
     pool.total_tables(instances.saturating_mul(4));
-    pool.total_stacks(limits.callback_instances + limits::SPARE_INSTANCES);
+    pool.total_stacks(on_fibers + limits::SPARE_INSTANCES);
     pool.max_core_instances_per_component(limits::CORE_INSTANCES_PER_COMPONENT_MAX);
     pool.max_memories_per_component(limits::MEMORIES_PER_COMPONENT_MAX);
     pool.max_tables_per_component(limits::TABLES_PER_COMPONENT_MAX);

@@ -54,7 +54,7 @@ pub enum Stage {
     Instantiating,
     /// Calling `describe`.
     Describing,
-    /// Calling it with made-up nodes.
+    /// Calling it with made-up nodes and records.
     Trying,
 }
 

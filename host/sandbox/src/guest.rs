@@ -1,5 +1,5 @@
 //! What belongs to one instance: its room, its log and its configuration, and how its failures
-//! read. Selectors and callbacks have the same; what a callback may ask besides is in `node`.
+//! read. All kinds have the same; what callbacks and fences may ask besides is in `node`.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use crate::bindings::selector::maitred::policy::host::{Host, Level};
 use crate::bindings::selector::maitred::policy::types;
 use crate::limits::{self, Limits};
 use crate::meter::Deadline;
-use crate::node::NodeCall;
+use crate::node::Call;
 
 /// The data of a store.
 pub(crate) struct Guest {
     pub(crate) room: Room,
     /// What a selector's call may compute.
     pub(crate) deadline: Deadline,
-    /// What a callback may ask, within `spawn`.
-    pub(crate) node: Option<NodeCall>,
+    /// What a callback may ask, within `spawn`, and a fence, within `examine`.
+    pub(crate) call: Option<Call>,
     /// Lines that were not logged and not counted yet.
     pub(crate) lines_dropped: u64,
     lines_left: u32,
@@ -97,7 +97,7 @@ pub(crate) fn store(
     let guest = Guest {
         room,
         deadline: Deadline::default(),
-        node: None,
+        call: None,
         lines_dropped: 0,
         lines_left: limits::LOG_LINES_MAX,
         name,

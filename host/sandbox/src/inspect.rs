@@ -1,31 +1,26 @@
 //! What a module goes through before it is accepted: size, scan and world, compilation, an instance
-//! under limits, its manifest, and a trial with made-up nodes.
+//! under limits, its manifest, and a trial with made-up nodes. The trial of what runs on fibers is in
+//! `trial`.
 //!
 //! The trial refuses what would only ever fall back: a selector that traps, takes too long, or
 //! chooses what it was not offered. An error that the policy answers is a note, because a policy
 //! may want a configuration, which an upload does not have.
 
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use maitred_protocol::{
-    Digest, Incarnation, ModuleKind, ModuleName, NodeName, ProcessKey, UploadStage,
-};
+use maitred_protocol::{Digest, ModuleKind, ProcessKey, UploadStage};
 use maitred_registry::candidates::{SelectRequest, Slot};
-use maitred_registry::decide::{Choose as _, ModuleRef, Offer};
+use maitred_registry::decide::{Choose as _, Offer};
 use maitred_registry::feature::Manifest;
 use maitred_registry::random::Random;
 
-use crate::bindings::callback::CallbackModulePre;
 use crate::bindings::selector::SelectorModulePre;
-use crate::callback::{Callback, CallbackJob, Placement, SpawnFailure, SpawnRequest};
 use crate::error::{ModuleError, Stage};
-use crate::guest::{Failure, Guest};
+use crate::guest::Guest;
 use crate::limits::Limits;
-use crate::node::{BoxFuture, NodeFailure, NodePort, Process, Started};
 use crate::sandbox::{Loaded, Sandbox};
 use crate::selector::{Failed, Selector};
+use crate::trial;
 
 /// Calls of the trial in which memory may not grow.
 const TRIAL_CALLS: u32 = 200;
@@ -38,7 +33,7 @@ const WARM_CALLS: u32 = 20;
 pub struct Inspected {
     /// What it calls itself.
     pub title: String,
-    /// The features that it asks for; none for a callback.
+    /// The features that it asks for; none but a selector's.
     pub features: Vec<String>,
     /// What its author should know, although it is accepted.
     pub notes: Vec<String>,
@@ -61,7 +56,8 @@ impl Sandbox {
         progress(UploadStage::Trying);
         match module {
             Loaded::Selector(module) => try_selector(&module, &self.limits),
-            Loaded::Callback(module) => try_callback(&module, &self.limits),
+            Loaded::Callback(module) => trial::callback(&module, &self.limits),
+            Loaded::Fence(module) => trial::fence(&module, &self.limits),
         }
     }
 }
@@ -194,123 +190,14 @@ fn trial_request() -> Result<SelectRequest, ModuleError> {
         priority: 0,
         attempt: 1,
         exclude: Vec::new(),
+        again: false,
     })
 }
 
-fn trial_key() -> Result<ProcessKey, ModuleError> {
+pub(crate) fn trial_key() -> Result<ProcessKey, ModuleError> {
     ProcessKey::new("trial", "one").map_err(|error| failed(error.to_string()))
 }
 
-fn failed(reason: String) -> ModuleError {
+pub(crate) fn failed(reason: String) -> ModuleError {
     ModuleError::new(Stage::Trying, reason)
-}
-
-/// Two starts in a row on one instance: one that succeeds, and one on a node that is busy.
-fn try_callback(
-    module: &CallbackModulePre<Guest>,
-    limits: &Limits,
-) -> Result<Inspected, ModuleError> {
-    // On a thread of its own: the caller's may belong to a runtime already.
-    let tried = thread::scope(|scope| {
-        let run = || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build();
-            runtime
-                .map_err(|error| failed(format!("the trial could not begin: {error}")))?
-                .block_on(trial_spawns(module, limits))
-        };
-        scope.spawn(run).join()
-    });
-    tried.unwrap_or_else(|_| Err(failed("the trial ended unexpectedly".to_owned())))
-}
-
-async fn trial_spawns(
-    module: &CallbackModulePre<Guest>,
-    limits: &Limits,
-) -> Result<Inspected, ModuleError> {
-    let mut callback = Callback::new(module, limits, "upload".into(), "{}".into()).await?;
-    let mut notes = Vec::new();
-    for node in [TrialNode::Starts, TrialNode::Busy] {
-        let answer = callback.spawn(&trial_job()?, Arc::new(node), limits).await;
-        match answer.map_err(|Failure { reason, .. }| {
-            failed(format!("on a node that {node}, it {reason}"))
-        })? {
-            Ok(_) => {}
-            // That a busy node means `elsewhere` or the end is the callback's decision.
-            Err(SpawnFailure::Elsewhere(_) | SpawnFailure::GiveUp(_))
-                if node == TrialNode::Busy => {}
-            Err(SpawnFailure::Elsewhere(reason) | SpawnFailure::GiveUp(reason)) => {
-                notes.push(format!("in the trial, without a configuration, on a node that {node}, it failed: {reason}"));
-            }
-        }
-    }
-    Ok(Inspected {
-        title: callback.title,
-        features: Vec::new(),
-        notes,
-    })
-}
-
-fn trial_job() -> Result<CallbackJob, ModuleError> {
-    let named = |error: maitred_protocol::InvalidName| failed(error.to_string());
-    Ok(CallbackJob {
-        module: ModuleRef {
-            name: ModuleName::new("upload").map_err(named)?,
-            version: 0,
-            digest: Digest([0; 32]),
-            config: "{}".into(),
-            activated: 0,
-        },
-        request: SpawnRequest {
-            key: trial_key()?,
-            args: b"{}".to_vec(),
-            group: None,
-            requester: None,
-            demand: 1,
-            priority: 0,
-            attempt: 1,
-            seed: 1,
-            time_s: 1_700_000_000,
-        },
-        placement: Placement {
-            node: NodeName::new("trial").map_err(named)?,
-            address: "trial.invalid:1".to_owned(),
-            incarnation: Incarnation(1),
-        },
-        deadline: Instant::now() + Duration::from_secs(1),
-    })
-}
-
-/// A node that answers at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TrialNode {
-    Starts,
-    Busy,
-}
-
-impl std::fmt::Display for TrialNode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Starts => "starts the process",
-            Self::Busy => "is busy",
-        })
-    }
-}
-
-impl NodePort for TrialNode {
-    fn start(&self, _: Vec<u8>, _: Duration) -> BoxFuture<'_, Result<Started, NodeFailure>> {
-        let answer = match self {
-            Self::Starts => Ok(Started {
-                pid: "1".to_owned(),
-                share: Vec::new(),
-            }),
-            Self::Busy => Err(NodeFailure::Busy("trial".to_owned())),
-        };
-        Box::pin(std::future::ready(answer))
-    }
-
-    fn lookup(&self, _: ProcessKey) -> BoxFuture<'_, Option<Process>> {
-        Box::pin(std::future::ready(None))
-    }
 }

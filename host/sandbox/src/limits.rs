@@ -6,6 +6,8 @@
 //!
 //! Knows nothing of wasmtime.
 
+use std::ops::RangeInclusive;
+
 use maitred_protocol::limits as wire;
 
 use crate::error::SandboxError;
@@ -19,8 +21,11 @@ pub(crate) const LOG_LINES_MAX: u32 = 16;
 /// Bytes of one logged line; longer ones are cut.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 512;
 
-/// Look-ups that a callback may make in one call.
+/// Look-ups that a callback or a fence may make in one call.
 pub(crate) const LOOKUPS_MAX: u32 = 16;
+
+/// Milliseconds after which a fence may ask to be asked again.
+pub(crate) const RETRY_MS: RangeInclusive<u32> = 100..=60_000;
 
 /// Bytes of a manifest's name, and of its version.
 pub(crate) const TITLE_BYTES_MAX: usize = 64;
@@ -28,7 +33,7 @@ pub(crate) const TITLE_BYTES_MAX: usize = 64;
 /// Milliseconds between two ticks of the epoch: how precise a deadline is.
 pub(crate) const TICK_MS: u64 = 1;
 
-/// Live instances beyond two a module and those of callbacks: uploads on trial, and lanes whose
+/// Live instances beyond two a module and those of callbacks and fences: uploads on trial, and lanes whose
 /// place another version has just taken.
 pub(crate) const SPARE_INSTANCES: u32 = 32;
 
@@ -64,6 +69,10 @@ pub struct Limits {
     pub spawn_ms: u64,
     /// Live callback instances; spawns beyond them wait.
     pub callback_instances: u32,
+    /// Milliseconds of computing in one `fence.examine`; waiting for look-ups does not count.
+    pub examine_ms: u64,
+    /// Live fence instances; examinations beyond them wait.
+    pub fence_instances: u32,
     /// Modules loaded at a time.
     pub modules: usize,
     /// Batches that may wait for one lane; those beyond are decided by the fallback.
@@ -128,6 +137,8 @@ impl Default for Limits {
             describe_ms: 100,
             spawn_ms: 50,
             callback_instances: 1_024,
+            examine_ms: 50,
+            fence_instances: 32,
             modules: 256,
             lane_batches: 64,
             lane_idle_ms: 60_000,
@@ -214,6 +225,16 @@ impl Limits {
                 (1..=4_096).contains(&self.callback_instances),
                 "callback_instances",
                 "1 to 4,096",
+            ),
+            (
+                (1..=1_000).contains(&self.examine_ms),
+                "examine_ms",
+                "1 to 1,000",
+            ),
+            (
+                (1..=1_024).contains(&self.fence_instances),
+                "fence_instances",
+                "1 to 1,024",
             ),
             ((1..=1_024).contains(&self.modules), "modules", "1 to 1,024"),
             (

@@ -2,8 +2,8 @@
 //! that is busy with other things costs no guest its decision.
 //!
 //! The epoch ticks every millisecond, and a guest that meets a tick is asked after here. Selectors
-//! have a [`Deadline`], which costs nothing until the first tick; callbacks a [`Meter`], which adds
-//! up the polls of their future, so that waiting for a node, or for a turn, does not count.
+//! have a [`Deadline`], which costs nothing until the first tick; callbacks and fences a [`Meter`],
+//! which adds up the polls of their future, so that waiting for a node, or for a turn, does not count.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::UpdateDeadline;
 
-/// A callback gives way to others when it has computed so long without a pause.
+/// A call gives way to others when it has computed so long without a pause.
 const SLICE_NANOS: u64 = 1_000_000;
 
 /// Nanoseconds that this thread has computed.

@@ -1,5 +1,6 @@
-//! What a callback may ask of the host while it spawns: the chosen node, and look-ups. Whoever runs
-//! callbacks brings a [`NodePort`]; the deadlines and bounds of `wit/policy.wit` are kept here.
+//! What a callback and a fence may ask of the host within a call: the chosen node, and look-ups.
+//! Whoever runs callbacks brings a [`NodePort`], whoever runs fences a [`RecordsPort`]; the
+//! deadlines and bounds of `wit/policy.wit` are kept here.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,7 +38,7 @@ pub enum NodeFailure {
     NoAnswer(String),
 }
 
-/// A process, as a callback may see it.
+/// A process, as a callback or a fence may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// The node's name.
@@ -68,15 +69,29 @@ pub trait NodePort: Send + Sync + 'static {
     fn lookup(&self, key: ProcessKey) -> BoxFuture<'_, Option<Process>>;
 }
 
-/// What a spawn may still ask.
-pub(crate) struct NodeCall {
-    port: Arc<dyn NodePort>,
+/// The registry as a fence may read it, for one examination.
+pub trait RecordsPort: Send + Sync + 'static {
+    /// Looks a process up; at most 16 times an examination. After the job's deadline the answer no
+    /// longer counts: the future is dropped, and the fence told that there is no such process.
+    fn lookup(&self, key: ProcessKey) -> BoxFuture<'_, Option<Process>>;
+}
+
+/// What there is to ask, by the kind of module.
+#[derive(Clone)]
+pub(crate) enum Port {
+    Node(Arc<dyn NodePort>),
+    Records(Arc<dyn RecordsPort>),
+}
+
+/// What a call may still ask.
+pub(crate) struct Call {
+    port: Port,
     deadline: Instant,
     lookups_left: u32,
 }
 
-impl NodeCall {
-    pub(crate) fn new(port: Arc<dyn NodePort>, deadline: Instant) -> Self {
+impl Call {
+    pub(crate) fn new(port: Port, deadline: Instant) -> Self {
         Self {
             port,
             deadline,
@@ -87,6 +102,13 @@ impl NodeCall {
     fn left(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
+
+    fn lookup(&self, key: ProcessKey) -> BoxFuture<'_, Option<Process>> {
+        match &self.port {
+            Port::Node(port) => port.lookup(key),
+            Port::Records(port) => port.lookup(key),
+        }
+    }
 }
 
 impl node::Host for Guest {
@@ -95,7 +117,10 @@ impl node::Host for Guest {
         payload: Vec<u8>,
         deadline_ms: u32,
     ) -> Result<node::Started, node::Failure> {
-        let Some(call) = &self.node else {
+        let Some((call, port)) = self.call.as_ref().and_then(|call| match &call.port {
+            Port::Node(port) => Some((call, port)),
+            Port::Records(_) => None,
+        }) else {
             return Err(node::Failure::Failed(
                 "node.start can be called within spawn only".to_owned(),
             ));
@@ -115,7 +140,7 @@ impl node::Host for Guest {
         let within = left.min(Duration::from_millis(u64::from(
             deadline_ms.clamp(1, wire::DEADLINE_MS_MAX),
         )));
-        match timeout(within, call.port.start(payload, within)).await {
+        match timeout(within, port.start(payload, within)).await {
             Ok(Ok(Started { pid, share })) => Ok(node::Started { pid, share }),
             Ok(Err(NodeFailure::Busy(reason))) => Err(node::Failure::Busy(cut(reason))),
             Ok(Err(NodeFailure::Failed(reason))) => Err(node::Failure::Failed(cut(reason))),
@@ -130,10 +155,10 @@ impl node::Host for Guest {
 
 impl records::Host for Guest {
     async fn get(&mut self, process_type: String, id: String) -> Option<records::Process> {
-        let call = self.node.as_mut()?;
+        let call = self.call.as_mut()?;
         call.lookups_left = call.lookups_left.checked_sub(1)?;
         let key = ProcessKey::new(&process_type, &id).ok()?;
-        let found = timeout(call.left(), call.port.lookup(key)).await.ok()??;
+        let found = timeout(call.left(), call.lookup(key)).await.ok()??;
         let Process {
             node,
             address,

@@ -10,6 +10,7 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::bindings::callback::{CallbackModule, CallbackModulePre};
+use crate::bindings::fence::{FenceModule, FenceModulePre};
 use crate::bindings::selector::{SelectorModule, SelectorModulePre};
 use crate::cache::Cache;
 use crate::compile::{Compiler, CompilerCommand};
@@ -38,6 +39,7 @@ pub struct Sandbox {
     cache: Cache,
     selectors: Linker<Guest>,
     callbacks: Linker<Guest>,
+    fences: Linker<Guest>,
     loaded: RwLock<HashMap<Digest, Loaded>>,
 }
 
@@ -46,6 +48,7 @@ pub struct Sandbox {
 pub(crate) enum Loaded {
     Selector(SelectorModulePre<Guest>),
     Callback(CallbackModulePre<Guest>),
+    Fence(FenceModulePre<Guest>),
 }
 
 impl Sandbox {
@@ -73,6 +76,8 @@ impl Sandbox {
         let mut callbacks = Linker::new(&engine);
         CallbackModule::add_to_linker::<_, HasSelf<_>>(&mut callbacks, |guest| guest)
             .map_err(linked)?;
+        let mut fences = Linker::new(&engine);
+        FenceModule::add_to_linker::<_, HasSelf<_>>(&mut fences, |guest| guest).map_err(linked)?;
         // Not waited for: it ends with the engine.
         drop(engine::tick(engine.weak())?);
         let compiler = Compiler::new(compiler, limits.compile.clone());
@@ -83,6 +88,7 @@ impl Sandbox {
             cache,
             selectors,
             callbacks,
+            fences,
             loaded: RwLock::default(),
         }))
     }
@@ -219,6 +225,11 @@ impl Sandbox {
                 .instantiate_pre(component)
                 .and_then(CallbackModulePre::new)
                 .map(Loaded::Callback),
+            ModuleKind::Fence => self
+                .fences
+                .instantiate_pre(component)
+                .and_then(FenceModulePre::new)
+                .map(Loaded::Fence),
         };
         linked.map_err(ModuleError::of_world)
     }

@@ -1,4 +1,5 @@
-//! The instances of callbacks that nobody uses at the moment, and how many live.
+//! The instances of callbacks, or of fences, that nobody uses at the moment, and how many live. It
+//! does not know what an instance is.
 //!
 //! What holds: no more instances live than the limit, as long as no more than that are taken at a
 //! time (the caller's permits see to it): where all live ones are taken or shelved, the shelf drops
@@ -11,21 +12,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use maitred_protocol::{Digest, ModuleName};
 use maitred_registry::decide::ModuleRef;
 
-use crate::callback::Callback;
-
 /// Modules whose idle instances and counters are kept; the one that was used longest ago goes.
 const POOLS_MAX: usize = 256;
 
-/// What a callback has done on this host.
+/// What a callback or a fence has done on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallbackCounters {
+pub struct CallCounters {
     /// The name it is uploaded under.
     pub module: ModuleName,
     /// Its bytes.
     pub digest: Digest,
-    /// Calls.
-    pub spawns: u64,
-    /// Those that it answered with a failure.
+    /// Calls of `spawn`, or of `examine`.
+    pub calls: u64,
+    /// Those that it answered with a failure, or an error.
     pub refused: u64,
     /// Those that failed by a trap, an answer out of bounds or for want of an instance.
     pub failed: u64,
@@ -37,10 +36,10 @@ pub struct CallbackCounters {
     pub log_lines_dropped: u64,
 }
 
-/// [`CallbackCounters`] while they are written.
+/// [`CallCounters`] while they are written.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    pub(crate) spawns: AtomicU64,
+    pub(crate) calls: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) timeouts: AtomicU64,
@@ -49,55 +48,56 @@ pub(crate) struct Tally {
 }
 
 /// See the head of this file.
-pub(crate) struct Shelf {
+pub(crate) struct Shelf<I> {
     instances_max: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<Inner<I>>,
 }
 
-#[derive(Default)]
-struct Inner {
+struct Inner<I> {
     /// Instances that are taken or idle.
     live: usize,
     /// Counts up with each take.
     clock: u64,
     /// A module with several configurations has several pools.
-    pools: HashMap<Digest, Vec<Pool>>,
+    pools: HashMap<Digest, Vec<Pool<I>>>,
 }
 
-struct Pool {
+struct Pool<I> {
     module: ModuleName,
     config: Arc<str>,
     tally: Arc<Tally>,
-    idle: Vec<Callback>,
+    idle: Vec<I>,
     used: u64,
 }
 
-/// A place for an instance, taken from the shelf. Dropped, it gives the place back and ends the
-/// instance.
-pub(crate) struct Taken {
-    shelf: Arc<Shelf>,
+/// A place for an instance, taken from the shelf; given back when it is dropped.
+pub(crate) struct Place<I> {
+    shelf: Arc<Shelf<I>>,
     digest: Digest,
     config: Arc<str>,
     tally: Arc<Tally>,
-    instance: Option<Callback>,
     /// Whether the place is still to be given back.
     held: bool,
 }
 
-impl Shelf {
+impl<I> Shelf<I> {
     pub(crate) fn new(instances_max: usize) -> Arc<Self> {
         Arc::new(Self {
             instances_max,
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                live: 0,
+                clock: 0,
+                pools: HashMap::new(),
+            }),
         })
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, Inner<I>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An idle instance, or room for a new one.
-    pub(crate) fn take(self: &Arc<Self>, module: &ModuleRef) -> Taken {
+    /// A place, and an idle instance if there is one.
+    pub(crate) fn take(self: &Arc<Self>, module: &ModuleRef) -> (Place<I>, Option<I>) {
         let mut inner = self.inner();
         inner.clock += 1;
         let clock = inner.clock;
@@ -130,27 +130,27 @@ impl Shelf {
         drop(inner);
         // Its memory is given back outside the lock.
         drop(evicted);
-        Taken {
+        let place = Place {
             shelf: Arc::clone(self),
             digest: module.digest,
             config: Arc::clone(&module.config),
             tally,
-            instance,
             held: true,
-        }
+        };
+        (place, instance)
     }
 
-    pub(crate) fn counters(&self) -> Vec<CallbackCounters> {
+    pub(crate) fn counters(&self) -> Vec<CallCounters> {
         let inner = self.inner();
         let pools = inner
             .pools
             .iter()
             .flat_map(|(digest, pools)| pools.iter().map(move |pool| (digest, pool)));
-        let mut counters: Vec<CallbackCounters> = pools
-            .map(|(digest, Pool { module, tally, .. })| CallbackCounters {
+        let mut counters: Vec<CallCounters> = pools
+            .map(|(digest, Pool { module, tally, .. })| CallCounters {
                 module: module.clone(),
                 digest: *digest,
-                spawns: tally.spawns.load(Relaxed),
+                calls: tally.calls.load(Relaxed),
                 refused: tally.refused.load(Relaxed),
                 failed: tally.failed.load(Relaxed),
                 timeouts: tally.timeouts.load(Relaxed),
@@ -168,9 +168,9 @@ impl Shelf {
     }
 }
 
-impl Inner {
+impl<I> Inner<I> {
     /// Takes an idle instance off the pool that was used longest ago.
-    fn evict(&mut self) -> Option<Callback> {
+    fn evict(&mut self) -> Option<I> {
         let pools = self.pools.values_mut().flatten();
         let oldest = pools
             .filter(|pool| !pool.idle.is_empty())
@@ -184,7 +184,7 @@ impl Inner {
         if self.pools.len() < POOLS_MAX || self.pools.contains_key(digest) {
             return;
         }
-        let used = |pools: &Vec<Pool>| pools.iter().map(|pool| pool.used).max();
+        let used = |pools: &Vec<Pool<I>>| pools.iter().map(|pool| pool.used).max();
         let oldest = self
             .pools
             .iter()
@@ -196,20 +196,13 @@ impl Inner {
     }
 }
 
-impl Taken {
-    pub(crate) fn instance(&mut self) -> &mut Option<Callback> {
-        &mut self.instance
-    }
-
+impl<I> Place<I> {
     pub(crate) fn tally(&self) -> &Arc<Tally> {
         &self.tally
     }
 
-    /// Shelves the instance for the next one.
-    pub(crate) fn give_back(mut self) {
-        let Some(instance) = self.instance.take() else {
-            return;
-        };
+    /// Shelves the instance that lived here, for the next one.
+    pub(crate) fn give_back(mut self, instance: I) {
         self.held = false;
         let mut inner = self.shelf.inner();
         let pools = inner.pools.get_mut(&self.digest);
@@ -219,11 +212,10 @@ impl Taken {
             // Its pool has gone: so does it.
             None => inner.live -= 1,
         }
-        drop(inner);
     }
 }
 
-impl Drop for Taken {
+impl<I> Drop for Place<I> {
     fn drop(&mut self) {
         if self.held {
             self.shelf.inner().live -= 1;

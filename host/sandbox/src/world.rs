@@ -17,6 +17,7 @@ fn imports_of(kind: ModuleKind) -> &'static [&'static str] {
     match kind {
         ModuleKind::Selector => &["types", "host"],
         ModuleKind::Callback => &["types", "host", "node", "records"],
+        ModuleKind::Fence => &["host", "records"],
     }
 }
 
@@ -24,6 +25,7 @@ fn name(kind: ModuleKind) -> &'static str {
     match kind {
         ModuleKind::Selector => "selector",
         ModuleKind::Callback => "callback",
+        ModuleKind::Fence => "fence",
     }
 }
 
@@ -156,5 +158,32 @@ mod tests {
         assert!(
             wasi.contains("wasi:cli/environment@0.2.3 and 1 more") && wasi.contains("--stub-wasi")
         );
+    }
+
+    #[test]
+    fn each_kind_has_its_imports() {
+        let host = ["maitred:policy/host@0.1.0"];
+        let records = ["maitred:policy/records@0.1.0"];
+        let node = ["maitred:policy/node@0.1.0"];
+        for (kind, offered) in [
+            (ModuleKind::Selector, [true, false, false]),
+            (ModuleKind::Callback, [true, true, true]),
+            (ModuleKind::Fence, [true, true, false]),
+        ] {
+            let exports = format!("{PACKAGE}/{}@{OFFERED}", name(kind));
+            let fit = [host, records, node].map(|import| check(kind, &import, &[&exports]).is_ok());
+            assert_eq!(fit, offered, "{kind:?}");
+        }
+        let fence = ["maitred:policy/fence@0.1.0"];
+        let reason = |imports: &[&str]| {
+            check(ModuleKind::Fence, imports, &fence)
+                .unwrap_err()
+                .reason
+        };
+        assert_eq!(
+            reason(&node),
+            "it imports maitred:policy/node@0.1.0, which a fence is not offered"
+        );
+        assert!(reason(&["wasi:sockets/tcp@0.2.3"]).contains("may import only host, records of"));
     }
 }

@@ -174,7 +174,7 @@ async fn what_the_node_answers_arrives() {
     }
     let counters = callbacks.counters().remove(0);
     assert_eq!(
-        (counters.spawns, counters.refused, counters.failed),
+        (counters.calls, counters.refused, counters.failed),
         (4, 3, 0)
     );
 }

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use maitred_protocol::{Digest, ModuleKind, UploadStage};
 use maitred_sandbox::{CompilerCommand, Inspected, Limits, ModuleError, Stage};
-use support::guests::{FIRST, LOG, Parts, START, choose, component, first, policy, spin, start};
+use support::guests::{
+    FIRST, LOG, Parts, START, choose, component, first, policy, spin, start, unknown,
+};
 use support::{Bench, bench, patient, prebuilt, sandbox_in};
 
 fn inspect(bench: &Bench, kind: ModuleKind, bytes: &[u8]) -> Result<Inspected, ModuleError> {
@@ -89,11 +91,16 @@ fn every_standard_module_passes() {
             "{inspected:?}"
         );
     }
-    let inspected = inspect(&bench, ModuleKind::Callback, &prebuilt("start")).unwrap();
-    assert!(
-        inspected.title.starts_with("start") && inspected.notes.is_empty(),
-        "{inspected:?}"
-    );
+    for (kind, name) in [
+        (ModuleKind::Callback, "start"),
+        (ModuleKind::Fence, "witness"),
+    ] {
+        let inspected = inspect(&bench, kind, &prebuilt(name)).unwrap();
+        assert!(
+            inspected.title.starts_with(name) && inspected.notes.is_empty(),
+            "{inspected:?}"
+        );
+    }
 }
 
 #[test]
@@ -160,6 +167,26 @@ fn the_worlds_are_told_apart() {
             .contains("this one exports selector: push it as a selector"),
         "{error}"
     );
+
+    let fence = Parts::body(&unknown("(i32.const 100)")).fence();
+    for (kind, bytes, says) in [
+        (
+            ModuleKind::Fence,
+            callback(),
+            "a fence exports the interface maitred:policy/fence@0.1.0; this one exports callback: push it as a callback",
+        ),
+        (
+            ModuleKind::Callback,
+            fence.clone(),
+            "a callback exports the interface maitred:policy/callback@0.1.0; this one exports fence: push it as a fence",
+        ),
+        (ModuleKind::Selector, fence, "this one exports fence"),
+        (ModuleKind::Fence, first(), "this one exports selector"),
+    ] {
+        let error = inspect(&bench(patient()), kind, &bytes).unwrap_err();
+        assert_eq!(error.stage, world);
+        assert!(error.reason.contains(says), "{error}");
+    }
 
     let newer = Parts::default().selector_of(
         &policy().replace("policy@0.1.0", "policy@0.2.0"),

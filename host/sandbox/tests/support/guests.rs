@@ -1,5 +1,5 @@
 //! Guests written by hand. Each is a core module with the functions that the canonical ABI asks
-//! for; what `select`, `describe` or `spawn` does is the test's.
+//! for; what `select`, `describe`, `spawn` or `examine` does is the test's.
 //!
 //! Memory: 0.. constants, 1024.. results, 4096.. what the host hands over, from the start again
 //! after each call.
@@ -34,7 +34,8 @@ pub struct Parts {
     pub items: String,
     /// Leaves the address of the manifest.
     pub describe: String,
-    /// Leaves the address of the result; `$args` is the address of the arguments.
+    /// Leaves the address of the result; `$args` is the address of the arguments. A fence's are not
+    /// in memory: see [`LOST`].
     pub body: String,
     pub memory: &'static str,
 }
@@ -59,7 +60,7 @@ impl Parts {
         }
     }
 
-    fn core(&self, interface: &str, function: &str) -> String {
+    fn core(&self, interface: &str, function: &str, params: &str) -> String {
         let Self {
             imports,
             items,
@@ -85,7 +86,7 @@ impl Parts {
                 (local.get $at))
               {items}
               (func (export "maitred:policy/{interface}#describe") (result i32) {describe})
-              (func (export "maitred:policy/{interface}#{function}") (param $args i32) (result i32)
+              (func (export "maitred:policy/{interface}#{function}") {params} (result i32)
                 (local $n i32)
                 {body}
                 (global.set $next (i32.const 4096))))"#
@@ -94,7 +95,7 @@ impl Parts {
 
     pub fn selector(&self) -> Vec<u8> {
         component(
-            &self.core("selector@0.1.0", "select"),
+            &self.core("selector@0.1.0", "select", ARGS),
             &policy(),
             "selector-module",
         )
@@ -102,16 +103,56 @@ impl Parts {
 
     pub fn callback(&self) -> Vec<u8> {
         component(
-            &self.core("callback@0.1.0", "spawn"),
+            &self.core("callback@0.1.0", "spawn", ARGS),
             &policy(),
             "callback-module",
         )
     }
 
+    pub fn fence(&self) -> Vec<u8> {
+        self.fence_of(&policy())
+    }
+
+    /// A fence of another world.
+    pub fn fence_of(&self, wit: &str) -> Vec<u8> {
+        let core = self.core("fence@0.1.0", "examine", LOST);
+        component(&core, wit, "fence-module")
+    }
+
     /// A selector of another version or shape of the package.
     pub fn selector_of(&self, wit: &str, interface: &str) -> Vec<u8> {
-        component(&self.core(interface, "select"), wit, "selector-module")
+        component(
+            &self.core(interface, "select", ARGS),
+            wit,
+            "selector-module",
+        )
     }
+}
+
+/// The one parameter of `select` and `spawn`.
+const ARGS: &str = "(param $args i32)";
+
+/// The parameters of `examine`: address and length of each text and of the list of labels, then
+/// numbers.
+pub const LOST: &str =
+    "(param $node i32) (param $node_len i32) (param $epoch i32) (param $epoch_len i32)
+    (param $address i32) (param $address_len i32) (param $labels i32) (param $labels_len i32)
+    (param $lost_for i32) (param $attempt i32) (param $seed i32) (param $time i32)";
+
+/// `ok(dead(proof))`, a text at `at` of `bytes` bytes.
+pub fn dead(at: &str, bytes: &str) -> String {
+    format!(
+        "(i32.store (i32.const 1024) (i32.const 0)) (i32.store (i32.const 1028) (i32.const 0))
+         (i32.store (i32.const 1032) {at}) (i32.store (i32.const 1036) {bytes}) (i32.const 1024)"
+    )
+}
+
+/// `ok(alive-or-unknown(ms))`.
+pub fn unknown(ms: &str) -> String {
+    format!(
+        "(i32.store (i32.const 1024) (i32.const 0)) (i32.store (i32.const 1028) (i32.const 1))
+         (i32.store (i32.const 1032) {ms}) (i32.const 1024)"
+    )
 }
 
 /// `ok(some(slot))`, where the slot is left by `slot`.
@@ -154,6 +195,10 @@ pub const LOG: &str =
 /// The import `node.start`.
 pub const START: &str =
     r#"(import "maitred:policy/node@0.1.0" "start" (func $start (param i32 i32 i32 i32)))"#;
+
+/// The import `records.get`.
+pub const GET: &str =
+    r#"(import "maitred:policy/records@0.1.0" "get" (func $get (param i32 i32 i32 i32 i32)))"#;
 
 /// A body for `spawn`: passes the arguments to the node, waits `deadline_ms` at most, and answers
 /// what it answered; a failure becomes `elsewhere`.

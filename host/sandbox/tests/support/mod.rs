@@ -45,6 +45,7 @@ pub fn patient() -> Limits {
         select_ms: 50,
         describe_ms: 1_000,
         spawn_ms: 500,
+        examine_ms: 500,
         ..Limits::default()
     }
 }
@@ -108,6 +109,8 @@ pub fn fleet(nodes: u32, seed: u64) -> Fleet {
             NodeLive {
                 cordoned: nodes > 3 && random.below(20) == 0,
                 suspect: false,
+                damped_ms: 0,
+                budget: u32::MAX,
                 processes,
                 in_flight: random.below(5),
                 used: processes,
@@ -150,6 +153,7 @@ pub fn request(id: &str) -> SelectRequest {
         priority: 0,
         attempt: 1,
         exclude: Vec::new(),
+        again: false,
     }
 }
 

@@ -1,0 +1,232 @@
+//! The trial of callbacks and fences at upload: two calls in a row on one instance, with a made-up
+//! node and made-up records. It refuses what traps, computes too long or answers out of bounds; an
+//! answer that is merely odd is a note, because a module may want a configuration, which an upload
+//! does not have.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use maitred_protocol::{
+    Digest, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessKey,
+};
+use maitred_registry::decide::ModuleRef;
+
+use crate::bindings::callback::{CallbackModule, CallbackModulePre};
+use crate::bindings::fence::{FenceModule, FenceModulePre};
+use crate::callback::{CallbackJob, Placement, SpawnFailure, SpawnRequest};
+use crate::error::ModuleError;
+use crate::fence::{LostNode, Verdict};
+use crate::fiber::Instance;
+use crate::guest::{Failure, Guest};
+use crate::inspect::{Inspected, failed, trial_key};
+use crate::limits::Limits;
+use crate::node::{BoxFuture, Call, NodeFailure, NodePort, Port, Process, RecordsPort, Started};
+
+/// What a call of the trial may wait; nothing in it waits.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// Two starts: one that succeeds, and one on a node that is busy.
+pub(crate) fn callback(
+    module: &CallbackModulePre<Guest>,
+    limits: &Limits,
+) -> Result<Inspected, ModuleError> {
+    block_on(async {
+        let mut callback = Instance::<CallbackModule>::new(
+            module.instance_pre(),
+            limits,
+            "upload".into(),
+            "{}".into(),
+        )
+        .await?;
+        let mut notes = Vec::new();
+        for node in [TrialNode::Starts, TrialNode::Busy] {
+            let job = spawn()?;
+            let call = Call::new(Port::Node(Arc::new(node)), job.deadline);
+            let answer = callback.call(&job, call, limits).await;
+            match answer.map_err(|Failure { reason, .. }| {
+                failed(format!("on a node that {node}, it {reason}"))
+            })? {
+                Ok(_) => {}
+                // That a busy node means `elsewhere` or the end is the callback's decision.
+                Err(SpawnFailure::Elsewhere(_) | SpawnFailure::GiveUp(_))
+                    if node == TrialNode::Busy => {}
+                Err(SpawnFailure::Elsewhere(reason) | SpawnFailure::GiveUp(reason)) => {
+                    notes.push(format!("in the trial, without a configuration, on a node that {node}, it failed: {reason}"));
+                }
+            }
+        }
+        Ok(Inspected {
+            title: callback.title,
+            features: Vec::new(),
+            notes,
+        })
+    })
+}
+
+/// Two examinations of one node: with no record at all, and with records whose share means nothing.
+pub(crate) fn fence(
+    module: &FenceModulePre<Guest>,
+    limits: &Limits,
+) -> Result<Inspected, ModuleError> {
+    block_on(async {
+        let mut fence = Instance::<FenceModule>::new(
+            module.instance_pre(),
+            limits,
+            "upload".into(),
+            "{}".into(),
+        )
+        .await?;
+        let mut notes = Vec::new();
+        for records in [TrialRecords::None, TrialRecords::Meaningless] {
+            let call = Call::new(Port::Records(Arc::new(records)), Instant::now() + WITHIN);
+            let answer = fence.call(&lost_node()?, call, limits).await;
+            match answer
+                .map_err(|Failure { reason, .. }| failed(format!("with {records}, it {reason}")))?
+            {
+                Ok(Verdict::AliveOrUnknown { .. }) => {}
+                Ok(Verdict::Dead(proof)) => notes.push(format!(
+                    "in the trial, with {records}, it called a made-up node dead ({proof}): what it says is believed, and when that is wrong two lives of one process run"
+                )),
+                Err(reason) => notes.push(format!(
+                    "in the trial, without a configuration, with {records}, it answered an error: {reason}"
+                )),
+            }
+        }
+        Ok(Inspected {
+            title: fence.title,
+            features: Vec::new(),
+            notes,
+        })
+    })
+}
+
+/// On a thread of its own: the caller's may belong to a runtime already.
+fn block_on(
+    trial: impl Future<Output = Result<Inspected, ModuleError>> + Send,
+) -> Result<Inspected, ModuleError> {
+    let tried = thread::scope(|scope| {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build();
+            runtime
+                .map_err(|error| failed(format!("the trial could not begin: {error}")))?
+                .block_on(trial)
+        };
+        scope.spawn(run).join()
+    });
+    tried.unwrap_or_else(|_| Err(failed("the trial ended unexpectedly".to_owned())))
+}
+
+fn named(error: InvalidName) -> ModuleError {
+    failed(error.to_string())
+}
+
+fn spawn() -> Result<CallbackJob, ModuleError> {
+    Ok(CallbackJob {
+        module: ModuleRef {
+            name: ModuleName::new("upload").map_err(named)?,
+            version: 0,
+            digest: Digest([0; 32]),
+            config: "{}".into(),
+            activated: 0,
+        },
+        request: SpawnRequest {
+            key: trial_key()?,
+            args: b"{}".to_vec(),
+            group: None,
+            requester: None,
+            demand: 1,
+            priority: 0,
+            attempt: 1,
+            seed: 1,
+            time_s: 1_700_000_000,
+        },
+        placement: Placement {
+            node: NodeName::new("trial").map_err(named)?,
+            address: "trial.invalid:1".to_owned(),
+            incarnation: Incarnation(1),
+        },
+        deadline: Instant::now() + WITHIN,
+    })
+}
+
+fn lost_node() -> Result<LostNode, ModuleError> {
+    Ok(LostNode {
+        node: NodeName::new("trial").map_err(named)?,
+        epoch: NodeEpoch(1),
+        address: "trial.invalid:1".to_owned(),
+        labels: vec![("zone".to_owned(), "trial".to_owned())],
+        lost_for_ms: 3_000,
+        attempt: 1,
+        seed: 1,
+        time_s: 1_700_000_000,
+    })
+}
+
+/// A node that answers at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TrialNode {
+    Starts,
+    Busy,
+}
+
+impl std::fmt::Display for TrialNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Starts => "starts the process",
+            Self::Busy => "is busy",
+        })
+    }
+}
+
+impl NodePort for TrialNode {
+    fn start(&self, _: Vec<u8>, _: Duration) -> BoxFuture<'_, Result<Started, NodeFailure>> {
+        let answer = match self {
+            Self::Starts => Ok(Started {
+                pid: "1".to_owned(),
+                share: Vec::new(),
+            }),
+            Self::Busy => Err(NodeFailure::Busy("trial".to_owned())),
+        };
+        Box::pin(ready(answer))
+    }
+
+    fn lookup(&self, _: ProcessKey) -> BoxFuture<'_, Option<Process>> {
+        Box::pin(ready(None))
+    }
+}
+
+/// A registry that answers at once.
+#[derive(Debug, Clone, Copy)]
+enum TrialRecords {
+    None,
+    Meaningless,
+}
+
+impl std::fmt::Display for TrialRecords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "no record to be found",
+            Self::Meaningless => "records of meaningless bytes",
+        })
+    }
+}
+
+impl RecordsPort for TrialRecords {
+    fn lookup(&self, _: ProcessKey) -> BoxFuture<'_, Option<Process>> {
+        Box::pin(ready(match self {
+            Self::None => None,
+            Self::Meaningless => Some(Process {
+                node: "trial-watcher".to_owned(),
+                address: "trial.invalid:2".to_owned(),
+                pid: "1".to_owned(),
+                share: vec![0, 0xff, b'{', 0xc3],
+                incarnation: Incarnation(u64::MAX),
+                running: true,
+            }),
+        }))
+    }
+}
