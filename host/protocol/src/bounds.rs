@@ -2,6 +2,7 @@
 //!
 //! One check a message, one line a field; the numbers are [`crate::limits`]'.
 
+use crate::failover::{Drain, Move, RebalanceAsk};
 use crate::id::{Incarnation, InvalidName, ModuleName, NodeName, ProcessKey, TypeName};
 use crate::limits as limit;
 use crate::peer::{Join, PeerBatch, PeerHello, PeerRequest};
@@ -235,6 +236,11 @@ impl RegisterNode {
         share(&self.share)?;
         let (min, max) = (limit::TTL_MS_MIN.into(), limit::TTL_MS_MAX.into());
         number("ttl", self.ttl_ms.into(), min, max, "1,000 to 60,000 ms")?;
+        let bounds = "at most 60,000 ms";
+        let max = limit::KILL_BOUND_MS_MAX as usize;
+        field("kill bound", self.kill_bound_ms as usize, max, bounds)?;
+        let bounds = "a number that is not 0";
+        number("instance", i64::from(self.instance != 0), 1, 1, bounds)?;
         inventory(&self.inventory)
     }
 }
@@ -251,12 +257,7 @@ impl ListProcesses {
             limit::ID_BYTES_MAX,
             "at most 256 bytes",
         )?;
-        field(
-            "limit",
-            self.limit as usize,
-            limit::PAGE_ITEMS_MAX as usize,
-            "at most 1,000",
-        )
+        page(self.limit)
     }
 }
 
@@ -278,8 +279,49 @@ impl TypeSpec {
             max,
             "1 to 600,000 ms",
         )?;
+        let patience = self.pending_deadline_ms as usize;
+        let max = limit::PATIENCE_MS_MAX as usize;
+        let bounds = "at most 86,400,000 ms";
+        field("pending deadline", patience, max, bounds)?;
         timing(self.deadline_ms, self.attempts, self.back_off_ms)
     }
+}
+
+impl Drain {
+    fn check(self) -> Result<(), OutOfBounds> {
+        let (min, max) = (limit::DRAIN_MS_MIN.into(), limit::PATIENCE_MS_MAX.into());
+        let bounds = "1,000 to 86,400,000 ms";
+        number("drain deadline", self.deadline_ms.into(), min, max, bounds)?;
+        moves_per_second(self.per_second)
+    }
+}
+
+impl RebalanceAsk {
+    fn check(&self) -> Result<(), OutOfBounds> {
+        self.type_name.as_ref().map_or(Ok(()), TypeName::check)?;
+        let moves = self.moves_max as usize;
+        field("moves", moves, limit::MOVES_MAX, "at most 2,000")
+    }
+}
+
+fn moves_per_second(per_second: u32) -> Result<(), OutOfBounds> {
+    let max = limit::MOVES_PER_SECOND_MAX.into();
+    number("moves a second", per_second.into(), 1, max, "1 to 10,000")
+}
+
+fn moves(moves: &[Move]) -> Result<(), OutOfBounds> {
+    let (got, max) = (moves.len() as i64, limit::MOVES_MAX as i64);
+    number("moves", got, 1, max, "1 to 2,000")?;
+    moves.iter().try_for_each(|one| {
+        one.key.check()?;
+        one.from.check()?;
+        Ok(one.to.check()?)
+    })
+}
+
+fn page(items: u32) -> Result<(), OutOfBounds> {
+    let max = limit::PAGE_ITEMS_MAX as usize;
+    field("limit", items as usize, max, "at most 1,000")
 }
 
 impl Upload {
@@ -306,7 +348,25 @@ impl Request {
             | Self::RemoveMember { .. }
             | Self::TransferLeader { .. }
             | Self::ListMembers
+            | Self::ListLost
+            | Self::Suspend { .. }
             | Self::Status => Ok(()),
+            Self::DrainNode { name, drain, .. } => {
+                name.check()?;
+                drain.map_or(Ok(()), Drain::check)
+            }
+            Self::ListPending { after, limit } => {
+                after.as_ref().map_or(Ok(()), ProcessKey::check)?;
+                page(*limit)
+            }
+            Self::PlanRebalance(ask) => ask.check(),
+            Self::Rebalance {
+                moves: planned,
+                per_second,
+            } => {
+                moves(planned)?;
+                moves_per_second(*per_second)
+            }
             Self::AddMember { name, address, .. } => {
                 name.check()?;
                 host_address(address)
@@ -341,6 +401,7 @@ impl Request {
             }
             Self::DeregisterNode { name, .. }
             | Self::CordonNode { name, .. }
+            | Self::ConfirmDead { name, .. }
             | Self::GetNode(name) => Ok(name.check()?),
             Self::ActivateModule { name, config, .. } => {
                 name.check()?;
@@ -389,6 +450,9 @@ mod tests {
             share: Vec::new(),
             ttl_ms: 3_000,
             inventory: Vec::new(),
+            kill_bound_ms: 1_000,
+            instance: 1,
+            last_epoch: None,
         };
         change(&mut register);
         Request::RegisterNode(ClientId(1), Box::new(register))
@@ -407,6 +471,37 @@ mod tests {
         Request::SetProcess(ClientId(1), Box::new(set))
     }
 
+    fn drain(deadline_ms: u32, per_second: u32) -> Request {
+        Request::DrainNode {
+            client: ClientId(1),
+            name: NodeName::new("a").unwrap(),
+            drain: Some(Drain {
+                deadline_ms,
+                per_second,
+            }),
+        }
+    }
+
+    fn rebalance(moves: usize, per_second: u32) -> Request {
+        let one = Move {
+            key: ProcessKey::new("player", "1").unwrap(),
+            incarnation: Incarnation(1),
+            from: NodeName::new("a").unwrap(),
+            to: NodeName::new("b").unwrap(),
+            gain: 0.1,
+        };
+        Request::Rebalance {
+            moves: vec![one; moves],
+            per_second,
+        }
+    }
+
+    fn put_type(change: impl FnOnce(&mut TypeSpec)) -> Request {
+        let mut spec = TypeSpec::new(TypeName::new("player").unwrap());
+        change(&mut spec);
+        Request::PutType(ClientId(1), Box::new(spec))
+    }
+
     #[test]
     fn what_is_within_bounds_passes() {
         let largest = create(|create| {
@@ -417,7 +512,9 @@ mod tests {
             create.options.priority = -limit::PRIORITY_MAX;
             create.options.group = Some("g".repeat(limit::TEXT_BYTES_MAX));
         });
-        for request in [largest, register(|_| {}), set(|_| {})] {
+        let moves = rebalance(limit::MOVES_MAX, limit::MOVES_PER_SECOND_MAX);
+        let drain = drain(limit::PATIENCE_MS_MAX, 1);
+        for request in [largest, register(|_| {}), set(|_| {}), moves, drain] {
             assert_eq!(request.check(), Ok(()), "{request:?}");
         }
     }
@@ -461,6 +558,19 @@ mod tests {
             (register(|r| r.capacity = 0), "capacity"),
             (register(|r| r.ttl_ms = 999), "ttl"),
             (register(|r| r.ttl_ms = 60_001), "ttl"),
+            (register(|r| r.kill_bound_ms = 60_001), "kill bound"),
+            (register(|r| r.instance = 0), "instance"),
+            (drain(999, 1), "drain deadline"),
+            (drain(86_400_001, 1), "drain deadline"),
+            (drain(1_000, 0), "moves a second"),
+            (drain(1_000, 10_001), "moves a second"),
+            (rebalance(0, 1), "moves"),
+            (rebalance(2_001, 1), "moves"),
+            (rebalance(1, 0), "moves a second"),
+            (
+                put_type(|spec| spec.pending_deadline_ms = 86_400_001),
+                "pending deadline",
+            ),
             (register(|r| r.address = long(257)), "address"),
             (
                 register(|r| r.labels = vec![("k".to_owned(), long(257))]),

@@ -9,6 +9,7 @@
 
 pub mod bounds;
 pub mod codec;
+pub mod failover;
 pub mod id;
 pub mod limits;
 pub mod member;
@@ -19,6 +20,10 @@ pub mod request;
 pub mod response;
 
 pub use codec::{Frame, FrameError, Header, Kind, Wire};
+pub use failover::{
+    Drain, DrainState, LostNode, Move, OnDrain, PendingProcess, RebalanceAsk, RebalancePlan,
+    Restart, Spread, Switch, Waits,
+};
 pub use id::{
     ClientId, ClusterId, Digest, HostName, Incarnation, InvalidName, ModuleName, NodeEpoch,
     NodeName, ProcessId, ProcessKey, RequestId, Revision, TypeName,

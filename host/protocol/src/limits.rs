@@ -82,6 +82,20 @@ pub const TTL_MS_MIN: u32 = 1_000;
 /// See [`TTL_MS_MIN`].
 pub const TTL_MS_MAX: u32 = 60_000;
 
+/// Milliseconds that a node may take to stop all that it runs.
+pub const KILL_BOUND_MS_MAX: u32 = 60_000;
+
+/// Milliseconds of a drain, and of a wait for a node, at most; of a drain, at least.
+pub const PATIENCE_MS_MAX: u32 = 86_400_000;
+/// See [`PATIENCE_MS_MAX`].
+pub const DRAIN_MS_MIN: u32 = 1_000;
+
+/// Processes that a drain or a rebalancing moves in a second.
+pub const MOVES_PER_SECOND_MAX: u32 = 10_000;
+
+/// Moves in one plan.
+pub const MOVES_MAX: usize = 2_000;
+
 /// Units of capacity a node may declare, and a process may demand.
 pub const CAPACITY_MAX: u32 = 1_000_000;
 
@@ -99,5 +113,6 @@ const _: () = {
     // A page of records without arguments: share and pid at their largest for a fifth of the items.
     assert!((PAGE_ITEMS_MAX as usize / 5) * (SHARE_BYTES_MAX + PID_BYTES_MAX) < FRAME_BYTES_MAX);
     assert!(TTL_MS_MIN < TTL_MS_MAX);
+    assert!(MOVES_MAX * (ID_BYTES_MAX + 3 * NAME_BYTES_MAX + 64) < FRAME_BYTES_MAX);
     assert!(REFUSALS_MAX * (NAME_BYTES_MAX + 2 * TEXT_BYTES_MAX) < FRAME_BYTES_MAX);
 };

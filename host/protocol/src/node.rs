@@ -36,7 +36,8 @@ pub struct Load {
     pub counters: Vec<(String, f32)>,
 }
 
-/// Renews a node's lease. A datagram; lost ones do no harm.
+/// Renews a node's lease. A datagram, of which lost ones do no harm; or a frame of the control stream,
+/// where datagrams are not taken or do not come through.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct KeepAlive {
     /// The session that is renewed.
@@ -45,9 +46,11 @@ pub struct KeepAlive {
     pub sequence: u64,
     /// How the node is.
     pub load: Option<Load>,
+    /// The longest that stopping a process has taken in this session, in milliseconds.
+    pub stop_ms: u32,
 }
 
-/// Answers a [`KeepAlive`]. A datagram.
+/// Answers a [`KeepAlive`], in the way in which that came.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAliveAck {
     /// The session.

@@ -5,6 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::failover::{DrainState, OnDrain, Restart};
 use crate::id::{
     Digest, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision,
     TypeName,
@@ -80,6 +81,8 @@ pub enum Chooser {
         /// How it failed, for people.
         cause: String,
     },
+    /// Rebalancing moved it to the node that its plan named.
+    Rebalance,
 }
 
 /// The compact reason that every record keeps.
@@ -138,11 +141,24 @@ pub struct TypeSpec {
     pub deadline_ms: u32,
     /// When it last changed; 0 in a request.
     pub revision: Revision,
+    /// When its keys may be given to another node.
+    pub restart: Restart,
+    /// The module that may say of a lost node that it is dead, for [`Restart::Strict`].
+    pub fence: Option<ModuleName>,
+    /// What becomes of its processes when their node is drained.
+    pub on_drain: OnDrain,
+    /// Failed attempts in a row after which a process that has lost its node is given up; 0 for
+    /// never.
+    pub recreate_attempts: u16,
+    /// Milliseconds without a node after which a process is given up, at most 86,400,000; 0 for
+    /// never.
+    pub pending_deadline_ms: u32,
 }
 
 impl TypeSpec {
     /// The defaults of a type that nobody described: selector `least-loaded`, callback `start`,
-    /// three attempts, 50 ms back-off, 10 s deadline, forgotten with its node.
+    /// three attempts, 50 ms back-off, 10 s deadline, forgotten with its node, restart `safe`, moved
+    /// by drains, never given up.
     ///
     /// # Panics
     /// Never: the two names are within bounds.
@@ -159,6 +175,11 @@ impl TypeSpec {
             back_off_ms: 50,
             deadline_ms: 10_000,
             revision: Revision(0),
+            restart: Restart::default(),
+            fence: None,
+            on_drain: OnDrain::default(),
+            recreate_attempts: 0,
+            pending_deadline_ms: 0,
         }
     }
 }
@@ -196,6 +217,14 @@ pub struct NodeRecord {
     pub load: Option<(Load, u32)>,
     /// When it last changed.
     pub revision: Revision,
+    /// Milliseconds that it takes at most to stop what it runs: as it said, or as was measured when
+    /// that is more.
+    pub kill_bound_ms: u32,
+    /// Milliseconds for which it gets no new processes although its keep-alives come: it was suspect
+    /// again and again. 0 when it is not so.
+    pub damped_ms: u32,
+    /// The drain that is emptying it, or has.
+    pub drain: Option<DrainState>,
 }
 
 /// What a module is for.
@@ -205,6 +234,8 @@ pub enum ModuleKind {
     Selector,
     /// Starts processes: world `callback-module`.
     Callback,
+    /// Says whether a lost node is dead: world `fence-module`.
+    Fence,
 }
 
 /// One version of a module.
@@ -274,6 +305,10 @@ pub enum RefusalReason {
     FailedBefore,
     /// The selector would not take it.
     NotChosen,
+    /// It was suspect again and again; so many milliseconds of steady keep-alives bring it back.
+    Damped(u32),
+    /// It has been given as many processes of lost nodes in this second as it may.
+    Budget,
 }
 
 impl std::fmt::Display for RefusalReason {
@@ -287,6 +322,13 @@ impl std::fmt::Display for RefusalReason {
             Self::Capacity { left, demand } => write!(f, "capacity: {left} left, {demand} needed"),
             Self::FailedBefore => f.write_str("failed an earlier attempt"),
             Self::NotChosen => f.write_str("the selector would not take it"),
+            Self::Damped(left_ms) => write!(
+                f,
+                "damped: its keep-alives come and go; back after {left_ms} ms of steady ones"
+            ),
+            Self::Budget => {
+                f.write_str("budget: it was given enough processes of lost nodes for now")
+            }
         }
     }
 }
@@ -382,12 +424,23 @@ pub struct Status {
     pub fallbacks: u64,
     /// Why creates are refused, when they are.
     pub shedding: Option<String>,
+    /// Keys that wait because an earlier life of them may still go on.
+    pub held: u64,
+    /// Sessions that were lost and of which something may still go on.
+    pub lost: u32,
+    /// Why processes of lost nodes are not created again, when they are not.
+    pub recreation_paused: Option<String>,
+    /// Whether an operator has suspended moves.
+    pub moves_suspended: bool,
+    /// Moves of rebalancing that are still to be made.
+    pub moves_left: u32,
 }
 
 impl TypeSpec {
     pub(crate) fn check_names(&self) -> Result<(), InvalidName> {
         self.name.check()?;
         self.selector.check()?;
+        self.fence.as_ref().map_or(Ok(()), ModuleName::check)?;
         self.callback.check()
     }
 }

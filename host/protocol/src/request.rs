@@ -2,6 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::failover::{Drain, Move, RebalanceAsk, Switch};
 use crate::id::{
     ClientId, Digest, HostName, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, TypeName,
 };
@@ -110,6 +111,13 @@ pub struct RegisterNode {
     pub ttl_ms: u32,
     /// What it runs already, from an earlier session; at most 20,000.
     pub inventory: Vec<(ProcessKey, Incarnation)>,
+    /// Milliseconds that it takes at most to stop all that it runs, 0 to 60,000. Part of the promise
+    /// that a key of [`crate::Restart::Safe`] has one life at a time.
+    pub kill_bound_ms: u32,
+    /// A number of the process that registers, drawn when it begins; not 0.
+    pub instance: u64,
+    /// The last session that this very process had; none when it registers for the first time.
+    pub last_epoch: Option<NodeEpoch>,
 }
 
 /// Announces an upload: the first frame of a stream of its own. `bytes` raw bytes follow.
@@ -192,6 +200,8 @@ pub enum Request {
         key: ProcessKey,
         /// Only this life of it.
         incarnation: Option<Incarnation>,
+        /// That life has ended already: its node says so.
+        ended: bool,
     },
     /// See [`ListProcesses`].
     ListProcesses(Box<ListProcesses>),
@@ -315,6 +325,99 @@ pub enum Request {
     /// Ends a session: its outcomes are forgotten. A courtesy of clients that end; not an error when
     /// it is not known.
     CloseSession(ClientId),
+    /// Empties a node by its types' [`crate::OnDrain`], and cordons it; or ends a drain, and leaves
+    /// the node cordoned. Asked again it sets the deadline and the rate anew.
+    DrainNode {
+        /// The session.
+        client: ClientId,
+        /// The node.
+        name: NodeName,
+        /// How; none ends the drain.
+        drain: Option<Drain>,
+    },
+    /// An operator's word that a node is dead and nothing that it ran goes on. A live session of it
+    /// ends.
+    ConfirmDead {
+        /// The session.
+        client: ClientId,
+        /// The node.
+        name: NodeName,
+        /// Only this session of it; none for all until now.
+        epoch: Option<NodeEpoch>,
+    },
+    /// A page of pending processes and of what each waits for. Only the leader knows.
+    ListPending {
+        /// Only after this one: the `next` of the page before.
+        after: Option<ProcessKey>,
+        /// Items, 1 to 1,000; 0 for 1,000.
+        limit: u32,
+    },
+    /// Sessions that were lost and of which something may still go on.
+    ListLost,
+    /// Moves that would make the nodes more even; nothing is changed. Only the leader answers.
+    PlanRebalance(RebalanceAsk),
+    /// Makes moves of a plan, one after the other, in the background; those that are void by then are
+    /// left out. Answered when they are taken up. Only the leader answers.
+    Rebalance {
+        /// The moves, 1 to 2,000.
+        moves: Vec<Move>,
+        /// How many in a second, 1 to 10,000.
+        per_second: u32,
+    },
+    /// Holds something up, or lets it go on.
+    Suspend {
+        /// The session.
+        client: ClientId,
+        /// What.
+        what: Switch,
+        /// Whether it is held up from now on.
+        suspended: bool,
+    },
+}
+
+/// The place of the session in a request that changes something, for both kinds of borrow.
+macro_rules! session_of {
+    ($request:expr) => {
+        match $request {
+            Request::CreateProcess(client, _)
+            | Request::CloseSession(client)
+            | Request::AddMember { client, .. }
+            | Request::ReplaceMember { client, .. }
+            | Request::RemoveMember { client, .. }
+            | Request::SetProcess(client, _)
+            | Request::DelProcess { client, .. }
+            | Request::RegisterNode(client, _)
+            | Request::UpdateNode { client, .. }
+            | Request::DeregisterNode { client, .. }
+            | Request::CordonNode { client, .. }
+            | Request::DrainNode { client, .. }
+            | Request::ConfirmDead { client, .. }
+            | Request::Suspend { client, .. }
+            | Request::ActivateModule { client, .. }
+            | Request::RollbackModule(client, _)
+            | Request::RemoveModule(client, ..)
+            | Request::PutType(client, _) => Some(client),
+            Request::OpenSession
+            | Request::GetProcess { .. }
+            | Request::ListProcesses(_)
+            | Request::AttachNode { .. }
+            | Request::GetNode(_)
+            | Request::ListNodes
+            | Request::GetModule(_)
+            | Request::ListModules
+            | Request::GetType(_)
+            | Request::ListTypes
+            | Request::Explain(_)
+            | Request::Plan(_)
+            | Request::TransferLeader { .. }
+            | Request::ListMembers
+            | Request::ListPending { .. }
+            | Request::ListLost
+            | Request::PlanRebalance(_)
+            | Request::Rebalance { .. }
+            | Request::Status => None,
+        }
+    };
 }
 
 impl Request {
@@ -326,74 +429,12 @@ impl Request {
 
     /// The place of the session of a request that changes something.
     pub fn client_mut(&mut self) -> Option<&mut ClientId> {
-        match self {
-            Self::CreateProcess(client, _)
-            | Self::CloseSession(client)
-            | Self::AddMember { client, .. }
-            | Self::ReplaceMember { client, .. }
-            | Self::RemoveMember { client, .. }
-            | Self::SetProcess(client, _)
-            | Self::DelProcess { client, .. }
-            | Self::RegisterNode(client, _)
-            | Self::UpdateNode { client, .. }
-            | Self::DeregisterNode { client, .. }
-            | Self::CordonNode { client, .. }
-            | Self::ActivateModule { client, .. }
-            | Self::RollbackModule(client, _)
-            | Self::RemoveModule(client, ..)
-            | Self::PutType(client, _) => Some(client),
-            Self::OpenSession
-            | Self::GetProcess { .. }
-            | Self::ListProcesses(_)
-            | Self::AttachNode { .. }
-            | Self::GetNode(_)
-            | Self::ListNodes
-            | Self::GetModule(_)
-            | Self::ListModules
-            | Self::GetType(_)
-            | Self::ListTypes
-            | Self::Explain(_)
-            | Self::Plan(_)
-            | Self::TransferLeader { .. }
-            | Self::ListMembers
-            | Self::Status => None,
-        }
+        session_of!(self)
     }
 
     /// The session of a request that changes something.
     #[must_use]
     pub fn client(&self) -> Option<ClientId> {
-        match self {
-            Self::CreateProcess(client, _)
-            | Self::CloseSession(client)
-            | Self::AddMember { client, .. }
-            | Self::ReplaceMember { client, .. }
-            | Self::RemoveMember { client, .. }
-            | Self::SetProcess(client, _)
-            | Self::DelProcess { client, .. }
-            | Self::RegisterNode(client, _)
-            | Self::UpdateNode { client, .. }
-            | Self::DeregisterNode { client, .. }
-            | Self::CordonNode { client, .. }
-            | Self::ActivateModule { client, .. }
-            | Self::RollbackModule(client, _)
-            | Self::RemoveModule(client, ..)
-            | Self::PutType(client, _) => Some(*client),
-            Self::OpenSession
-            | Self::GetProcess { .. }
-            | Self::ListProcesses(_)
-            | Self::AttachNode { .. }
-            | Self::GetNode(_)
-            | Self::ListNodes
-            | Self::GetModule(_)
-            | Self::ListModules
-            | Self::GetType(_)
-            | Self::ListTypes
-            | Self::Explain(_)
-            | Self::Plan(_)
-            | Self::TransferLeader { .. }
-            | Self::ListMembers
-            | Self::Status => None,
-        }
+        session_of!(self).copied()
     }
 }

@@ -7,6 +7,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::failover::{LostNode, PendingProcess, RebalancePlan};
 use crate::id::{ClientId, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision};
 use crate::member::{MemberRecord, Members};
 use crate::record::{
@@ -72,6 +73,17 @@ pub enum Rejection {
         /// What is wrong and what to do; names the limit when one was hit.
         reason: String,
     },
+    /// Another process has registered the node's name since this one did: of the two, this is the
+    /// older. It must stop what it runs and not register again.
+    #[error(
+        "node {name} has been registered by another process since, as session {epoch}; start it under a name of its own"
+    )]
+    Superseded {
+        /// The name.
+        name: NodeName,
+        /// The session of the other.
+        epoch: NodeEpoch,
+    },
 }
 
 /// A retryable no: nothing was done.
@@ -95,6 +107,9 @@ pub enum Unavailable {
     /// The client's session is not known (any more): open a new one.
     #[error("the client session is not known; open a new one")]
     NoSession,
+    /// An earlier life of the key may still go on; where, and what would prove that it does not.
+    #[error("an earlier life of the process may still go on: {0}")]
+    Held(String),
 }
 
 /// What a node must do with a process of its inventory.
@@ -104,6 +119,9 @@ pub enum Verdict {
     Keep,
     /// It is not, or no longer: stop it.
     Stop,
+    /// The registry cannot know of it, because it was restored from a snapshot that is older: the
+    /// node may register it anew, and stops it if its key is taken.
+    Adopt,
 }
 
 /// What a create would do.
@@ -185,4 +203,15 @@ pub enum Response {
     Member(Box<MemberRecord>),
     /// To `ListMembers`.
     Members(Box<Members>),
+    /// To `ListPending`.
+    Pending {
+        /// A page, in the order of type and id.
+        items: Vec<PendingProcess>,
+        /// Where the next page begins, when there is one.
+        next: Option<ProcessKey>,
+    },
+    /// To `ListLost`, in the order of their sessions.
+    Lost(Vec<LostNode>),
+    /// To `PlanRebalance`.
+    Rebalance(Box<RebalancePlan>),
 }

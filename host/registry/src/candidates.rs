@@ -60,6 +60,10 @@ pub struct NodeLive {
     pub cordoned: bool,
     /// Keep-alives are missing.
     pub suspect: bool,
+    /// Milliseconds for which it is damped, because it was suspect again and again; 0 for not.
+    pub damped_ms: u32,
+    /// Processes of lost nodes that it may yet be given now.
+    pub budget: u32,
     /// Processes, those in flight included.
     pub processes: u32,
     /// Placements decided and not yet running.
@@ -121,6 +125,8 @@ pub struct SelectRequest {
     pub attempt: u32,
     /// Nodes that failed an earlier attempt.
     pub exclude: Vec<NodeName>,
+    /// Whether it is a process of a lost node, which counts against its next node's budget.
+    pub again: bool,
 }
 
 /// Why a slot was not offered. Indices instead of text, because most of these are never read.
@@ -138,6 +144,10 @@ pub enum Refused {
     Capacity(u32),
     /// Failed an earlier attempt.
     FailedBefore,
+    /// Was suspect again and again; for so many milliseconds yet.
+    Damped(u32),
+    /// Was given enough processes of lost nodes for now.
+    Budget,
 }
 
 impl Fleet {
@@ -153,6 +163,9 @@ impl Fleet {
         if live.suspect {
             return Err(Refused::Suspect);
         }
+        if live.damped_ms > 0 {
+            return Err(Refused::Damped(live.damped_ms));
+        }
         if !facts.types.is_empty() && !facts.types.contains(&request.key.type_name) {
             return Err(Refused::TypeNotHosted);
         }
@@ -167,6 +180,9 @@ impl Fleet {
         }
         if request.exclude.contains(&facts.name) {
             return Err(Refused::FailedBefore);
+        }
+        if request.again && live.budget == 0 {
+            return Err(Refused::Budget);
         }
         Ok(())
     }
@@ -330,6 +346,9 @@ impl Fleet {
         live.processes += 1;
         live.in_flight += 1;
         live.used = live.used.saturating_add(request.demand);
+        if request.again {
+            live.budget = live.budget.saturating_sub(1);
+        }
         live.placed.iter_mut().for_each(|placed| *placed += 1);
         if let Some(column) = self
             .of_type

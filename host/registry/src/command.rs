@@ -6,8 +6,9 @@
 //! proposer's time travels in the entry.
 
 use maitred_protocol::{
-    ClientId, CreateOptions, Digest, HostName, Incarnation, ModuleKind, ModuleName, NodeEpoch,
-    NodeName, ProcessKey, Refusal, RegisterNode, RequestId, SetProcess, TypeSpec, Why,
+    ClientId, CreateOptions, Digest, Drain, HostName, Incarnation, ModuleKind, ModuleName,
+    NodeEpoch, NodeName, ProcessKey, Refusal, RegisterNode, RequestId, SetProcess, Switch,
+    TypeName, TypeSpec, Why,
 };
 use rkyv::api::high::{HighDeserializer, to_bytes_in};
 use rkyv::rancor;
@@ -86,7 +87,8 @@ pub enum Command {
     OpenSession,
     /// A create has found its node.
     Reserve(Box<Reserve>),
-    /// A process that could not be started, or lost its node, has found another.
+    /// A process that could not be started, or lost its node, has found another. What failed is known
+    /// not to run.
     Reassign {
         /// Which process.
         key: ProcessKey,
@@ -118,15 +120,19 @@ pub enum Command {
         failure: Option<String>,
         /// Why it is given up.
         cause: AbortCause,
+        /// Its node has said that it does not run.
+        over: bool,
     },
-    /// A process that was running has to be started again elsewhere.
+    /// A process is taken off its node, to be started again elsewhere.
     Unplace {
         /// Which process.
         key: ProcessKey,
         /// Which life.
         incarnation: Incarnation,
-        /// How it failed.
+        /// How it failed, or why it is moved.
         cause: String,
+        /// Its node has said that it does not run.
+        over: bool,
     },
     /// A node registers or updates a process of its own.
     SetProcess(Box<SetProcess>),
@@ -136,6 +142,8 @@ pub enum Command {
         key: ProcessKey,
         /// Only this life.
         incarnation: Option<Incarnation>,
+        /// That life has ended already: its node says so.
+        ended: bool,
     },
     /// Processes that a node no longer has, though it should.
     Missing {
@@ -231,6 +239,51 @@ pub enum Command {
     SetLevel(u16),
     /// A client needs its session no longer. Level 2.
     CloseSession(ClientId),
+    /// Nodes have said that these lives, which were over already, do not go on.
+    Released(Vec<(ProcessKey, Incarnation)>),
+    /// What a lost node takes at most to stop what it runs has passed since.
+    KillBoundPassed(NodeEpoch),
+    /// A node takes longer than it said to stop what it runs.
+    RaiseKillBound {
+        /// The node.
+        name: NodeName,
+        /// Its session.
+        epoch: NodeEpoch,
+        /// Milliseconds; a smaller number than is known changes nothing.
+        kill_bound_ms: u32,
+    },
+    /// A node is dead, and nothing that it ran goes on.
+    ConfirmDead {
+        /// The node.
+        name: NodeName,
+        /// Only this session of it.
+        epoch: Option<NodeEpoch>,
+        /// Only for the keys of these types, if any are named.
+        types: Vec<TypeName>,
+        /// Who says so, for people; at most 512 bytes.
+        proof: String,
+    },
+    /// A node is to be emptied; or, with none, no longer.
+    DrainNode {
+        /// The node.
+        name: NodeName,
+        /// How.
+        drain: Option<Drain>,
+    },
+    /// A process that has lost its node is not started again: its attempts or its time are used up.
+    GiveUp {
+        /// Which process.
+        key: ProcessKey,
+        /// Which life.
+        incarnation: Incarnation,
+    },
+    /// An operator holds something up, or lets it go on.
+    Suspend {
+        /// What.
+        what: Switch,
+        /// Whether it is held up.
+        suspended: bool,
+    },
 }
 
 impl Command {

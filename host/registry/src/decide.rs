@@ -178,6 +178,8 @@ impl Trace {
                 demand: self.request.demand,
             },
             Refused::FailedBefore => RefusalReason::FailedBefore,
+            Refused::Damped(left_ms) => RefusalReason::Damped(left_ms),
+            Refused::Budget => RefusalReason::Budget,
         }
     }
 }
@@ -333,6 +335,8 @@ mod tests {
         let live = processes.iter().map(|&processes| NodeLive {
             cordoned: false,
             suspect: false,
+            damped_ms: 0,
+            budget: u32::MAX,
             processes,
             in_flight: 0,
             used: processes,
@@ -362,6 +366,7 @@ mod tests {
             priority: 0,
             attempt: 1,
             exclude: vec![NodeName::new("n-2").unwrap()],
+            again: false,
         };
         let module = ModuleRef {
             name: ModuleName::new("spread").unwrap(),
@@ -414,6 +419,7 @@ mod tests {
             priority: 0,
             attempt: 1,
             exclude: Vec::new(),
+            again: false,
         };
         let job = SelectJob {
             id: 1,

@@ -53,7 +53,7 @@ pub(crate) struct Processes {
 
 /// FxHash's step over eight bytes at a time. Fixed, so that the table is the same on every host; ids are
 /// chosen by authenticated clients, so flooding a bucket is not an outsider's attack.
-fn hash(type_name: &str, id: &str) -> u64 {
+pub(crate) fn hash(type_name: &str, id: &str) -> u64 {
     const K: u64 = 0x517C_C1B7_2722_0A95;
     let mut state = 0_u64;
     let mut step = |word: u64| state = (state.rotate_left(5) ^ word).wrapping_mul(K);

@@ -12,11 +12,14 @@
 pub mod candidates;
 pub mod command;
 pub mod decide;
+mod drain;
 mod fallback;
 pub mod feature;
+mod holds;
 mod index;
 mod life;
 pub mod limits;
+mod lost;
 mod member;
 mod module;
 mod node;
@@ -24,16 +27,22 @@ mod outcome;
 mod process;
 mod query;
 pub mod random;
+mod register;
 mod session;
+mod set;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use maitred_protocol::{Chooser, ModuleName, NodeName, Rejection, Revision, TypeName, TypeSpec};
+use maitred_protocol::{
+    Chooser, DrainState, ModuleName, NodeName, Rejection, Revision, TypeName, TypeSpec,
+};
 
 pub use command::{AbortCause, Command, Entry, EntryError, Place, Reserve};
+pub use holds::Hold;
 pub use index::Counts;
+pub use lost::Lost;
 pub use member::Member;
 pub use module::{Active, Module};
 pub use node::Node;
@@ -43,9 +52,12 @@ pub use query::Page;
 pub use session::Known;
 pub use snapshot::{Loader, Snapshot, SnapshotError};
 
+use drain::Failover;
+use holds::Holds;
 use index::Processes;
 use life::At;
 use limits::TYPES_MAX;
+use lost::End;
 use module::Push;
 use node::NodeChange;
 use session::Sessions;
@@ -68,6 +80,9 @@ pub struct Registry {
     processes: Processes,
     nodes: BTreeMap<NodeName, Node>,
     cordoned: BTreeSet<NodeName>,
+    drains: BTreeMap<NodeName, DrainState>,
+    holds: Holds,
+    failover: Failover,
     modules: BTreeMap<ModuleName, Module>,
     types: BTreeMap<TypeName, Arc<TypeSpec>>,
     sessions: Sessions,
@@ -95,6 +110,9 @@ impl Registry {
             processes: Processes::new(),
             nodes: BTreeMap::new(),
             cordoned: BTreeSet::new(),
+            drains: BTreeMap::new(),
+            holds: Holds::default(),
+            failover: Failover::default(),
             modules: BTreeMap::new(),
             types: BTreeMap::new(),
             sessions: Sessions::default(),
@@ -151,6 +169,7 @@ impl Registry {
             let applied = self.applied;
             return Err(RebaseError { applied, index });
         }
+        self.failover.forgotten = Some((self.applied + 1, index));
         self.applied = index;
         self.set_founders(&[1]);
         self.level = 1;
@@ -179,22 +198,26 @@ impl Registry {
                 incarnation,
                 failure,
                 cause,
-            } => self.abort(at, (&key, incarnation), failure, cause, events),
+                over,
+            } => self.abort(at, (&key, incarnation), (failure, over), cause, events),
             Command::Unplace {
                 key,
                 incarnation,
                 cause,
-            } => self.unplace_running(at, (&key, incarnation), &cause, events),
+                over,
+            } => self.take_off(at, (&key, incarnation), (&cause, over), events),
             Command::SetProcess(set) => self.set_process(at, *set, events),
-            Command::DelProcess { key, incarnation } => {
-                self.del_process(at, &key, incarnation, events)
-            }
+            Command::DelProcess {
+                key,
+                incarnation,
+                ended,
+            } => self.del_process(at, &key, (incarnation, ended), events),
             Command::Missing {
                 node,
                 epoch,
                 processes,
             } => self.missing(at, (&node, epoch), &processes, events),
-            Command::RegisterNode(register) => self.register_node(index, *register, events),
+            Command::RegisterNode(register) => self.register_node(at, *register, events),
             Command::UpdateNode {
                 name,
                 epoch,
@@ -210,10 +233,10 @@ impl Registry {
                 self.update_node(index, &name, epoch, change, events)
             }
             Command::DeregisterNode { name, epoch } => {
-                self.end_node(index, &name, epoch, "its node was deregistered", events)
+                self.end_node(at, &name, epoch, End::Left, events)
             }
             Command::Expire { name, epoch } => {
-                self.end_node(index, &name, epoch, "its node's lease ran out", events)
+                self.end_node(at, &name, epoch, End::Expired, events)
             }
             Command::CordonNode { name, cordoned } => {
                 self.cordon_node(index, &name, cordoned, events)
@@ -267,6 +290,21 @@ impl Registry {
                 self.sessions.close(client);
                 Outcome::Done(Revision(index))
             }
+            Command::Released(lives) => self.released(index, &lives, events),
+            Command::KillBoundPassed(epoch) => self.kill_bound_passed(index, epoch, events),
+            Command::RaiseKillBound {
+                name,
+                epoch,
+                kill_bound_ms,
+            } => self.raise_kill_bound(index, (&name, epoch), kill_bound_ms, events),
+            Command::ConfirmDead {
+                name, epoch, types, ..
+            } => self.confirm_dead(at, (&name, epoch), &types, events),
+            Command::DrainNode { name, drain } => {
+                self.drain_node((index, at.time_ms), &name, drain, events)
+            }
+            Command::GiveUp { key, incarnation } => self.give_up(at, (&key, incarnation), events),
+            Command::Suspend { what, suspended } => self.suspend(index, what, suspended, events),
         }
     }
 

@@ -1,4 +1,5 @@
-//! A process's life: reserved, confirmed, reassigned, aborted; set and deleted.
+//! A process's life: reserved, confirmed, reassigned, aborted, taken off its node, given up. What
+//! nodes and games register and delete themselves is in [`crate::set`].
 //!
 //! Every transition names the incarnation that it is about, and is void when another one is
 //! current. A decision is checked again here, because the state may have moved on since it was
@@ -8,8 +9,8 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Attempt, Chooser, Incarnation, NodeEpoch, NodeName, ProcessKey, ProcessState, Rejection,
-    RequestId, Revision, SetProcess, Why,
+    Attempt, Chooser, Incarnation, NodeName, ProcessKey, ProcessState, Rejection, RequestId,
+    Revision, Why,
 };
 
 use crate::Registry;
@@ -33,42 +34,34 @@ pub(crate) struct At {
 }
 
 impl At {
-    fn revision(self) -> Revision {
+    pub(crate) fn revision(self) -> Revision {
         Revision(self.index)
     }
 
-    fn incarnation(self) -> Incarnation {
+    pub(crate) fn incarnation(self) -> Incarnation {
         Incarnation(self.index)
     }
 }
 
-/// A no: another life is the current one.
-fn fenced(current: Incarnation) -> Outcome {
-    Outcome::rejected(Rejection::Fenced {
-        what: "incarnation".to_owned(),
-        current: current.0,
-    })
-}
-
-fn not_found(key: &ProcessKey) -> Outcome {
-    Outcome::not_found(format!("process {key}"))
-}
-
 impl Registry {
-    fn record(&self, key: &ProcessKey) -> Option<Arc<Record>> {
+    pub(crate) fn record(&self, key: &ProcessKey) -> Option<Arc<Record>> {
         self.processes
             .get(key.type_name.as_str(), key.id.as_str())
             .cloned()
     }
 
     /// The record, if it is this life of it.
-    fn current(&self, key: &ProcessKey, incarnation: Incarnation) -> Option<Arc<Record>> {
+    pub(crate) fn current(
+        &self,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+    ) -> Option<Arc<Record>> {
         self.record(key)
             .filter(|record| record.incarnation == incarnation)
     }
 
     /// Puts a record in and keeps its nodes' counts right.
-    fn put(&mut self, record: Record) -> Arc<Record> {
+    pub(crate) fn put(&mut self, record: Record) -> Arc<Record> {
         let record = Arc::new(record);
         let old = self.processes.put(Arc::clone(&record));
         // The counts change only when the process comes to a node or leaves one.
@@ -96,7 +89,7 @@ impl Registry {
     }
 
     /// Shares the chooser among all records that were placed by it.
-    fn compact(&mut self, why: Why) -> CompactWhy {
+    pub(crate) fn compact(&mut self, why: Why) -> CompactWhy {
         let known = self
             .choosers
             .iter()
@@ -154,6 +147,9 @@ impl Registry {
         if self.record(&reserve.key).is_some() {
             return Outcome::Stale(Stale::KeyTaken);
         }
+        if self.is_held(&reserve.key) {
+            return Outcome::Stale(Stale::Held);
+        }
         let demand = reserve.options.demand.max(1);
         if let Err(stale) = self.check_place(&reserve.place, demand) {
             return Outcome::Stale(stale);
@@ -167,6 +163,7 @@ impl Registry {
             request: at.request,
             failures: Vec::new(),
             confirmed: false,
+            pending_ms: 0,
         };
         let record = Record {
             type_name: self.processes.type_name(&reserve.key.type_name),
@@ -189,7 +186,7 @@ impl Registry {
         Outcome::Reserved(record)
     }
 
-    fn shared_name(&self, name: &NodeName) -> Arc<NodeName> {
+    pub(crate) fn shared_name(&self, name: &NodeName) -> Arc<NodeName> {
         self.nodes
             .get(name)
             .map_or_else(|| Arc::new(name.clone()), |node| Arc::clone(&node.name))
@@ -209,13 +206,20 @@ impl Registry {
         if old.state == ProcessState::Running {
             return Outcome::Stale(Stale::Incarnation);
         }
+        if self.is_held(life.0) {
+            return Outcome::Stale(Stale::Held);
+        }
         // What it frees on a node that it leaves is not counted: that node has just failed it.
         if let Err(stale) = self.check_place(&place, old.demand) {
             return Outcome::Stale(stale);
         }
-        let spec = old.spec.as_deref().map(|spec| match cause {
-            Some(cause) => Arc::new(spec.failed(attempt_of(&old, cause))),
-            None => Arc::new(spec.clone()),
+        let spec = old.spec.as_deref().map(|spec| {
+            let mut spec = match cause {
+                Some(cause) => spec.failed(attempt_of(&old, cause)),
+                None => spec.clone(),
+            };
+            spec.pending_ms = 0;
+            Arc::new(spec)
         });
         let record = Record {
             state: ProcessState::Starting,
@@ -283,7 +287,7 @@ impl Registry {
         &mut self,
         at: At,
         life: (&ProcessKey, Incarnation),
-        failure: Option<String>,
+        (failure, over): (Option<String>, bool),
         cause: AbortCause,
         events: &mut Vec<Event>,
     ) -> Outcome {
@@ -308,13 +312,10 @@ impl Registry {
                 selector,
             },
         };
-        self.remove_process(&old);
-        events.push(Event::Ended(Arc::clone(&old)));
-        let gone = Record {
-            revision: at.revision(),
-            ..(*old).clone()
-        };
-        events.push(Event::Process(Change::Removed, Arc::new(gone)));
+        if old.is_placed() && !over {
+            self.hold_record(&old);
+        }
+        self.remove(at, &old, events);
         let outcome = Outcome::rejected(rejection);
         if let Some(request) = old.spec.as_ref().and_then(|spec| spec.request) {
             self.sessions.store(at.index, request, outcome.clone());
@@ -322,146 +323,54 @@ impl Registry {
         outcome
     }
 
-    pub(crate) fn unplace_running(
+    /// Removes a process whose node may have to be told.
+    pub(crate) fn remove(&mut self, at: At, old: &Arc<Record>, events: &mut Vec<Event>) {
+        self.remove_process(old);
+        events.push(Event::Ended(Arc::clone(old)));
+        let gone = Record {
+            revision: at.revision(),
+            ..(**old).clone()
+        };
+        events.push(Event::Process(Change::Removed, Arc::new(gone)));
+    }
+
+    /// A process that has lost its node for good.
+    pub(crate) fn give_up(
         &mut self,
         at: At,
         life: (&ProcessKey, Incarnation),
-        cause: &str,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
+        let old = self.current(life.0, life.1);
+        let pending = |old: &Arc<Record>| old.state == ProcessState::Pending && !old.is_creating();
+        match old.filter(pending) {
+            Some(old) => {
+                self.remove(at, &old, events);
+                Outcome::Done(at.revision())
+            }
+            None => Outcome::Stale(Stale::Incarnation),
+        }
+    }
+
+    /// Takes a process off its node.
+    pub(crate) fn take_off(
+        &mut self,
+        at: At,
+        life: (&ProcessKey, Incarnation),
+        (cause, over): (&str, bool),
         events: &mut Vec<Event>,
     ) -> Outcome {
         match self.current(life.0, life.1) {
             Some(old) if old.is_placed() && old.spec.is_some() => {
+                if !over {
+                    self.hold_record(&old);
+                }
                 events.push(Event::Ended(Arc::clone(&old)));
-                self.unplace(at.index, &old, cause, events);
+                self.unplace(at, &old, cause, events);
                 Outcome::Done(at.revision())
             }
             _ => Outcome::Stale(Stale::Incarnation),
         }
-    }
-
-    pub(crate) fn set_process(
-        &mut self,
-        at: At,
-        set: SetProcess,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        if let Err(no) = self.live_node(&set.node, set.epoch) {
-            return no;
-        }
-        match (self.record(&set.key), set.incarnation) {
-            (None, Some(_)) => not_found(&set.key),
-            (None, None) => self.register_process(at, set, events),
-            (Some(old), Some(incarnation)) if old.incarnation != incarnation => {
-                fenced(old.incarnation)
-            }
-            (Some(old), incarnation) => {
-                let own = *old.node == set.node && old.epoch == set.epoch;
-                if !own || old.state != ProcessState::Running {
-                    return match incarnation {
-                        Some(_) => fenced(old.incarnation),
-                        None => self.already_exists(&old),
-                    };
-                }
-                let record = self.put(Record {
-                    revision: at.revision(),
-                    pid: set.pid.into(),
-                    share: set.share.into(),
-                    ..(*old).clone()
-                });
-                events.push(Event::Process(Change::Updated, Arc::clone(&record)));
-                Outcome::Process(record)
-            }
-        }
-    }
-
-    /// A no: the key is taken, by this record.
-    #[must_use]
-    pub fn already_exists(&self, record: &Record) -> Outcome {
-        Outcome::rejected(Rejection::AlreadyExists(Box::new(self.to_wire(record))))
-    }
-
-    fn register_process(&mut self, at: At, set: SetProcess, events: &mut Vec<Event>) -> Outcome {
-        let why = Why {
-            chooser: Chooser::Node,
-            seed: 0,
-            micros: 0,
-            candidates: 0,
-        };
-        let record = Record {
-            type_name: self.processes.type_name(&set.key.type_name),
-            id: set.key.id.as_str().into(),
-            state: ProcessState::Running,
-            node: self.shared_name(&set.node),
-            epoch: set.epoch,
-            incarnation: at.incarnation(),
-            revision: at.revision(),
-            created_ms: at.time_ms,
-            attempt: 1,
-            demand: 1,
-            pid: set.pid.into(),
-            share: set.share.into(),
-            spec: None,
-            why: self.compact(why),
-        };
-        let record = self.put(record);
-        events.push(Event::Process(Change::Running, Arc::clone(&record)));
-        Outcome::Process(record)
-    }
-
-    pub(crate) fn del_process(
-        &mut self,
-        at: At,
-        key: &ProcessKey,
-        incarnation: Option<Incarnation>,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        let Some(old) = self.record(key) else {
-            return not_found(key);
-        };
-        if incarnation.is_some_and(|only| only != old.incarnation) {
-            return fenced(old.incarnation);
-        }
-        self.remove_process(&old);
-        events.push(Event::Ended(Arc::clone(&old)));
-        let gone = Record {
-            revision: at.revision(),
-            ..(*old).clone()
-        };
-        events.push(Event::Process(Change::Removed, Arc::new(gone)));
-        // A create that is under way when its key is deleted has its answer here.
-        if old.is_creating()
-            && let Some(request) = old.spec.as_ref().and_then(|spec| spec.request)
-        {
-            let no =
-                Rejection::Conflict(format!("process {key} was deleted while it was starting"));
-            self.sessions
-                .store(at.index, request, Outcome::rejected(no));
-        }
-        Outcome::Done(at.revision())
-    }
-
-    pub(crate) fn missing(
-        &mut self,
-        at: At,
-        node: (&NodeName, NodeEpoch),
-        processes: &[(ProcessKey, Incarnation)],
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        if let Err(no) = self.live_node(node.0, node.1) {
-            return no;
-        }
-        for (key, incarnation) in processes {
-            let here = self.current(key, *incarnation);
-            if let Some(record) = here.filter(|record| record.epoch == node.1)
-                && record.state == ProcessState::Running
-            {
-                // The node may have begun it after it said what it runs: it is told.
-                events.push(Event::Ended(Arc::clone(&record)));
-                // The same rule as for a lost node: wanted processes come back, others are gone.
-                self.lose(at.index, &record, "its node no longer has it", events);
-            }
-        }
-        Outcome::Done(at.revision())
     }
 }
 

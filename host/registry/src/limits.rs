@@ -6,6 +6,9 @@ pub const NODES_MAX: usize = 10_000;
 /// Names that are cordoned. A cordon outlives its node's session, so that a restart does not lift it.
 pub const CORDONS_MAX: usize = 2 * NODES_MAX;
 
+/// Losses of sessions that are remembered, for the breaker.
+pub const LOSSES_MAX: usize = 1_024;
+
 /// Module names.
 pub const MODULES_MAX: usize = 256;
 

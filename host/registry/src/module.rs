@@ -282,5 +282,6 @@ fn kind_name(kind: ModuleKind) -> &'static str {
     match kind {
         ModuleKind::Selector => "selector",
         ModuleKind::Callback => "callback",
+        ModuleKind::Fence => "fence",
     }
 }

@@ -1,4 +1,5 @@
-//! A node's life: register, supersede, update, cordon, expire.
+//! A node with a session: its counts, what it changes of itself, cordons. How a session begins is in
+//! [`crate::register`], how it ends in [`crate::lost`].
 //!
 //! A node's session is its epoch: the index at which it registered. Everything that ends a session
 //! names the epoch, and is void when another one is current.
@@ -6,16 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use maitred_protocol::{
-    Attempt, Incarnation, NodeEpoch, NodeName, ProcessKey, ProcessState, RegisterNode, Rejection,
-    Revision, TypeName, Verdict,
-};
+use maitred_protocol::{NodeEpoch, NodeName, RegisterNode, Rejection, Revision, TypeName};
 
 use crate::Registry;
 use crate::candidates::NodeFacts;
-use crate::limits::{CORDONS_MAX, NODES_MAX};
-use crate::outcome::{Change, Event, Outcome};
-use crate::process::{Record, Spec};
+use crate::limits::CORDONS_MAX;
+use crate::outcome::{Event, Outcome};
+use crate::process::Record;
 
 /// A node with a session.
 #[derive(Debug, Clone)]
@@ -28,6 +26,10 @@ pub struct Node {
     pub share: Arc<[u8]>,
     /// Milliseconds of its lease.
     pub ttl_ms: u32,
+    /// Milliseconds that it takes at most to stop what it runs.
+    pub kill_bound_ms: u32,
+    /// The process that registered it.
+    pub instance: u64,
     /// When it last changed.
     pub revision: Revision,
     /// Units taken.
@@ -41,6 +43,37 @@ pub struct Node {
 }
 
 impl Node {
+    /// As it registers, without its processes; `old` is the session of the name before.
+    pub(crate) fn new(index: u64, register: RegisterNode, old: Option<&Self>) -> Self {
+        let name = old.map_or_else(
+            || Arc::new(register.name.clone()),
+            |old| Arc::clone(&old.name),
+        );
+        // What was measured of a process stays true of it.
+        let measured = old.filter(|old| old.instance == register.instance);
+        let kill_bound_ms = measured.map_or(0, |old| old.kill_bound_ms);
+        Self {
+            facts: Arc::new(NodeFacts {
+                name: register.name,
+                epoch: NodeEpoch(index),
+                types: register.types,
+                address: register.address,
+                labels: register.labels,
+                capacity: register.capacity,
+            }),
+            name,
+            share: register.share.into(),
+            ttl_ms: register.ttl_ms,
+            kill_bound_ms: register.kill_bound_ms.max(kill_bound_ms),
+            instance: register.instance,
+            revision: Revision(index),
+            used: 0,
+            of_type: BTreeMap::new(),
+            of_group: BTreeMap::new(),
+            keys: BTreeSet::new(),
+        }
+    }
+
     /// Its session.
     #[must_use]
     pub fn epoch(&self) -> NodeEpoch {
@@ -114,7 +147,7 @@ pub(crate) struct NodeChange {
 }
 
 /// A no: the session is not the current one.
-fn fenced(current: Option<NodeEpoch>) -> Outcome {
+pub(crate) fn fenced(current: Option<NodeEpoch>) -> Outcome {
     let current = current.map_or(0, |epoch| epoch.0);
     Outcome::rejected(Rejection::Fenced {
         what: "node epoch".to_owned(),
@@ -133,173 +166,6 @@ impl Registry {
             Some(node) if node.epoch() == epoch => Ok(node),
             other => Err(fenced(other.map(|node| node.epoch()))),
         }
-    }
-
-    pub(crate) fn register_node(
-        &mut self,
-        index: u64,
-        register: RegisterNode,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        let old = self.nodes.remove(&register.name);
-        if old.is_none() && self.nodes.len() >= NODES_MAX {
-            return Outcome::rejected(Rejection::Conflict(format!(
-                "the group has {NODES_MAX} nodes already, which is its limit"
-            )));
-        }
-        let epoch = NodeEpoch(index);
-        let superseded = old.as_ref().map(Node::epoch);
-        let facts = NodeFacts {
-            name: register.name.clone(),
-            epoch,
-            types: register.types,
-            address: register.address,
-            labels: register.labels,
-            capacity: register.capacity,
-        };
-        let node = Node {
-            facts: Arc::new(facts),
-            name: old.as_ref().map_or_else(
-                || Arc::new(register.name.clone()),
-                |old| Arc::clone(&old.name),
-            ),
-            share: register.share.into(),
-            ttl_ms: register.ttl_ms,
-            revision: Revision(index),
-            used: 0,
-            of_type: BTreeMap::new(),
-            of_group: BTreeMap::new(),
-            keys: BTreeSet::new(),
-        };
-        self.nodes.insert(register.name.clone(), node);
-        self.fleet_revision = index;
-        events.push(Event::NodeUp {
-            name: register.name.clone(),
-            epoch,
-            superseded,
-        });
-        let verdicts = self.claim(index, &register.name, epoch, &register.inventory, events);
-        if let Some(old) = old {
-            self.lose_processes(index, old, "its node registered anew without it", events);
-        }
-        Outcome::Registered {
-            epoch,
-            verdicts: verdicts.into(),
-        }
-    }
-
-    /// Moves what a node still runs from its old session to its new one.
-    fn claim(
-        &mut self,
-        index: u64,
-        name: &NodeName,
-        epoch: NodeEpoch,
-        inventory: &[(ProcessKey, Incarnation)],
-        events: &mut Vec<Event>,
-    ) -> Vec<Verdict> {
-        let mut claim_one = |key: &ProcessKey, incarnation: Incarnation| {
-            let record = self
-                .processes
-                .get(key.type_name.as_str(), key.id.as_str())?;
-            let is_same = record.incarnation == incarnation && *record.node == *name;
-            if !is_same || !record.is_placed() {
-                return None;
-            }
-            if record.epoch == epoch {
-                // Named twice in the inventory: it has been claimed already.
-                return Some(());
-            }
-            let record = Record {
-                epoch,
-                revision: Revision(index),
-                ..(**record).clone()
-            };
-            let change = match record.state {
-                ProcessState::Starting => Change::Reserved,
-                _ => Change::Updated,
-            };
-            let record = Arc::new(record);
-            self.processes.put(Arc::clone(&record));
-            self.nodes.get_mut(name)?.add(&record);
-            events.push(Event::Process(change, record));
-            Some(())
-        };
-        inventory
-            .iter()
-            .map(|(key, incarnation)| match claim_one(key, *incarnation) {
-                Some(()) => Verdict::Keep,
-                None => Verdict::Stop,
-            })
-            .collect()
-    }
-
-    /// Deals with the processes of a session that has ended.
-    fn lose_processes(&mut self, index: u64, node: Node, cause: &str, events: &mut Vec<Event>) {
-        for (type_name, id) in &node.keys {
-            let Some(record) = self.processes.get(type_name.as_str(), id) else {
-                continue;
-            };
-            if record.epoch == node.epoch() {
-                let record = Arc::clone(record);
-                self.lose(index, &record, cause, events);
-            }
-        }
-    }
-
-    /// Deals with one process whose node no longer has it: forgotten or made pending.
-    pub(crate) fn lose(
-        &mut self,
-        index: u64,
-        record: &Arc<Record>,
-        cause: &str,
-        events: &mut Vec<Event>,
-    ) {
-        let recreate = record.is_creating()
-            || (record.spec.is_some()
-                && self.type_spec(&record.type_name).on_node_lost
-                    == maitred_protocol::OnNodeLost::Recreate);
-        if recreate {
-            self.unplace(index, record, cause, events);
-        } else {
-            self.remove_process(record);
-            let gone = Record {
-                revision: Revision(index),
-                ..(**record).clone()
-            };
-            events.push(Event::Process(Change::Removed, Arc::new(gone)));
-        }
-    }
-
-    /// Takes a process off its node, to be given to another.
-    pub(crate) fn unplace(
-        &mut self,
-        index: u64,
-        record: &Arc<Record>,
-        cause: &str,
-        events: &mut Vec<Event>,
-    ) {
-        if let Some(node) = self.nodes.get_mut(&*record.node) {
-            node.remove(record);
-        }
-        let failure = Attempt {
-            node: (*record.node).clone(),
-            incarnation: record.incarnation,
-            cause: crate::decide::cut(cause.to_owned()),
-        };
-        let spec = record
-            .spec
-            .as_deref()
-            .map(|spec| Arc::new(with_failure(spec, failure)));
-        let pending = Arc::new(Record {
-            state: ProcessState::Pending,
-            revision: Revision(index),
-            pid: Box::default(),
-            share: Box::default(),
-            spec,
-            ..(**record).clone()
-        });
-        self.processes.put(Arc::clone(&pending));
-        events.push(Event::Process(Change::Pending, pending));
     }
 
     pub(crate) fn update_node(
@@ -328,23 +194,23 @@ impl Registry {
         Outcome::Done(Revision(index))
     }
 
-    pub(crate) fn end_node(
+    /// A node takes longer than it said to stop what it runs.
+    pub(crate) fn raise_kill_bound(
         &mut self,
         index: u64,
-        name: &NodeName,
-        epoch: NodeEpoch,
-        cause: &str,
+        (name, epoch): (&NodeName, NodeEpoch),
+        kill_bound_ms: u32,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        if let Err(no) = self.live_node(name, epoch) {
-            return no;
-        }
-        let Some(node) = self.nodes.remove(name) else {
-            return fenced(None);
+        let node = match self.live_node(name, epoch) {
+            Ok(node) => node,
+            Err(no) => return no,
         };
-        self.fleet_revision = index;
-        events.push(Event::NodeDown(name.clone(), epoch));
-        self.lose_processes(index, node, cause, events);
+        if kill_bound_ms > node.kill_bound_ms {
+            node.kill_bound_ms = kill_bound_ms;
+            node.revision = Revision(index);
+            events.push(Event::NodeChanged(name.clone()));
+        }
         Outcome::Done(Revision(index))
     }
 
@@ -367,6 +233,7 @@ impl Registry {
         let changed = if cordoned {
             self.cordoned.insert(name.clone())
         } else {
+            self.drains.remove(name);
             self.cordoned.remove(name)
         };
         if changed {
@@ -377,24 +244,5 @@ impl Registry {
             events.push(Event::NodeChanged(name.clone()));
         }
         Outcome::Done(Revision(index))
-    }
-}
-
-fn with_failure(spec: &Spec, failure: Attempt) -> Spec {
-    let mut spec = spec.clone();
-    spec.failures.push(failure);
-    // A wanted process is tried for as long as it takes; what is kept of that is bounded.
-    let most = usize::from(maitred_protocol::limits::ATTEMPTS_MAX);
-    if spec.failures.len() > most {
-        spec.failures.remove(0);
-    }
-    spec
-}
-
-impl Spec {
-    /// The same with one more failed attempt on record; the oldest is dropped past 16.
-    #[must_use]
-    pub(crate) fn failed(&self, failure: Attempt) -> Self {
-        with_failure(self, failure)
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    ClientId, ModuleName, ModuleRecord, NodeEpoch, NodeName, Rejection, Revision, TypeSpec, Verdict,
+    ClientId, Incarnation, ModuleName, ModuleRecord, NodeEpoch, NodeName, ProcessKey, Rejection,
+    Revision, Switch, TypeSpec, Verdict,
 };
 
 use crate::process::Record;
@@ -45,6 +46,8 @@ pub enum Outcome {
     Reserved(Arc<Record>),
     /// The decision was overtaken; decide again.
     Stale(Stale),
+    /// An earlier life of the key may still go on; where.
+    Held(String),
     /// The request may have been carried out, and is no longer remembered.
     Forgotten,
     /// The request's session is not known.
@@ -70,6 +73,7 @@ impl Outcome {
             self,
             Self::Reserved(_)
                 | Self::Stale(_)
+                | Self::Held(_)
                 | Self::Forgotten
                 | Self::NoSession
                 | Self::Session(_)
@@ -88,6 +92,8 @@ pub enum Stale {
     Selector,
     /// The process has gone on to another incarnation, or is gone.
     Incarnation,
+    /// An earlier life of the key may still go on.
+    Held,
 }
 
 /// What happened to a process.
@@ -112,6 +118,21 @@ pub enum Event {
     Process(Change, Arc<Record>),
     /// A life of a process has ended on a node that may still run it.
     Ended(Arc<Record>),
+    /// A node that has registered anew still runs a life that is over.
+    Linger {
+        /// The node.
+        node: NodeName,
+        /// Its session.
+        epoch: NodeEpoch,
+        /// Which process.
+        key: ProcessKey,
+        /// Which life.
+        incarnation: Incarnation,
+    },
+    /// No earlier life of the key goes on any more.
+    Released(ProcessKey),
+    /// An operator has held something up, or let it go on.
+    Switched(Switch),
     /// A node registered; an older session of the name ended.
     NodeUp {
         /// Its name.

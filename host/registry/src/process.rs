@@ -30,6 +30,8 @@ pub struct Spec {
     /// Whether it ever ran. Until then the create is under way, and can be undone; from then on it
     /// is wanted, and is started again for as long as it takes.
     pub confirmed: bool,
+    /// Since when it has no node, in milliseconds since 1970; 0 while it has one.
+    pub pending_ms: u64,
 }
 
 /// Why it is where it is, small enough for every record.

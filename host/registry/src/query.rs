@@ -1,5 +1,6 @@
 //! Reading the state: lookups, pages, and copies for answers.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use maitred_protocol::{
@@ -135,7 +136,7 @@ impl Registry {
     fn wire_bytes(&self, record: &Record) -> usize {
         let chooser = match &*record.why.chooser {
             Chooser::Fallback { cause, .. } => cause.len(),
-            Chooser::Node | Chooser::Selector { .. } => 0,
+            Chooser::Node | Chooser::Selector { .. } | Chooser::Rebalance => 0,
         };
         let text = record.id.len() + record.pid.len() + record.group().map_or(0, str::len);
         512 + text + chooser + record.share.len() + self.address_of(record).len()
@@ -151,6 +152,21 @@ impl Registry {
         node.into_iter()
             .flat_map(|node| &node.keys)
             .filter_map(|(type_name, id)| self.processes.get(type_name.as_str(), id))
+    }
+
+    /// The processes of a node's session after this one of it, in order.
+    pub fn processes_after(
+        &self,
+        name: &NodeName,
+        epoch: NodeEpoch,
+        after: Option<(Arc<TypeName>, Arc<str>)>,
+    ) -> impl Iterator<Item = &Arc<Record>> {
+        let node = self.nodes.get(name).filter(|node| node.epoch() == epoch);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = node
+            .into_iter()
+            .flat_map(move |node| node.keys.range((from.clone(), Bound::Unbounded)));
+        keys.filter_map(|(type_name, id)| self.processes.get(type_name.as_str(), id))
     }
 
     /// One node.
@@ -189,6 +205,9 @@ impl Registry {
             lease_left_ms: 0,
             load: None,
             revision: node.revision,
+            kill_bound_ms: node.kill_bound_ms,
+            damped_ms: 0,
+            drain: self.drains.get(&node.facts.name).copied(),
         }
     }
 

@@ -11,17 +11,21 @@ mod mirror;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use maitred_protocol::{ModuleName, NodeName, TypeName, TypeSpec};
+use maitred_protocol::{DrainState, ModuleName, NodeEpoch, NodeName, TypeName, TypeSpec};
 use rkyv::api::high::to_bytes_in;
 use rkyv::rancor;
 
 pub use load::Loader;
 use mirror::{
-    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, RecordMirror, SessionMirror,
+    ChooserTable, Chunk, FailoverMirror, HoldMirror, LostMirror, MemberMirror, ModuleMirror,
+    NodeMirror, RecordMirror, SessionMirror,
 };
 
 use crate::Registry;
+use crate::drain::Failover;
+use crate::holds::Holders;
 use crate::index::Shard;
+use crate::lost::Lost;
 use crate::member::Member;
 use crate::module::Module;
 use crate::process::Record;
@@ -45,6 +49,10 @@ pub struct Snapshot {
     shards: Vec<Arc<Shard>>,
     nodes: Vec<NodeMirror>,
     cordoned: BTreeSet<NodeName>,
+    drains: BTreeMap<NodeName, DrainState>,
+    holds: Holders,
+    lost: BTreeMap<NodeEpoch, Lost>,
+    failover: Failover,
     modules: BTreeMap<ModuleName, Module>,
     types: BTreeMap<TypeName, Arc<TypeSpec>>,
     sessions: Sessions,
@@ -80,6 +88,10 @@ impl Registry {
             // Not the nodes themselves: their indices are as large as the process table.
             nodes: self.nodes.values().map(NodeMirror::from).collect(),
             cordoned: self.cordoned.clone(),
+            drains: self.drains.clone(),
+            holds: self.holds.by_session.clone(),
+            lost: self.holds.lost.clone(),
+            failover: self.failover.clone(),
             modules: self.modules.clone(),
             types: self.types.clone(),
             sessions: self.sessions.clone(),
@@ -117,6 +129,18 @@ impl Snapshot {
         put(&Chunk::Types(
             self.types.values().map(|spec| (**spec).clone()).collect(),
         ))?;
+        put(&Chunk::Drains(
+            self.drains
+                .iter()
+                .map(|(name, state)| (name.clone(), *state))
+                .collect(),
+        ))?;
+        put(&Chunk::Failover(FailoverMirror::from(&self.failover)))?;
+        let mut holds = HoldMirror::all(&self.holds).peekable();
+        while holds.peek().is_some() {
+            put(&Chunk::Holds(holds.by_ref().take(CHUNK_RECORDS).collect()))?;
+        }
+        put(&Chunk::Lost(LostMirror::all(&self.lost).collect()))?;
         // A state without them is written as ever, so that a program from before them can read it.
         if !self.members.is_empty() {
             let members = self.members.iter().map(MemberMirror::from).collect();

@@ -8,8 +8,8 @@
 use std::convert::Infallible;
 
 use maitred_protocol::{
-    ClientId, HostName, NodeEpoch, NodeName, ProcessKey, RegisterNode, Rejection, RequestId,
-    Revision, SetProcess, TypeName, TypeSpec,
+    ClientId, Drain, HostName, NodeEpoch, NodeName, ProcessKey, RegisterNode, Rejection, RequestId,
+    Revision, SetProcess, Switch, TypeName, TypeSpec,
 };
 use maitred_registry::{Command, Entry, EntryError, Loader, Outcome, RebaseError, Registry};
 
@@ -64,6 +64,9 @@ fn filled(processes: u64) -> Registry {
         share: Vec::new(),
         ttl_ms: 3_000,
         inventory: Vec::new(),
+        kill_bound_ms: 1_000,
+        instance: 1,
+        last_epoch: None,
     };
     apply(&mut registry, 0, Command::RegisterNode(Box::new(register)));
     apply(&mut registry, 0, put(1, "a", 11, None));
@@ -139,7 +142,11 @@ fn a_digest_outlives_a_snapshot_and_what_is_applied_after_it() {
         apply(
             &mut registry,
             1_000 + id,
-            Command::DelProcess { key, incarnation },
+            Command::DelProcess {
+                key,
+                incarnation,
+                ended: false,
+            },
         );
     }
     let mut loaded = reloaded(&registry);
@@ -156,7 +163,18 @@ fn a_digest_outlives_a_snapshot_and_what_is_applied_after_it() {
 fn a_digest_sees_every_part_of_the_state() {
     let spec = TypeSpec::new(TypeName::new("room").unwrap());
     let node = NodeName::new("eu-1").unwrap();
-    let other = ClientId(99);
+    let (epoch, other) = (NodeEpoch(2), ClientId(99));
+    let suspend = |what| Command::Suspend {
+        what,
+        suspended: true,
+    };
+    let first = ProcessKey::new("player", "1").unwrap();
+    let incarnation = filled(2).process(&first).map(|record| record.incarnation);
+    let delete = |ended| Command::DelProcess {
+        key: first.clone(),
+        incarnation,
+        ended,
+    };
     // All at the same index, time and request: what differs is what they did.
     let commands = [
         Command::CloseSession(other),
@@ -175,9 +193,31 @@ fn a_digest_sees_every_part_of_the_state() {
         set(3),
         Command::PutType(Box::new(spec)),
         Command::CordonNode {
-            name: node,
+            name: node.clone(),
             cordoned: true,
         },
+        Command::DrainNode {
+            name: node.clone(),
+            drain: Some(Drain {
+                deadline_ms: 60_000,
+                per_second: 10,
+            }),
+        },
+        suspend(Switch::Moves),
+        suspend(Switch::Recreation),
+        Command::RaiseKillBound {
+            name: node.clone(),
+            epoch,
+            kill_bound_ms: 2_000,
+        },
+        delete(false),
+        delete(true),
+        // Both remove the node and its processes; one leaves holds, a lost session and a loss.
+        Command::DeregisterNode {
+            name: node.clone(),
+            epoch,
+        },
+        Command::Expire { name: node, epoch },
     ];
     let digests: std::collections::BTreeSet<_> = commands
         .iter()

@@ -18,19 +18,17 @@ use crate::saga::{Joined, selector_of};
 
 /// Whether any host can answer it.
 fn is_read(request: &Request) -> bool {
-    match request {
-        Request::GetProcess { .. }
-        | Request::ListProcesses(_)
-        | Request::GetNode(_)
-        | Request::ListNodes
-        | Request::GetModule(_)
-        | Request::ListModules
-        | Request::GetType(_)
-        | Request::ListTypes
-        | Request::Explain(_) => true,
-        // Attaching and planning need what only the leader knows.
-        _ => false,
-    }
+    // These need what only the leader knows.
+    let leaders = matches!(
+        request,
+        Request::AttachNode { .. }
+            | Request::Plan(_)
+            | Request::TransferLeader { .. }
+            | Request::ListPending { .. }
+            | Request::PlanRebalance(_)
+            | Request::Rebalance { .. }
+    );
+    !request.is_change() && !leaders
 }
 
 impl Replica {
@@ -99,8 +97,15 @@ impl Replica {
             Request::TransferLeader { to } => return self.admit_transfer(ticket, to),
             Request::SetProcess(_, set) => Command::SetProcess(set),
             Request::DelProcess {
-                key, incarnation, ..
-            } => Command::DelProcess { key, incarnation },
+                key,
+                incarnation,
+                ended,
+                ..
+            } => Command::DelProcess {
+                key,
+                incarnation,
+                ended,
+            },
             Request::RegisterNode(_, register) => Command::RegisterNode(register),
             Request::UpdateNode {
                 name,
@@ -118,6 +123,20 @@ impl Replica {
             },
             Request::DeregisterNode { name, epoch, .. } => Command::DeregisterNode { name, epoch },
             Request::CordonNode { name, cordoned, .. } => Command::CordonNode { name, cordoned },
+            Request::DrainNode { name, drain, .. } => Command::DrainNode { name, drain },
+            Request::ConfirmDead { name, epoch, .. } => Command::ConfirmDead {
+                name,
+                epoch,
+                types: Vec::new(),
+                proof: "an operator said so".to_owned(),
+            },
+            Request::Suspend {
+                what, suspended, ..
+            } => Command::Suspend { what, suspended },
+            Request::PlanRebalance(ask) => return self.plan_rebalance(ticket, &ask),
+            Request::Rebalance { moves, per_second } => {
+                return self.begin_rebalance(ticket, moves, per_second);
+            }
             Request::ActivateModule {
                 name,
                 version,
@@ -134,6 +153,7 @@ impl Replica {
             read @ (Request::GetProcess { .. }
             | Request::ListProcesses(_)
             | Request::AttachNode { .. }
+            | Request::ListPending { .. }
             | Request::GetNode(_)
             | Request::ListNodes
             | Request::GetModule(_)
@@ -141,6 +161,7 @@ impl Replica {
             | Request::GetType(_)
             | Request::ListTypes
             | Request::Explain(_)
+            | Request::ListLost
             | Request::ListMembers
             | Request::Status) => {
                 return self.reads.push(ticket, read, self.registry.applied());
@@ -256,6 +277,7 @@ impl Replica {
                 Response::Unknown("the request may have been carried out long ago; its outcome is no longer remembered".to_owned())
             }
             Outcome::NoSession => Response::Unavailable(Unavailable::NoSession),
+            Outcome::Held(r#where) => Response::Unavailable(Unavailable::Held(r#where)),
             Outcome::Reserved(_) | Outcome::Stale(_) => {
                 debug_assert!(false, "a saga's outcome is not a client's");
                 Response::Unknown("the outcome is not known; look the process up".to_owned())

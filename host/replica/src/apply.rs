@@ -3,11 +3,8 @@
 //! A waiter belongs to an index and a term. An entry that was committed under another term is
 //! somebody else's, and whoever waited at its index is told that the outcome is not known.
 
-use maitred_protocol::{
-    Incarnation, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey, ProcessState, Response,
-    Revision, Unavailable,
-};
-use maitred_registry::{Change, Command, Entry, Event, Node, Registry};
+use maitred_protocol::{ModuleKind, ModuleName, ProcessState, Response, Revision, Unavailable};
+use maitred_registry::{Change, Command, Entry, Event, Outcome, Registry};
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
 use crate::effect::{Effect, TakeSnapshot};
@@ -55,10 +52,16 @@ impl Replica {
             let entry = mutate(entry, self.now.wall_ms, &self.registry);
             let first_event = events.len();
             let outcome = self.registry.apply(index, entry, &mut events);
+            if let Outcome::Type(spec) = &outcome {
+                self.type_changed(&spec.name);
+            }
             match waiter {
                 Waiter::Client(ticket) => self.answer(ticket, outcome),
                 Waiter::Reserve(life, placed) => {
                     self.leases.unplace(placed);
+                    if !matches!(outcome, Outcome::Reserved(_)) {
+                        self.placement_void(placed);
+                    }
                     self.reserved(&life, outcome);
                 }
                 Waiter::Saga(life) => self.saga_outcome(&life, outcome),
@@ -86,8 +89,12 @@ impl Replica {
         self.grant_leases();
         self.want_modules();
         self.announce_self();
+        self.take_up_moves();
         if mutants::on("saga-not-resumed") {
             return;
+        }
+        if !mutants::on("hold-not-resumed") {
+            self.take_up_holds();
         }
         let unsettled: Vec<_> = self.registry.unsettled().cloned().collect();
         for record in unsettled {
@@ -116,6 +123,8 @@ impl Replica {
         if self.serving.is_none() {
             return;
         }
+        self.follow_moves(event);
+        self.follow_capacity(event);
         match event {
             Event::Process(Change::Reserved, record) => self.spawn(record),
             Event::Process(Change::Running, record) => {
@@ -151,24 +160,19 @@ impl Replica {
                     self.leases.add(node, self.now.mono_us);
                 }
             }
-            Event::NodeDown(_, epoch) => self.leases.remove(*epoch),
-            Event::NodeChanged(_) | Event::Module(_) | Event::Members => {}
+            Event::NodeDown(_, epoch) => {
+                self.leases.remove(*epoch);
+                self.session_lost(*epoch);
+            }
+            Event::Linger {
+                node,
+                epoch,
+                key,
+                incarnation,
+            } => self.stop(node, *epoch, (key.clone(), *incarnation)),
+            Event::Released(key) => self.key_released(key),
+            Event::NodeChanged(_) | Event::Module(_) | Event::Members | Event::Switched(_) => {}
         }
-    }
-
-    /// Has a node told that a life of a process must not run there. A node that has registered again
-    /// may still be starting what was asked of its session before: it is the new session that can
-    /// be told.
-    fn stop(&mut self, node: &NodeName, epoch: NodeEpoch, life: (ProcessKey, Incarnation)) {
-        let current = self.registry.node(node).map(Node::epoch);
-        let (key, incarnation) = life;
-        self.effects.push(Effect::Stop {
-            node: node.clone(),
-            epoch: current.unwrap_or(epoch),
-            term: self.consensus.standing().term,
-            key,
-            incarnation,
-        });
     }
 
     /// The modules that must be ready: the active ones, what a rollback would bring back, and the

@@ -57,6 +57,18 @@ pub struct Config {
     pub log_kept_bytes: u64,
     /// Bytes of entries that are proposed and not yet committed; more are answered `overloaded`.
     pub uncommitted_bytes_max: u64,
+    /// Processes of lost nodes that are created again in a second, in the whole group; as many at
+    /// once. 1 to 1,000,000.
+    pub recreate_per_second: u32,
+    /// The same, for each node that they are given to. 1 to 1,000,000.
+    pub recreate_per_node_per_second: u32,
+    /// When more than this share of the nodes (in percent, 1 to 100; 100 switches it off), and at
+    /// least 3, are lost in a window, nothing is created again for a while.
+    pub mass_loss_percent: u32,
+    /// That window, in milliseconds; 1,000 to 600,000.
+    pub mass_loss_window_ms: u32,
+    /// That while, in milliseconds from the last loss that was one too many; at most 3,600,000.
+    pub mass_loss_pause_ms: u32,
 }
 
 impl Config {
@@ -83,6 +95,11 @@ impl Config {
             batch_max: 1_024,
             log_kept_bytes: 1 << 30,
             uncommitted_bytes_max: 64 << 20,
+            recreate_per_second: 10_000,
+            recreate_per_node_per_second: 1_000,
+            mass_loss_percent: 40,
+            mass_loss_window_ms: 30_000,
+            mass_loss_pause_ms: 60_000,
         }
     }
 
@@ -119,6 +136,23 @@ impl Config {
             (
                 (1..=LEVEL_MAX).contains(&self.level_max),
                 "the level must be one that this program knows",
+            ),
+            (
+                (1..=1_000_000).contains(&self.recreate_per_second)
+                    && (1..=1_000_000).contains(&self.recreate_per_node_per_second),
+                "1 to 1,000,000 processes may be created again in a second",
+            ),
+            (
+                (1..=100).contains(&self.mass_loss_percent),
+                "the share of nodes that is a mass loss must be 1 to 100 percent",
+            ),
+            (
+                (1_000..=600_000).contains(&self.mass_loss_window_ms),
+                "nodes are lost at once when they are within 1 to 600 s",
+            ),
+            (
+                self.mass_loss_pause_ms <= 3_600_000,
+                "a mass loss may pause re-creation for at most an hour",
             ),
         ];
         match checks.into_iter().find(|(holds, _)| !holds) {

@@ -5,7 +5,7 @@ use maitred_registry::{AbortCause, Outcome, Stale};
 
 use crate::effect::Effect;
 use crate::replica::Replica;
-use crate::saga::{Life, Step};
+use crate::saga::{Joined, Life, Saga, Step};
 use crate::timer::Due;
 
 /// Decisions that were overtaken, in a row, before a create is told to come back later.
@@ -26,6 +26,11 @@ impl Replica {
                 }
                 Due::Deadline(key) => self.deadline(&key),
                 Due::Late(key, ticket) => self.late(&key, ticket),
+                Due::KillBound(epoch) => self.kill_bound_due(epoch),
+                Due::Examine(epoch, fence) => self.examine_due(epoch, &fence),
+                Due::Moves => self.moves_due(),
+                Due::GiveUp(key) => self.give_up_due(&key),
+                Due::Recreate => self.recreation_due(),
             }
         }
     }
@@ -38,10 +43,14 @@ impl Replica {
         saga.deadline_passed = true;
         if saga.incarnation.0 == 0 {
             // A reservation that is on its way is undone when it arrives.
-            if saga.step == Step::Selecting
+            let step = saga.step;
+            if matches!(step, Step::Selecting | Step::Held)
                 && let Some(saga) = self.end_saga(key)
             {
-                self.fail(saga, &Rejection::Deadline(Vec::new()));
+                match step {
+                    Step::Held => self.held_too_long(key, saga),
+                    _ => self.fail(saga, &Rejection::Deadline(Vec::new())),
+                }
             }
         } else if saga.step != Step::Proposed {
             let life = Life {
@@ -50,6 +59,19 @@ impl Replica {
             };
             self.abort(&life, AbortCause::Deadline);
         }
+    }
+
+    /// A create waited in vain for an earlier life of its key to be over. Its maker is told where that
+    /// may still go on; the others have time left.
+    fn held_too_long(&mut self, key: &ProcessKey, saga: Saga) {
+        let why = self.who_holds(key);
+        let is_maker = |joined: &Joined| Some(joined.request) == saga.maker;
+        let (makers, others): (Vec<_>, Vec<_>) = saga.waiters.into_iter().partition(is_maker);
+        for joined in makers {
+            self.timers.cancel(joined.late);
+            self.unavailable(joined.ticket, Unavailable::Held(why.clone()));
+        }
+        self.admit_again(others);
     }
 
     /// What came of proposing a reservation.
@@ -70,6 +92,11 @@ impl Replica {
                 }
             }
             Outcome::Stale(Stale::Node | Stale::Selector) => self.overtaken(life),
+            Outcome::Stale(Stale::Held) => {
+                if self.sagas.current(life).is_some() {
+                    self.select(&life.key);
+                }
+            }
             // The process has gone on, and the event that said so did the rest.
             Outcome::Stale(Stale::Incarnation) => {}
             // The maker's request had been carried out before, or its session is gone. What that

@@ -71,6 +71,31 @@ pub struct SpawnJob {
     pub within_ms: u32,
 }
 
+/// A lost node that a fence module is asked about.
+#[derive(Debug, Clone)]
+pub struct Examination {
+    /// The session that was lost.
+    pub epoch: NodeEpoch,
+    /// The node's name.
+    pub name: NodeName,
+    /// Where it was reached.
+    pub address: String,
+    /// Its labels.
+    pub labels: Vec<(String, String)>,
+    /// Milliseconds since it was lost.
+    pub lost_for_ms: u32,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// The source of chance.
+    pub seed: u32,
+    /// Milliseconds for the answer.
+    pub within_ms: u32,
+    /// The module's name.
+    pub fence: ModuleName,
+    /// The version that is active, or why there is none.
+    pub module: Result<ModuleRef, String>,
+}
+
 /// A snapshot to be written.
 #[derive(Debug)]
 pub struct TakeSnapshot {
@@ -103,7 +128,8 @@ pub enum Effect {
     /// after a restart or when its node has a new session; a run that is under way is replaced.
     Spawn(Box<SpawnJob>),
     /// Give up a spawn that is under way, if there is one, and tell the node's session that this
-    /// incarnation must not run: a tombstone.
+    /// incarnation must not run: a tombstone. When the node answers `Stopped`, say
+    /// [`crate::Input::Stopped`]. Kept for as long as the session lives; it may come again.
     Stop {
         /// The node.
         node: NodeName,
@@ -116,6 +142,8 @@ pub enum Effect {
         /// Which life.
         incarnation: Incarnation,
     },
+    /// Ask a fence module, then say [`crate::Input::Examined`].
+    Examine(Box<Examination>),
     /// These modules are active: make them ready; all others may be unloaded.
     Modules(Vec<(ModuleName, ModuleKind, Digest)>),
     /// Answer a keep-alive.

@@ -1,7 +1,8 @@
 //! The door in: everything that can happen to a replica.
 
 use maitred_protocol::{
-    ClientId, Digest, Incarnation, Join, KeepAlive, ModuleKind, ModuleName, ProcessKey, Request,
+    ClientId, Digest, Incarnation, Join, KeepAlive, ModuleKind, ModuleName, NodeEpoch, ProcessKey,
+    Request,
 };
 use maitred_registry::Registry;
 use maitred_registry::decide::Decision;
@@ -55,6 +56,20 @@ pub enum Spawned {
     GiveUp(String),
 }
 
+/// What a fence module has said of a lost node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is dead; the proof, at most 512 bytes.
+    Dead(String),
+    /// It is not known, or the node lives.
+    Unknown {
+        /// Milliseconds after which to ask again.
+        again_ms: u32,
+    },
+    /// The module is not there, or failed. It is asked again, after longer and longer.
+    Failed,
+}
+
 /// How much room the disk has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Disk {
@@ -103,6 +118,25 @@ pub enum Input {
         link: u64,
         /// The renewal.
         keep_alive: KeepAlive,
+        /// When it came, on the clock of [`Now::mono_us`]: the lease runs from then, however long it
+        /// waited for its turn.
+        at_us: u64,
+    },
+    /// A node has answered an [`crate::Effect::Stop`]: the life does not go on there.
+    Stopped {
+        /// Which process.
+        key: ProcessKey,
+        /// Which life.
+        incarnation: Incarnation,
+    },
+    /// A fence module has answered an [`crate::Effect::Examine`].
+    Examined {
+        /// The session that it is about.
+        epoch: NodeEpoch,
+        /// The module's name.
+        fence: ModuleName,
+        /// What it said.
+        verdict: Verdict,
     },
     /// What [`crate::Effect::Persist`] with this number asked for is durable, and everything
     /// before it.
@@ -122,6 +156,9 @@ pub enum Input {
         incarnation: Incarnation,
         /// How it went.
         result: Spawned,
+        /// Whether the node has said, after whatever else was asked of it, that this life does not
+        /// run there.
+        over: bool,
     },
     /// A snapshot has been written. The log may be cut through `floor`.
     SnapshotSaved {

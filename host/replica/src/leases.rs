@@ -14,9 +14,11 @@ use maitred_protocol::{
 use maitred_registry::{Command, Node};
 
 use crate::effect::Effect;
+use crate::health::Health;
 use crate::input::Ticket;
 use crate::mutants;
 use crate::proposals::Waiter;
+use crate::recreation::bucket::Bucket;
 use crate::replica::Replica;
 use crate::saga::Placed;
 
@@ -49,6 +51,9 @@ pub(crate) struct Lease {
     pub(crate) decided: (u32, u32),
     /// Placements committed and not yet running.
     pub(crate) spawning: u32,
+    pub(crate) health: Health,
+    /// Processes of lost nodes that it may be given.
+    pub(crate) budget: Bucket,
     placed: Rate,
 }
 
@@ -67,20 +72,27 @@ impl Lease {
             counters: Arc::new([]),
             decided: (0, 0),
             spawning: 0,
+            health: Health::default(),
+            budget: Bucket::default(),
             placed: Rate::default(),
         }
     }
 
-    /// Two keep-alives in a row have been missed (nodes send one every third of their lease); or the
-    /// node has not come to this leader, which nodes do at once.
+    /// Whether it is given nothing for now.
     pub(crate) fn is_suspect(&self, now_us: u64) -> bool {
+        self.expiring || self.health.is_suspect() || self.is_silent(now_us)
+    }
+
+    /// Two keep-alives in a row have been missed (nodes send one every quarter of their lease); or the
+    /// node has not come to this leader, which nodes do at once.
+    fn is_silent(&self, now_us: u64) -> bool {
         let missed_us = self.ttl_us * 3 / 4;
         let patience_us = if self.heard {
             missed_us
         } else {
             missed_us.min(NEW_LEADER_US)
         };
-        self.expiring || now_us.saturating_sub(self.last_us) > patience_us
+        now_us.saturating_sub(self.last_us) > patience_us
     }
 
     /// CPU, memory, and the report's age in milliseconds; NaN for what is not known.
@@ -159,11 +171,24 @@ impl Leases {
     }
 
     /// Counts a decision as load of its node until it is committed.
-    pub(crate) fn place(&mut self, placed: Placed, now_us: u64) {
+    /// `rate` is how many processes of lost nodes a node may be given in a second.
+    pub(crate) fn place(&mut self, placed: Placed, rate: u32, now_us: u64) {
         if let Some(lease) = self.all.get_mut(&placed.epoch) {
+            if placed.again {
+                lease.budget.take(rate, now_us);
+            }
             lease.decided.0 += 1;
             lease.decided.1 = lease.decided.1.saturating_add(placed.demand);
             lease.placed.count(now_us);
+        }
+    }
+
+    /// A decision has come to nothing: its token is the node's again.
+    pub(crate) fn give_back(&mut self, placed: Placed) {
+        if let Some(lease) = self.all.get_mut(&placed.epoch)
+            && placed.again
+        {
+            lease.budget.give_back();
         }
     }
 
@@ -188,25 +213,36 @@ fn sane(mut load: Load) -> Load {
 }
 
 impl Replica {
-    pub(crate) fn keep_alive(&mut self, link: u64, keep_alive: KeepAlive) {
+    pub(crate) fn keep_alive(&mut self, link: u64, keep_alive: KeepAlive, at_us: u64) {
         if self.serving.is_none() {
             return;
         }
-        let now_us = self.now.mono_us;
+        let lease = self.leases.all.get(&keep_alive.epoch);
+        if let Some(name) = lease.map(|lease| lease.name.clone()) {
+            self.look_at_kill_bound(&name, &keep_alive);
+        }
+        let now_us = at_us.min(self.now.mono_us);
         let KeepAlive {
             epoch,
             sequence,
             load,
+            stop_ms: _,
         } = keep_alive;
+        let mut steady_again = false;
         let alive = match self.leases.all.get_mut(&epoch) {
             // Its end is decided; only apply can tell whether it still holds.
             Some(lease) if lease.expiring => return,
             Some(lease) if sequence <= lease.sequence => return,
             Some(lease) => {
                 lease.sequence = sequence;
+                let was_suspect = lease.is_suspect(self.now.mono_us);
+                let since_us = now_us.saturating_sub(lease.last_us);
+                lease.health.heard(since_us <= lease.ttl_us / 2);
                 lease.heard = true;
-                lease.last_us = now_us;
-                lease.deadline_us = now_us + lease.ttl_us + lease.ttl_us / DRIFT_PART;
+                lease.last_us = lease.last_us.max(now_us);
+                steady_again = was_suspect && !lease.is_suspect(self.now.mono_us);
+                let deadline_us = now_us + lease.ttl_us + lease.ttl_us / DRIFT_PART;
+                lease.deadline_us = lease.deadline_us.max(deadline_us);
                 if mutants::on("expire-early") {
                     lease.deadline_us = now_us + lease.ttl_us / 3;
                 }
@@ -223,6 +259,9 @@ impl Replica {
             sequence,
             alive,
         };
+        if steady_again {
+            self.capacity_appeared();
+        }
         // It leaves when a quorum has confirmed, from now on, that this host still leads: a
         // successor's full term then begins after this keep-alive was sent.
         if mutants::on("ack-without-round") {
@@ -243,14 +282,23 @@ impl Replica {
     pub(crate) fn expire_leases(&mut self) {
         let now_us = self.now.mono_us;
         let mut expired = Vec::new();
+        let mut settled = false;
         for (epoch, lease) in &mut self.leases.all {
             if !lease.expiring && lease.deadline_us <= now_us {
                 lease.expiring = true;
                 expired.push((lease.name.clone(), *epoch));
             }
+            if lease.is_silent(now_us) {
+                lease.health.missed(now_us, lease.heard);
+            }
+            settled |= lease.health.settle(now_us);
+        }
+        if settled {
+            self.capacity_appeared();
         }
         for (name, epoch) in expired {
-            self.queue(None, Command::Expire { name, epoch }, Waiter::Nobody);
+            let command = Command::Expire { name, epoch };
+            self.queue(None, command, Waiter::Nobody);
         }
     }
 
@@ -275,6 +323,7 @@ impl Replica {
         let now_us = self.now.mono_us;
         if let Some(lease) = self.leases.all.get(&node.epoch()) {
             record.suspect = lease.is_suspect(now_us);
+            record.damped_ms = lease.health.damped_ms(now_us);
             record.lease_left_ms = (lease.deadline_us.saturating_sub(now_us) / 1_000) as u32;
             record.load = lease.load.as_ref().map(|(load, at_us)| {
                 (load.clone(), (now_us.saturating_sub(*at_us) / 1_000) as u32)
@@ -298,6 +347,12 @@ impl Replica {
             lease.is_some_and(|lease| !lease.expiring)
         };
         let current = self.registry.node(name).map(Node::epoch).filter(is_live);
+        if current != Some(epoch) && self.registry.is_forgotten(epoch.0) {
+            let what = format!(
+                "session {epoch} of node {name}, which is newer than the snapshot that the cluster was restored from,"
+            );
+            return self.reject(ticket, Rejection::NotFound(what));
+        }
         if current != Some(epoch) {
             let current = current.map_or(0, |epoch| epoch.0);
             return self.reject(
@@ -316,6 +371,11 @@ impl Replica {
         let verdicts = inventory.iter().map(|(key, incarnation)| {
             if is_here(key, *incarnation) {
                 Verdict::Keep
+            } else if self.registry.process(key).is_none()
+                && self.registry.is_forgotten(incarnation.0)
+                && !self.registry.is_held(key)
+            {
+                Verdict::Adopt
             } else {
                 Verdict::Stop
             }
@@ -342,5 +402,6 @@ impl Replica {
             self.queue(None, command, Waiter::Nobody);
         }
         self.reply(ticket, Response::Registered { epoch, verdicts });
+        self.stop_held(epoch);
     }
 }

@@ -210,6 +210,7 @@ impl Replica {
         }
         let roster = &self.placing.roster;
         let now_us = self.now.mono_us;
+        let rate = self.config.recreate_per_node_per_second;
         let mut live = Vec::with_capacity(roster.facts.len());
         let mut counters = Vec::new();
         for (node, name_hash) in self.registry.nodes().zip(&roster.hashes) {
@@ -217,6 +218,8 @@ impl Replica {
             let mut entry = NodeLive {
                 cordoned: self.registry.is_cordoned(&node.name),
                 suspect: true,
+                damped_ms: 0,
+                budget: u32::MAX,
                 processes: node.processes(),
                 in_flight: 0,
                 used: node.used,
@@ -228,6 +231,8 @@ impl Replica {
             };
             if let Some(lease) = lease {
                 entry.suspect = lease.is_suspect(now_us);
+                entry.damped_ms = lease.health.damped_ms(now_us);
+                entry.budget = lease.budget.left(rate, now_us);
                 entry.processes += lease.decided.0;
                 entry.in_flight = lease.decided.0 + lease.spawning;
                 entry.used = entry.used.saturating_add(lease.decided.1);
@@ -260,6 +265,11 @@ impl Replica {
             of_group,
             counters,
         }
+    }
+
+    /// The same, without what only some selectors want to see.
+    pub(crate) fn fleet_now(&mut self) -> Fleet {
+        self.fleet(&Wants::of(&[]), &[])
     }
 
     fn columns_of_type(&self, jobs: &[SelectJob]) -> Vec<Column<TypeName>> {
@@ -339,5 +349,6 @@ pub(crate) fn select_request(
         priority: options.priority,
         attempt,
         exclude,
+        again: false,
     }
 }

@@ -136,6 +136,7 @@ impl Replica {
             Waiter::Client(ticket) => self.unavailable(ticket, why),
             Waiter::Reserve(life, placed) => {
                 self.leases.unplace(placed);
+                self.placement_void(placed);
                 self.saga_refused(&life, &why);
             }
             // The host's own changes (an expiry, a confirmation, an abort) end something: they are

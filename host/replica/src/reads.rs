@@ -373,6 +373,7 @@ impl Replica {
                 Some(spec) => Response::Type(Box::new((**spec).clone())),
                 None => not_found(format!("type {name}")),
             },
+            Request::ListLost => Response::Lost(self.lost_nodes()),
             Request::ListTypes => {
                 Response::Types(self.registry.types().map(|spec| (**spec).clone()).collect())
             }
@@ -392,6 +393,9 @@ impl Replica {
                     Some(_) => self.attach_node(ticket, (&name, epoch), &inventory, asked),
                     None => self.unavailable(ticket, self.not_leader()),
                 };
+            }
+            Request::ListPending { after, limit } => {
+                return self.list_pending(ticket, after.as_ref(), limit);
             }
             // Everything else changes something, or is answered before it gets here.
             other => {

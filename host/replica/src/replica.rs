@@ -14,97 +14,25 @@ use std::collections::VecDeque;
 
 use maitred_protocol::{Rejection, RequestId, Response, Unavailable};
 use maitred_registry::random::Random;
-use maitred_registry::{Command, Entry, EntryError, Registry};
-use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState, Message};
+use maitred_registry::{Command, Registry};
+use raft::eraftpb::{ConfState, Message};
 
 use crate::config::Config;
 use crate::consensus::{Consensus, Lost, Proposal, Refused};
 use crate::effect::{Answer, Effect};
+use crate::holding::Holding;
 use crate::input::{Disk, Input, Now, Push, Ticket};
 use crate::leading::Told;
 use crate::leases::Leases;
-use crate::log::Log;
 use crate::membership::Peers;
+use crate::moves::Moves;
 use crate::mutants;
 use crate::placing::Placing;
 use crate::proposals::{Proposed, Waiter};
 use crate::reads::Reads;
+use crate::recreation::Recreation;
 use crate::saga::Sagas;
 use crate::timer::Timers;
-
-/// What storage found.
-#[derive(Debug, Default)]
-pub struct Recovered {
-    /// Raft's.
-    pub hard_state: HardState,
-    /// The log, contiguous.
-    pub entries: Vec<RaftEntry>,
-    /// The log begins after this index.
-    pub start_index: u64,
-    /// That entry's term.
-    pub start_term: u64,
-    /// The newest snapshot.
-    pub snapshot: Option<RecoveredSnapshot>,
-}
-
-/// A snapshot that was read back.
-#[derive(Debug)]
-pub struct RecoveredSnapshot {
-    /// The last index that it contains.
-    pub index: u64,
-    /// That entry's term.
-    pub term: u64,
-    /// The group's members at that index.
-    pub conf_state: ConfState,
-    /// The state.
-    pub registry: Registry,
-}
-
-/// Why a replica cannot start from what storage found.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An entry of the log cannot be read.
-    #[error("entry {index} of the log cannot be used")]
-    Entry {
-        /// Which.
-        index: u64,
-        /// Why.
-        source: EntryError,
-    },
-    /// The log has lost entries that were committed.
-    #[error(
-        "the log ends at entry {log} but everything up to {needed} was committed; restore this host's data, or let it join its group anew"
-    )]
-    Short {
-        /// Where the log ends.
-        log: u64,
-        /// What it must contain.
-        needed: u64,
-    },
-    /// The configuration contradicts itself.
-    #[error("{0}")]
-    Config(String),
-    /// The cluster uses commands that this program does not know, or was told not to.
-    #[error(
-        "the cluster uses level {level} and this host may use {level_max}; start the newer program on this data, or raise --level-max"
-    )]
-    TooOld {
-        /// The cluster's level.
-        level: u16,
-        /// This host's.
-        level_max: u16,
-    },
-    /// The log and the snapshot do not meet.
-    #[error(
-        "the log begins after entry {log} but the newest snapshot ends at {snapshot}; restore the snapshot that belongs to this log, or let this host join its group anew"
-    )]
-    Gap {
-        /// Where the log begins.
-        log: u64,
-        /// Where the snapshot ends.
-        snapshot: u64,
-    },
-}
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -121,6 +49,9 @@ pub struct Replica {
     pub(crate) sagas: Sagas,
     pub(crate) placing: Placing,
     pub(crate) leases: Leases,
+    pub(crate) holding: Holding,
+    pub(crate) moves: Moves,
+    pub(crate) recreation: Recreation,
     pub(crate) reads: Reads,
     pub(crate) timers: Timers,
     /// The term in which this host leads and serves; none otherwise.
@@ -159,98 +90,6 @@ pub(crate) struct SnapshotState {
 }
 
 impl Replica {
-    /// Starts from what storage found; a group that has no log yet begins with the configured
-    /// voters.
-    ///
-    /// # Errors
-    /// [`StartError`] when the log or the snapshot is not of this program, or does not fit.
-    pub fn new(
-        config: Config,
-        recovered: Recovered,
-        now: Now,
-        logger: &slog::Logger,
-    ) -> Result<Self, StartError> {
-        config.validate().map_err(StartError::Config)?;
-        let commands = recovered
-            .entries
-            .iter()
-            .filter(|entry| entry.entry_type == EntryType::EntryNormal && !entry.data.is_empty());
-        for entry in commands {
-            let index = entry.index;
-            Entry::decode(&entry.data, config.level_max)
-                .map_err(|source| StartError::Entry { index, source })?;
-        }
-        let snapshot_index = recovered
-            .snapshot
-            .as_ref()
-            .map_or(0, |snapshot| snapshot.index);
-        if recovered.start_index > snapshot_index {
-            let (log, snapshot) = (recovered.start_index, snapshot_index);
-            return Err(StartError::Gap { log, snapshot });
-        }
-        let log = recovered.start_index + recovered.entries.len() as u64;
-        let needed = snapshot_index.max(recovered.hard_state.commit);
-        if log < needed {
-            return Err(StartError::Short { log, needed });
-        }
-        let (registry, conf_state, saved) = match recovered.snapshot {
-            Some(snapshot) => {
-                let saved = (snapshot.index, snapshot.term, snapshot.conf_state.clone());
-                (snapshot.registry, snapshot.conf_state, Some(saved))
-            }
-            None => (
-                Registry::founded(&config.voters),
-                ConfState::from((config.voters.clone(), vec![])),
-                None,
-            ),
-        };
-        let (level, level_max) = (registry.level(), config.level_max);
-        if level > level_max {
-            return Err(StartError::TooOld { level, level_max });
-        }
-        let start = (recovered.start_index, recovered.start_term);
-        let mut log = Log::new(start, recovered.entries, HardState::default(), conf_state);
-        if let Some((index, term, conf_state)) = saved {
-            log.set_saved(index, term, conf_state);
-        }
-        let mut consensus = Consensus::new(
-            &config,
-            log,
-            recovered.hard_state,
-            registry.applied(),
-            logger,
-        );
-        consensus.campaign_if_alone();
-        Ok(Self {
-            random: Random::new(config.seed),
-            consensus,
-            now,
-            effects: Vec::new(),
-            proposals: Vec::new(),
-            waiters: VecDeque::new(),
-            sagas: Sagas::default(),
-            placing: Placing::default(),
-            leases: Leases::default(),
-            reads: Reads::new(&config),
-            timers: Timers::default(),
-            serving: None,
-            disk: Disk::Ok,
-            shutting_down: false,
-            started_us: now.mono_us,
-            snapshot: SnapshotState {
-                index: snapshot_index,
-                ..SnapshotState::default()
-            },
-            peers: Peers::default(),
-            writes: VecDeque::new(),
-            told: None,
-            installing: None,
-            halted: false,
-            registry,
-            config,
-        })
-    }
-
     /// Takes something that happened. What follows from it comes with [`Replica::effects`].
     pub fn step(&mut self, now: Now, input: Input) {
         self.now = now;
@@ -269,7 +108,17 @@ impl Replica {
                 sequence,
                 push,
             } => self.admit_push(ticket, sequence, push),
-            Input::KeepAlive { link, keep_alive } => self.keep_alive(link, keep_alive),
+            Input::KeepAlive {
+                link,
+                keep_alive,
+                at_us,
+            } => self.keep_alive(link, keep_alive, at_us),
+            Input::Stopped { key, incarnation } => self.stopped(key, incarnation),
+            Input::Examined {
+                epoch,
+                fence,
+                verdict,
+            } => self.examined(epoch, fence, verdict),
             Input::Persisted(number) => self.persisted(number),
             Input::Peer(message) => self.peer(*message),
             Input::Install(install) => self.install(*install),
@@ -282,7 +131,8 @@ impl Replica {
                 key,
                 incarnation,
                 result,
-            } => self.spawned(key, incarnation, result),
+                over,
+            } => self.spawned(key, incarnation, (result, over)),
             Input::SnapshotSaved { index, floor } => self.snapshot_saved(index, floor),
             Input::Disk(disk) => self.disk = disk,
             Input::Shutdown => self.shut_down(),
@@ -305,6 +155,8 @@ impl Replica {
         loop {
             self.request_reads();
             self.answer_reads();
+            self.recreate();
+            self.propose_released();
             self.propose();
             let turn = self.consensus.turn();
             if turn.is_empty() {
@@ -427,6 +279,7 @@ impl Replica {
         self.look_at_disk();
         if self.serving.is_some() {
             self.expire_leases();
+            self.forget_released();
         }
     }
 
@@ -474,6 +327,9 @@ impl Replica {
             self.disown_from(0);
         }
         self.leases = Leases::default();
+        self.holding = Holding::default();
+        self.moves = Moves::default();
+        self.recreation = Recreation::default();
         self.timers.clear();
     }
 

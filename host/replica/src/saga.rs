@@ -8,9 +8,11 @@
 //! Selecting -> Proposed (reserve) -> Spawning -> Proposed (confirm) -> settled
 //!     ^                                 |
 //!     +------- Waiting (back-off) <-----+   attempt failed; or Proposed (abort) -> settled
+//!     +------- Held <- Proposed (unplace) <-+   it may still run there ([`crate::holding`])
 //! ```
 //!
-//! This file decides on a node and proposes; [`crate::spawning`] is about starting there,
+//! A process that ran before gets to Selecting by way of Queued, and back to it by way of Asleep
+//! ([`crate::recreation`]). This file decides on a node and proposes; [`crate::spawning`] is about starting there,
 //! [`crate::due`] about what comes of proposals and of time, [`crate::joined`] about who waits.
 //!
 //! **Invariants.** Every record that is starting or pending has a saga while this host serves. A
@@ -30,6 +32,7 @@ use maitred_registry::{AbortCause, Command, Place, Record, Reserve};
 use crate::input::Ticket;
 use crate::placing::{Purpose, select_request};
 use crate::proposals::Waiter;
+use crate::recreation::{Again, is_wanted};
 use crate::replica::Replica;
 use crate::timer::{Due, TimerId};
 
@@ -45,6 +48,8 @@ pub(crate) struct Life {
 pub(crate) struct Placed {
     pub(crate) epoch: NodeEpoch,
     pub(crate) demand: u32,
+    /// Whether it is a process of a lost node, which takes a token of this one.
+    pub(crate) again: bool,
 }
 
 /// A client that waits for the outcome.
@@ -66,6 +71,12 @@ pub(crate) enum Step {
     Proposed,
     Spawning,
     Waiting,
+    /// An earlier life of its key may still go on.
+    Held,
+    /// It waits for its turn to be created again.
+    Queued,
+    /// No node would take it, and it waits for one that may.
+    Asleep,
 }
 
 /// See the head of this file.
@@ -86,7 +97,10 @@ pub(crate) struct Saga {
     pub(crate) retries: u32,
     /// How the present attempt failed, while that is not on record yet.
     pub(crate) failed: Option<String>,
+    /// Whether that attempt is known not to run.
+    pub(crate) over: bool,
     pub(crate) trace: Option<Arc<Trace>>,
+    pub(crate) again: Again,
 }
 
 /// A [`ProcessKey`] that need not be made to be looked up: hashes and compares like one.
@@ -157,7 +171,9 @@ impl Sagas {
             stale: 0,
             retries: 0,
             failed: None,
+            over: false,
             trace: None,
+            again: Again::default(),
         };
         self.all.entry(key).insert(saga).into_mut()
     }
@@ -190,7 +206,8 @@ impl Replica {
     where
         K: std::hash::Hash + Equivalent<ProcessKey> + ?Sized,
     {
-        let saga = self.sagas.all.remove(key)?;
+        let mut saga = self.sagas.all.remove(key)?;
+        self.recreation.let_go(&mut saga.again);
         self.timers.cancel(saga.deadline);
         self.timers.cancel(saga.retry);
         Some(saga)
@@ -198,6 +215,23 @@ impl Replica {
 
     /// Queues the decision that a saga needs now.
     pub(crate) fn select(&mut self, key: &ProcessKey) {
+        let Some(saga) = self.sagas.all.get_mut(key) else {
+            return;
+        };
+        self.recreation.let_go(&mut saga.again);
+        if self.registry.is_held(key) {
+            saga.step = Step::Held;
+            return;
+        }
+        let record = self.registry.process(key);
+        match record.filter(|record| is_wanted(record)).cloned() {
+            Some(record) => self.line_up(key, &record),
+            None => self.ask_selector(key),
+        }
+    }
+
+    /// Queues the decision of a saga that nothing holds up.
+    pub(crate) fn ask_selector(&mut self, key: &ProcessKey) {
         let Some(saga) = self.sagas.all.get_mut(key) else {
             return;
         };
@@ -217,11 +251,14 @@ impl Replica {
             if saga.deadline_passed && record.is_some_and(|record| record.is_creating()) {
                 return self.abort(&life, AbortCause::Deadline);
             }
-            record.and_then(|record| again(record, saga.retries))
+            record.and_then(|record| again(record, saga.again.avoids()))
         };
         debug_assert!(next.is_some(), "{key} has a saga and nothing to decide");
         if let Some((lane, request)) = next {
-            self.decide(&lane, Purpose::Saga(life, id), request);
+            match self.planned(&life, &request) {
+                Some(decision) => self.saga_decided(&life, id, decision),
+                None => self.decide(&lane, Purpose::Saga(life, id), request),
+            }
         }
     }
 
@@ -246,6 +283,7 @@ impl Replica {
         let placed = Placed {
             epoch,
             demand: trace.request.demand,
+            again: trace.request.again,
         };
         let (request, command) = if life.incarnation.0 == 0 {
             let Some(first) = saga.waiters.first() else {
@@ -274,12 +312,14 @@ impl Replica {
         };
         saga.step = Step::Proposed;
         saga.trace = Some(trace);
-        self.leases.place(placed, self.now.mono_us);
+        self.recreation.decided(&mut saga.again);
+        let rate = self.config.recreate_per_node_per_second;
+        self.leases.place(placed, rate, self.now.mono_us);
         self.queue(request, command, Waiter::Reserve(life.clone(), placed));
     }
 
     /// No node will do.
-    fn no_placement(&mut self, life: &Life, trace: &Trace) {
+    fn no_placement(&mut self, life: &Life, trace: &Arc<Trace>) {
         let (refusals, more) = trace.refusals();
         let asked = !trace.slots.is_empty();
         let selector = trace
@@ -315,7 +355,7 @@ impl Replica {
                 cause.unwrap_or_else(|| "no node would take it".to_owned()),
             );
         } else {
-            self.retry_later(&life.key);
+            self.no_node(&life.key, trace);
         }
     }
 
@@ -327,6 +367,7 @@ impl Replica {
                 key,
                 incarnation,
                 cause,
+                over: saga.over,
             };
             self.queue(None, command, Waiter::Saga(life.clone()));
         }
@@ -342,14 +383,16 @@ impl Replica {
                 incarnation,
                 failure,
                 cause,
+                over: saga.over,
             };
             self.queue(None, command, Waiter::Saga(life.clone()));
         }
     }
 }
 
-/// The lane and the request of another try for a record.
-fn again(record: &Record, retries: u32) -> Option<(ModuleName, SelectRequest)> {
+/// The lane and the request of another try for a record. Nodes that failed it are avoided, unless it
+/// is wanted and no other would take it.
+fn again(record: &Record, avoids: bool) -> Option<(ModuleName, SelectRequest)> {
     let spec = record.spec.as_deref()?;
     let mut exclude: Vec<NodeName> = spec
         .failures
@@ -359,8 +402,7 @@ fn again(record: &Record, retries: u32) -> Option<(ModuleName, SelectRequest)> {
     if record.state == ProcessState::Starting {
         exclude.push((*record.node).clone());
     }
-    // A wanted process must not run out of nodes because each of them failed it once.
-    if spec.confirmed && retries > 0 {
+    if spec.confirmed && !avoids {
         exclude.clear();
     }
     let options = &spec.options;
@@ -373,6 +415,7 @@ fn again(record: &Record, retries: u32) -> Option<(ModuleName, SelectRequest)> {
         priority: options.priority,
         attempt: record.attempt.saturating_add(1),
         exclude,
+        again: spec.confirmed,
     };
     Some((spec.selector.clone(), request))
 }

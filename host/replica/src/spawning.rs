@@ -11,6 +11,7 @@ use maitred_registry::{AbortCause, Command, Record};
 use crate::effect::{Effect, SpawnJob};
 use crate::input::Spawned;
 use crate::proposals::Waiter;
+use crate::recreation::is_wanted;
 use crate::replica::Replica;
 use crate::saga::{KeyOf, Life, Step};
 use crate::timer::Due;
@@ -37,7 +38,14 @@ impl Replica {
                 saga.maker = maker_of(record);
                 saga.stale = 0;
                 saga.failed = None;
+                saga.over = false;
+                self.recreation.spend(&mut saga.again);
                 self.timers.cancel(saga.retry.take());
+                if !record.is_creating() {
+                    // It has a node again, and is waited for no longer.
+                    self.timers.cancel(saga.deadline.take());
+                    saga.deadline_passed = false;
+                }
                 saga.deadline_passed
             }
             None => {
@@ -96,31 +104,35 @@ impl Replica {
 
     /// A record needs a node.
     pub(crate) fn pending(&mut self, record: &Arc<Record>) {
-        match self.sagas.all.get_mut(&KeyOf::of(record)) {
+        let known = match self.sagas.all.get_mut(&KeyOf::of(record)) {
             Some(saga) => {
                 // How the attempt failed is on record now.
                 saga.failed = None;
-                if matches!(saga.step, Step::Selecting | Step::Waiting) {
+                saga.over = false;
+                let waits = matches!(saga.step, Step::Selecting | Step::Waiting | Step::Held);
+                if waits && record.is_creating() {
                     return;
                 }
+                true
             }
-            None => self.adopt(record, Step::Proposed),
+            None => {
+                self.adopt(record, Step::Proposed);
+                false
+            }
+        };
+        if !record.is_creating() {
+            return self.lost_its_node(record, known);
         }
         let key = record.key();
-        if record.is_creating() && record.attempt >= attempts_of(record) {
+        let moved = self.is_moved(record);
+        if record.attempt >= attempts_of(record) && !moved {
             let life = Life {
                 key,
                 incarnation: record.incarnation,
             };
             return self.abort(&life, AbortCause::SpawnFailed);
         }
-        // The first try is at once; one that has just failed waits.
-        let fresh = self
-            .sagas
-            .all
-            .get(&key)
-            .is_some_and(|saga| saga.retries == 0);
-        if fresh && !record.is_creating() {
+        if moved {
             self.select(&key)
         } else {
             self.retry_later(&key)
@@ -130,6 +142,7 @@ impl Replica {
     /// Sets a timer for the next try of a saga: exponential, from the create's back-off.
     pub(crate) fn retry_later(&mut self, key: &ProcessKey) {
         let record = self.registry.process(key);
+        let wanted = record.is_some_and(|record| is_wanted(record));
         let options = record
             .and_then(|record| record.spec.as_ref())
             .map(|spec| &spec.options);
@@ -137,7 +150,6 @@ impl Replica {
         let Some(saga) = self.sagas.all.get_mut(key) else {
             return;
         };
-        saga.step = Step::Waiting;
         let pause = first_us
             .max(1_000)
             .saturating_mul(1 << saga.retries.min(16))
@@ -147,11 +159,21 @@ impl Replica {
         saga.retries += 1;
         self.timers.cancel(saga.retry.take());
         let at_us = self.now.mono_us + pause + jitter;
+        if wanted {
+            saga.again.put_off(at_us);
+            return self.select(key);
+        }
+        saga.step = Step::Waiting;
         saga.retry = Some(self.timers.set(at_us, Due::Retry(key.clone())));
     }
 
     /// A spawn has ended.
-    pub(crate) fn spawned(&mut self, key: ProcessKey, incarnation: Incarnation, result: Spawned) {
+    pub(crate) fn spawned(
+        &mut self,
+        key: ProcessKey,
+        incarnation: Incarnation,
+        (result, over): (Spawned, bool),
+    ) {
         let life = Life { key, incarnation };
         let record = self.registry.process(&life.key).cloned();
         let Some(record) = record.filter(|record| record.incarnation == incarnation) else {
@@ -163,6 +185,7 @@ impl Replica {
         if saga.step != Step::Spawning || record.state != ProcessState::Starting {
             return;
         }
+        saga.over = over;
         match within_bounds(result) {
             Spawned::Started { pid, share } => {
                 saga.step = Step::Proposed;
@@ -182,8 +205,12 @@ impl Replica {
                 saga.failed = Some(cause);
                 if record.attempt >= attempts_of(&record) {
                     self.abort(&life, AbortCause::SpawnFailed);
-                } else {
+                } else if over {
                     self.retry_later(&life.key);
+                } else {
+                    // Whether it runs is not known: its key waits until the node says.
+                    let cause = saga.failed.take().unwrap_or_default();
+                    self.unplace(&life, cause);
                 }
             }
             // A wanted process goes back to waiting for a node, for as long as it takes.

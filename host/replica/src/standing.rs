@@ -1,7 +1,7 @@
 //! How the group and this host are, for those who ask: members, progress, status, and why there is no
 //! leader when there is none.
 
-use maitred_protocol::{MemberRecord, MemberRole, Members, Progress, Status};
+use maitred_protocol::{MemberRecord, MemberRole, Members, Progress, Status, Switch};
 use maitred_registry::Member;
 use raft::{ProgressState, StateRole};
 
@@ -170,6 +170,11 @@ impl Replica {
             unavailable_modules: Vec::new(),
             fallbacks: 0,
             shedding,
+            held: self.registry.held() as u64,
+            lost: self.registry.lost().count() as u32,
+            recreation_paused: self.recreation_paused(),
+            moves_suspended: self.registry.is_suspended(Switch::Moves),
+            moves_left: self.moves_left(),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use maitred_protocol::ProcessKey;
+use maitred_protocol::{ModuleName, NodeEpoch, ProcessKey};
 
 use crate::input::Ticket;
 
@@ -18,11 +18,28 @@ pub(crate) enum Due {
     Deadline(ProcessKey),
     /// So has that of a create that waits: for another one of its key, or for its key to be free.
     Late(ProcessKey, Ticket),
+    /// The kill bound of a lost session has passed.
+    KillBound(NodeEpoch),
+    /// A fence module is to be asked again about a lost session.
+    Examine(NodeEpoch, ModuleName),
+    /// Moves are to be looked at.
+    Moves,
+    /// A process that waits for a node is given up.
+    GiveUp(ProcessKey),
+    /// Some that wait for a node may go on.
+    Recreate,
 }
 
 /// One timer: its time, and a number that is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TimerId(u64, u64);
+
+impl TimerId {
+    /// When it is due, in microseconds.
+    pub(crate) fn at_us(self) -> u64 {
+        self.0
+    }
+}
 
 /// All timers, by time.
 #[derive(Debug, Default)]

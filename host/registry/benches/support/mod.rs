@@ -17,6 +17,9 @@ pub(crate) fn begun() -> Registry {
         share: Vec::new(),
         ttl_ms: 3_000,
         inventory: Vec::new(),
+        kill_bound_ms: 1_000,
+        instance: 1,
+        last_epoch: None,
     };
     let register = Command::RegisterNode(Box::new(register));
     let (mut registry, mut events) = (Registry::new(), Vec::new());

@@ -10,7 +10,8 @@ use blake3::Hasher;
 
 use super::encode_chunk;
 use super::mirror::{
-    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, RecordMirror, SessionMirror,
+    ChooserTable, Chunk, FailoverMirror, HoldMirror, LostMirror, MemberMirror, ModuleMirror,
+    NodeMirror, RecordMirror, SessionMirror,
 };
 use crate::Registry;
 
@@ -44,6 +45,15 @@ impl Registry {
             Chunk::Types(types.collect()),
             Chunk::Members(self.members.iter().map(MemberMirror::from).collect()),
             Chunk::Level(self.level),
+            Chunk::Drains(
+                self.drains
+                    .iter()
+                    .map(|(name, state)| (name.clone(), *state))
+                    .collect(),
+            ),
+            Chunk::Failover(FailoverMirror::from(&self.failover)),
+            Chunk::Holds(HoldMirror::all(&self.holds.by_session).collect()),
+            Chunk::Lost(LostMirror::all(&self.holds.lost).collect()),
         ];
         for chunk in &chunks {
             put(hasher, chunk);
@@ -127,6 +137,9 @@ mod tests {
             share: Vec::new(),
             ttl_ms: 3_000,
             inventory: Vec::new(),
+            kill_bound_ms: 1_000,
+            instance: 1,
+            last_epoch: None,
         };
         apply(&mut registry, Command::RegisterNode(Box::new(register)));
         for id in 0..2_000 {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use maitred_protocol::{Chooser, ProcessId, TypeName};
+use maitred_protocol::{Chooser, NodeEpoch, ProcessId, TypeName};
 
-use super::mirror::{Chunk, OutcomeMirror, RecordMirror, SessionMirror};
+use super::mirror::{Chunk, HoldMirror, OutcomeMirror, RecordMirror, SessionMirror};
 use super::{SnapshotError, VERSION};
 use crate::Registry;
 use crate::command::{EntryError, decode_archive};
+use crate::holds::{Hold, Key};
+use crate::lost::Lost;
 use crate::member::Member;
 use crate::outcome::Outcome;
 use crate::process::{CompactWhy, Record};
@@ -118,10 +120,46 @@ impl Loader {
                     .extend(members.into_iter().map(<(u64, Member)>::from));
             }
             Chunk::Level(level) => registry.level = level,
+            Chunk::Drains(drains) => registry.drains.extend(drains),
+            Chunk::Failover(failover) => registry.failover = failover.into(),
+            Chunk::Holds(holds) => {
+                for hold in holds {
+                    let (key, hold) = self.hold(hold);
+                    self.registry.holds.add(key, hold);
+                }
+            }
+            Chunk::Lost(lost) => {
+                for (epoch, lost) in lost.into_iter().map(<(NodeEpoch, Lost)>::from) {
+                    registry.holds.lose(epoch, lost);
+                }
+            }
             Chunk::End { records } if records == self.records => self.complete = true,
             Chunk::End { .. } => return Err(SnapshotError::Incomplete),
         }
         Ok(())
+    }
+
+    /// The shared name of a type.
+    fn type_name(&mut self, name: &TypeName) -> Arc<TypeName> {
+        if let Some(shared) = self.names.get(name) {
+            return Arc::clone(shared);
+        }
+        let shared = Arc::new(name.clone());
+        self.names.insert(name.clone(), Arc::clone(&shared));
+        shared
+    }
+
+    fn hold(&mut self, mirror: HoldMirror) -> (Key, Hold) {
+        let holder = self.registry.holds.by_session.get(&mirror.epoch);
+        let node = holder.map(|holder| Arc::clone(&holder.node));
+        let hold = Hold {
+            incarnation: mirror.incarnation,
+            node: node.unwrap_or_else(|| Arc::new(mirror.node)),
+            epoch: mirror.epoch,
+            strict: mirror.strict,
+        };
+        let type_name = self.type_name(&mirror.key.type_name);
+        ((type_name, mirror.key.id.as_str().into()), hold)
     }
 
     fn session(&mut self, mirror: SessionMirror) -> Result<(), SnapshotError> {
@@ -179,18 +217,14 @@ impl Loader {
         let chooser = self.choosers.get(mirror.chooser as usize).cloned();
         let chooser =
             chooser.ok_or_else(|| SnapshotError::Damaged("a chooser is missing".to_owned()))?;
-        let type_name = mirror.key.type_name.clone();
-        let type_name = self
-            .names
-            .entry(type_name.clone())
-            .or_insert_with(|| Arc::new(type_name));
+        let type_name = self.type_name(&mirror.key.type_name);
         let node = self
             .registry
             .nodes
             .get(&mirror.node)
             .map(|node| Arc::clone(&node.name));
         Ok(Record {
-            type_name: Arc::clone(type_name),
+            type_name,
             id: id.as_str().into(),
             state: mirror.state,
             node: node.unwrap_or_else(|| Arc::new(mirror.node)),

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Attempt, Chooser, ClientId, CreateOptions, HostName, Incarnation, ModuleKind, ModuleName,
-    ModuleRecord, ModuleVersion, NodeEpoch, NodeName, ProcessKey, ProcessState, Rejection,
-    RequestId, Revision, TypeName, TypeSpec, Verdict,
+    Attempt, Chooser, ClientId, CreateOptions, DrainState, HostName, Incarnation, ModuleKind,
+    ModuleName, ModuleRecord, ModuleVersion, NodeEpoch, NodeName, ProcessKey, ProcessState,
+    Rejection, RequestId, Revision, TypeName, TypeSpec, Verdict,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::candidates::NodeFacts;
+use crate::drain::Failover;
+use crate::holds::{Holders, wire};
+use crate::lost::Lost;
 use crate::member::Member;
 use crate::module::{Active, Module};
 use crate::node::Node;
@@ -38,6 +41,38 @@ pub(super) enum Chunk {
     },
     Members(Vec<MemberMirror>),
     Level(u16),
+    Drains(Vec<(NodeName, DrainState)>),
+    Failover(FailoverMirror),
+    Holds(Vec<HoldMirror>),
+    Lost(Vec<LostMirror>),
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct FailoverMirror {
+    pub(super) moves_suspended: bool,
+    pub(super) recreation_suspended: bool,
+    pub(super) losses_ms: Vec<u64>,
+    pub(super) forgotten: Option<(u64, u64)>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct HoldMirror {
+    pub(super) key: ProcessKey,
+    pub(super) incarnation: Incarnation,
+    pub(super) node: NodeName,
+    pub(super) epoch: NodeEpoch,
+    pub(super) strict: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct LostMirror {
+    pub(super) epoch: NodeEpoch,
+    pub(super) name: NodeName,
+    pub(super) lost_ms: u64,
+    pub(super) kill_bound_ms: u32,
+    pub(super) address: String,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) instance: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -51,6 +86,8 @@ pub(super) struct NodeMirror {
     pub(super) share: Vec<u8>,
     pub(super) ttl_ms: u32,
     pub(super) revision: Revision,
+    pub(super) kill_bound_ms: u32,
+    pub(super) instance: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -74,6 +111,7 @@ pub(super) struct SpecMirror {
     pub(super) request: Option<RequestId>,
     pub(super) failures: Vec<Attempt>,
     pub(super) confirmed: bool,
+    pub(super) pending_ms: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -158,6 +196,8 @@ impl From<&Node> for NodeMirror {
             share: node.share.to_vec(),
             ttl_ms: node.ttl_ms,
             revision: node.revision,
+            kill_bound_ms: node.kill_bound_ms,
+            instance: node.instance,
         }
     }
 }
@@ -177,11 +217,79 @@ impl From<NodeMirror> for Node {
             share: mirror.share.into(),
             ttl_ms: mirror.ttl_ms,
             revision: mirror.revision,
+            kill_bound_ms: mirror.kill_bound_ms,
+            instance: mirror.instance,
             used: 0,
             of_type: BTreeMap::new(),
             of_group: BTreeMap::new(),
             keys: BTreeSet::new(),
         }
+    }
+}
+
+impl From<&Failover> for FailoverMirror {
+    fn from(failover: &Failover) -> Self {
+        Self {
+            moves_suspended: failover.moves_suspended,
+            recreation_suspended: failover.recreation_suspended,
+            losses_ms: failover.losses_ms.iter().copied().collect(),
+            forgotten: failover.forgotten,
+        }
+    }
+}
+
+impl From<FailoverMirror> for Failover {
+    fn from(mirror: FailoverMirror) -> Self {
+        Self {
+            moves_suspended: mirror.moves_suspended,
+            recreation_suspended: mirror.recreation_suspended,
+            losses_ms: mirror.losses_ms.into(),
+            forgotten: mirror.forgotten,
+        }
+    }
+}
+
+impl HoldMirror {
+    /// By session; of each, in the order of keys.
+    pub(super) fn all(holders: &Holders) -> impl Iterator<Item = Self> {
+        holders.iter().flat_map(|(epoch, holder)| {
+            let lives = holder.lives.iter();
+            lives.map(|((key, incarnation), strict)| Self {
+                key: wire(key),
+                incarnation: *incarnation,
+                node: (*holder.node).clone(),
+                epoch: *epoch,
+                strict: *strict,
+            })
+        })
+    }
+}
+
+impl LostMirror {
+    pub(super) fn all(lost: &BTreeMap<NodeEpoch, Lost>) -> impl Iterator<Item = Self> {
+        lost.iter().map(|(epoch, lost)| Self {
+            epoch: *epoch,
+            name: (*lost.name).clone(),
+            lost_ms: lost.lost_ms,
+            kill_bound_ms: lost.kill_bound_ms,
+            address: lost.address.to_string(),
+            labels: lost.labels.to_vec(),
+            instance: lost.instance,
+        })
+    }
+}
+
+impl From<LostMirror> for (NodeEpoch, Lost) {
+    fn from(mirror: LostMirror) -> Self {
+        let lost = Lost {
+            name: Arc::new(mirror.name),
+            lost_ms: mirror.lost_ms,
+            kill_bound_ms: mirror.kill_bound_ms,
+            address: mirror.address.into(),
+            labels: mirror.labels.into(),
+            instance: mirror.instance,
+        };
+        (mirror.epoch, lost)
     }
 }
 
@@ -284,6 +392,7 @@ impl From<&Spec> for SpecMirror {
             request: spec.request,
             failures: spec.failures.clone(),
             confirmed: spec.confirmed,
+            pending_ms: spec.pending_ms,
         }
     }
 }
@@ -299,6 +408,7 @@ impl From<SpecMirror> for Spec {
             request: mirror.request,
             failures: mirror.failures,
             confirmed: mirror.confirmed,
+            pending_ms: mirror.pending_ms,
         }
     }
 }
@@ -342,6 +452,7 @@ impl OutcomeMirror {
             Outcome::Session(_)
             | Outcome::Reserved(_)
             | Outcome::Stale(_)
+            | Outcome::Held(_)
             | Outcome::Forgotten
             | Outcome::NoSession => return None,
         })

@@ -1,0 +1,10 @@
+//! Moves of drains and of rebalancing, on one host with the nodes of a game.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop here"
+)]
+
+mod drain;
+mod rebalance;
+mod world;

@@ -1,0 +1,502 @@
+//! One host and the nodes of a game: what the host asks of them happens at once, unless the test says
+//! otherwise. Whether a key ever has two lives is looked at where they live.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use maitred_protocol::{
+    ClientId, CreateOptions, CreateProcess, Drain, Incarnation, KeepAlive, Move, NodeEpoch,
+    NodeName, ProcessKey, ProcessRecord, ProcessState, RebalanceAsk, RebalancePlan, RegisterNode,
+    Request, Response, Status, TypeName, TypeSpec,
+};
+use maitred_registry::Record;
+use maitred_registry::decide::{Trace, decide};
+use maitred_replica::{Config, Effect, Input, Now, Recovered, Replica, Spawned, Ticket};
+use raft::eraftpb::{Entry, HardState};
+
+/// Microseconds of a step.
+const STEP_US: u64 = 20_000;
+
+/// A node, and what really runs on it.
+#[derive(Debug, Default)]
+pub(crate) struct Game {
+    pub(crate) epoch: u64,
+    pub(crate) running: BTreeMap<ProcessKey, Incarnation>,
+    /// It answers nothing, and sends no keep-alives.
+    pub(crate) dead: bool,
+    /// Stops that it has heard of are not carried out yet.
+    pub(crate) slow_stops: bool,
+    /// Spawns that it has heard of are not carried out yet.
+    pub(crate) slow_spawns: bool,
+    stops: Vec<(ProcessKey, Incarnation)>,
+    spawns: Vec<(ProcessKey, Incarnation)>,
+}
+
+/// See the head of this file.
+pub(crate) struct World {
+    replica: Option<Replica>,
+    entries: Vec<Entry>,
+    hard_state: HardState,
+    pub(crate) now: Now,
+    pub(crate) games: BTreeMap<String, Game>,
+    answers: BTreeMap<u64, Response>,
+    pub(crate) traces: BTreeMap<Incarnation, Arc<Trace>>,
+    /// What happened on nodes: `stop player/1 on a`, `start player/1 on b`.
+    pub(crate) diary: Vec<String>,
+    /// Nodes on which nothing can be started.
+    pub(crate) refuses: BTreeSet<String>,
+    client: ClientId,
+    sequence: u64,
+    ticket: u64,
+}
+
+pub(crate) fn key(id: impl std::fmt::Display) -> ProcessKey {
+    ProcessKey::new("player", &id.to_string()).unwrap()
+}
+
+pub(crate) fn name(node: &str) -> NodeName {
+    NodeName::new(node).unwrap()
+}
+
+pub(crate) fn player() -> TypeSpec {
+    TypeSpec::new(TypeName::new("player").unwrap())
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let mut world = Self {
+            replica: None,
+            entries: Vec::new(),
+            hard_state: HardState::default(),
+            now: Now {
+                mono_us: 1_000_000,
+                wall_ms: 1_000_000_000,
+            },
+            games: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            traces: BTreeMap::new(),
+            diary: Vec::new(),
+            refuses: BTreeSet::new(),
+            client: ClientId(0),
+            sequence: 1,
+            ticket: 0,
+        };
+        world.restart();
+        match world.ask(Request::OpenSession) {
+            Response::Session(client) => world.client = client,
+            other => panic!("{other:?}"),
+        }
+        world
+    }
+
+    /// Nodes with these names and a capacity.
+    pub(crate) fn with(nodes: &[&str], capacity: u32) -> Self {
+        let mut world = Self::new();
+        for node in nodes {
+            world.join(node, capacity);
+        }
+        world
+    }
+
+    /// The host starts again, and leads in a new term.
+    pub(crate) fn restart(&mut self) {
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let recovered = Recovered {
+            hard_state: self.hard_state.clone(),
+            entries: self.entries.clone(),
+            ..Recovered::default()
+        };
+        let config = Config {
+            seed: 7,
+            ..Config::new(1)
+        };
+        self.replica = Some(Replica::new(config, recovered, self.now, &logger).unwrap());
+        self.run();
+        for node in self.games.keys().cloned().collect::<Vec<_>>() {
+            self.keep_alive(&node);
+        }
+    }
+
+    pub(crate) fn replica(&self) -> &Replica {
+        self.replica.as_ref().unwrap()
+    }
+
+    fn step(&mut self, input: Input) {
+        self.replica.as_mut().unwrap().step(self.now, input);
+    }
+
+    fn run(&mut self) {
+        let mut effects = Vec::new();
+        loop {
+            let replica = self.replica.as_mut().unwrap();
+            replica.effects(self.now, &mut effects);
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects.drain(..) {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(persist) => {
+                if let Some(first) = persist.entries.first() {
+                    self.entries.truncate(first.index as usize - 1);
+                }
+                self.entries.extend(persist.entries);
+                if let Some(hard_state) = persist.hard_state {
+                    self.hard_state = hard_state;
+                }
+                self.step(Input::Persisted(persist.number));
+            }
+            Effect::Reply(ticket, answer) => {
+                let before = self.answers.insert(ticket.0, answer.into_response());
+                assert!(before.is_none(), "ticket {} is answered twice", ticket.0);
+            }
+            Effect::Select { lane, mut batch } => {
+                let selector = batch.selector.clone();
+                let none = || Err("no selector is there".to_owned());
+                let decisions = batch.jobs.iter().map(|job| {
+                    decide(&mut batch.fleet, job, &selector, none(), batch.time_s, || 1)
+                });
+                let decisions = decisions.collect();
+                self.step(Input::Selected { lane, decisions });
+            }
+            Effect::Record(incarnation, trace) => {
+                self.traces.insert(incarnation, trace);
+            }
+            Effect::Spawn(job) => {
+                let node = job.node.name.as_str();
+                let game = self.games.get_mut(node).unwrap();
+                game.spawns.push((job.key, job.incarnation));
+                self.spawn_all(&node.to_owned());
+            }
+            Effect::Stop {
+                node,
+                key,
+                incarnation,
+                ..
+            } => {
+                if let Some(game) = self.games.get_mut(node.as_str()) {
+                    game.stops.push((key, incarnation));
+                    self.stop_all(node.as_str());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn spawn_all(&mut self, node: &str) {
+        let game = self.games.get_mut(node).unwrap();
+        if game.dead || game.slow_spawns {
+            return;
+        }
+        let fails = self.refuses.contains(node);
+        for (key, incarnation) in std::mem::take(&mut game.spawns) {
+            let result = if fails {
+                Spawned::Elsewhere("it would not start".to_owned())
+            } else {
+                let others = self.games.iter();
+                let mut others = others.filter(|(_, game)| game.running.contains_key(&key));
+                assert!(others.next().is_none(), "{key} has two lives");
+                let game = self.games.get_mut(node).unwrap();
+                game.running.insert(key.clone(), incarnation);
+                self.diary.push(format!("start {key} on {node}"));
+                Spawned::Started {
+                    pid: format!("pid-{key}"),
+                    share: Vec::new(),
+                }
+            };
+            self.step(Input::Spawned {
+                key,
+                incarnation,
+                result,
+                over: fails,
+            });
+        }
+    }
+
+    fn stop_all(&mut self, node: &str) {
+        let game = self.games.get_mut(node).unwrap();
+        if game.dead || game.slow_stops {
+            return;
+        }
+        for (key, incarnation) in std::mem::take(&mut game.stops) {
+            let game = self.games.get_mut(node).unwrap();
+            if game.running.get(&key) == Some(&incarnation) {
+                game.running.remove(&key);
+                self.diary.push(format!("stop {key} on {node}"));
+            }
+            self.step(Input::Stopped { key, incarnation });
+        }
+    }
+
+    /// What a slow node has put off happens now.
+    pub(crate) fn go_on(&mut self, node: &str) {
+        let game = self.games.get_mut(node).unwrap();
+        (game.slow_stops, game.slow_spawns) = (false, false);
+        self.stop_all(node);
+        self.spawn_all(node);
+        self.run();
+    }
+
+    fn keep_alive(&mut self, node: &str) {
+        self.sequence += 1;
+        let game = &self.games[node];
+        if game.dead {
+            return;
+        }
+        let keep_alive = KeepAlive {
+            epoch: NodeEpoch(game.epoch),
+            sequence: self.sequence,
+            load: None,
+            stop_ms: 0,
+        };
+        let at_us = self.now.mono_us;
+        self.step(Input::KeepAlive {
+            link: 1,
+            keep_alive,
+            at_us,
+        });
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(STEP_US / 1_000) {
+            self.now.mono_us += STEP_US;
+            self.now.wall_ms += STEP_US / 1_000;
+            if self.now.mono_us.is_multiple_of(200_000) {
+                for node in self.games.keys().cloned().collect::<Vec<_>>() {
+                    self.keep_alive(&node);
+                }
+            }
+            self.step(Input::Tick);
+            self.run();
+        }
+    }
+
+    pub(crate) fn ask(&mut self, request: Request) -> Response {
+        self.ticket += 1;
+        self.sequence += 1;
+        let (ticket, sequence) = (Ticket(self.ticket), self.sequence);
+        self.step(Input::Request {
+            ticket,
+            sequence,
+            request,
+        });
+        self.run();
+        for _ in 0..100 {
+            if let Some(answer) = self.answers.remove(&ticket.0) {
+                return answer;
+            }
+            self.pass(20);
+        }
+        panic!("no answer");
+    }
+
+    pub(crate) fn join(&mut self, node: &str, capacity: u32) {
+        self.join_with(node, capacity, |_| {});
+    }
+
+    pub(crate) fn join_with(
+        &mut self,
+        node: &str,
+        capacity: u32,
+        change: impl FnOnce(&mut RegisterNode),
+    ) {
+        let mut register = RegisterNode {
+            name: name(node),
+            types: Vec::new(),
+            address: String::new(),
+            labels: Vec::new(),
+            capacity,
+            share: Vec::new(),
+            ttl_ms: 3_000,
+            inventory: Vec::new(),
+            kill_bound_ms: 500,
+            instance: 1,
+            last_epoch: None,
+        };
+        change(&mut register);
+        // It may be given something in the very turn in which it registers.
+        self.games.insert(node.to_owned(), Game::default());
+        let request = Request::RegisterNode(self.client, Box::new(register));
+        match self.ask(request) {
+            Response::Registered { epoch, .. } => {
+                self.games.get_mut(node).unwrap().epoch = epoch.0;
+                self.keep_alive(node);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A node of its own registers a process.
+    pub(crate) fn set(&mut self, node: &str, key: &ProcessKey) {
+        let epoch = NodeEpoch(self.games[node].epoch);
+        let set = maitred_protocol::SetProcess {
+            key: key.clone(),
+            node: name(node),
+            epoch,
+            pid: "own".to_owned(),
+            share: Vec::new(),
+            incarnation: None,
+        };
+        match self.ask(Request::SetProcess(self.client, Box::new(set))) {
+            Response::Process { record, .. } => {
+                let game = self.games.get_mut(node).unwrap();
+                game.running.insert(key.clone(), record.incarnation);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn put_type(&mut self, spec: TypeSpec) {
+        let answer = self.ask(Request::PutType(self.client, Box::new(spec)));
+        assert!(matches!(answer, Response::Type(_)), "{answer:?}");
+    }
+
+    /// Creates a process; the node that it came to.
+    pub(crate) fn create(
+        &mut self,
+        key: &ProcessKey,
+        change: impl FnOnce(&mut CreateOptions),
+    ) -> Box<ProcessRecord> {
+        let mut create = CreateProcess {
+            key: key.clone(),
+            args: Vec::new(),
+            selector: None,
+            callback: None,
+            options: CreateOptions::default(),
+        };
+        change(&mut create.options);
+        match self.ask(Request::CreateProcess(self.client, Box::new(create))) {
+            Response::Created { record, .. } => record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn fill(&mut self, ids: std::ops::Range<u32>) {
+        for id in ids {
+            self.create(&key(id), |_| {});
+        }
+    }
+
+    fn done(&mut self, request: Request) {
+        let answer = self.ask(request);
+        assert!(matches!(answer, Response::Done(_)), "{answer:?}");
+    }
+
+    pub(crate) fn drain(&mut self, node: &str, per_second: u32, deadline_ms: u32) {
+        self.done(Request::DrainNode {
+            client: self.client,
+            name: name(node),
+            drain: Some(Drain {
+                deadline_ms,
+                per_second,
+            }),
+        });
+    }
+
+    pub(crate) fn end_drain(&mut self, node: &str) {
+        self.done(Request::DrainNode {
+            client: self.client,
+            name: name(node),
+            drain: None,
+        });
+    }
+
+    pub(crate) fn cordon(&mut self, node: &str, cordoned: bool) {
+        self.done(Request::CordonNode {
+            client: self.client,
+            name: name(node),
+            cordoned,
+        });
+    }
+
+    pub(crate) fn suspend(&mut self, suspended: bool) {
+        self.done(Request::Suspend {
+            client: self.client,
+            what: maitred_protocol::Switch::Moves,
+            suspended,
+        });
+    }
+
+    pub(crate) fn plan(&mut self) -> Box<RebalancePlan> {
+        match self.ask(Request::PlanRebalance(RebalanceAsk::default())) {
+            Response::Rebalance(plan) => plan,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn rebalance(&mut self, moves: Vec<Move>, per_second: u32) -> Response {
+        self.ask(Request::Rebalance { moves, per_second })
+    }
+
+    pub(crate) fn status(&mut self) -> Box<Status> {
+        match self.ask(Request::Status) {
+            Response::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn record(&self, key: &ProcessKey) -> Option<&Arc<Record>> {
+        self.replica().registry().process(key)
+    }
+
+    /// How many processes the registry has on a node.
+    pub(crate) fn on(&self, node: &str) -> u32 {
+        let node = self.replica().registry().node(&name(node));
+        node.map_or(0, |node| node.processes())
+    }
+
+    pub(crate) fn pending(&self) -> u64 {
+        self.replica().registry().counts().pending
+    }
+
+    /// Whether so many processes run, each where the registry has it and nowhere else.
+    pub(crate) fn assert_running(&self, ids: std::ops::Range<u32>) {
+        for id in ids {
+            let record = self.record(&key(id)).unwrap();
+            assert_eq!(record.state, ProcessState::Running, "{id}: {record:?}");
+            let game = &self.games[record.node.as_str()];
+            assert_eq!(game.running.get(&key(id)), Some(&record.incarnation));
+        }
+    }
+}
+
+impl World {
+    /// Asks for a process that does not start yet.
+    pub(crate) fn ask_later(&mut self, key: &ProcessKey) {
+        self.ticket += 1;
+        self.sequence += 1;
+        let create = CreateProcess {
+            key: key.clone(),
+            args: Vec::new(),
+            selector: None,
+            callback: None,
+            options: CreateOptions {
+                deadline_ms: 60_000,
+                ..CreateOptions::default()
+            },
+        };
+        let (ticket, sequence) = (Ticket(self.ticket), self.sequence);
+        let request = Request::CreateProcess(self.client, Box::new(create));
+        self.step(Input::Request {
+            ticket,
+            sequence,
+            request,
+        });
+        self.run();
+    }
+
+    pub(crate) fn delete(&mut self, key: &ProcessKey) {
+        self.done(Request::DelProcess {
+            client: self.client,
+            key: key.clone(),
+            incarnation: None,
+            ended: false,
+        });
+    }
+}
