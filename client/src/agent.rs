@@ -10,27 +10,29 @@
 //!   then everything is stopped before anything new is started;
 //! - a start that was cancelled is never answered as started.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Slot;
 
 use maitred_protocol::limits::{PID_BYTES_MAX, REASON_BYTES_MAX, SHARE_BYTES_MAX};
-use maitred_protocol::{Incarnation, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey};
+use maitred_protocol::{Incarnation, NodeAnswer, NodeEpoch, ProcessKey};
 
 use crate::tombstones::Tombstones;
 
+mod adopt;
+mod command;
+mod ending;
 mod inventory;
 mod io;
 mod lease;
+mod owned;
 mod process;
+mod session;
 
+use ending::Ending;
 use inventory::Inventory;
-pub use io::{Effect, Input, SpawnError, Spawned};
+pub use io::{Effect, Input, Refused, SpawnError, Spawned};
 use lease::Lease;
-use process::{Life, Next, Process, supersede, wait};
-
-/// What those hear, if any are left, whose start waited too long for the life before to end.
-const LATE: &str = "the life before it did not end in time";
+pub(crate) use lease::STOP_GRACE_US;
+use process::{Life, Process};
 
 /// The state machine of one node.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ pub struct Agent {
     /// How much of an inventory they are.
     inventory: Inventory,
     tombstones: Tombstones,
+    ending: Ending,
 }
 
 fn answer_all(tags: Vec<u64>, answer: &NodeAnswer, out: &mut Vec<Effect>) {
@@ -60,16 +63,17 @@ fn cut(mut reason: String) -> String {
 }
 
 impl Agent {
-    /// A node that is not registered yet, with a lease of `ttl_us` microseconds. The first
-    /// [`Input::Tick`] makes it register.
+    /// A node that is not registered yet, with a lease of `ttl_us` microseconds, and `kill_bound_us`
+    /// more in which all is stopped that it ran. The first [`Input::Tick`] makes it register.
     #[must_use]
-    pub fn new(ttl_us: u64) -> Self {
+    pub fn new(ttl_us: u64, kill_bound_us: u64) -> Self {
         Self {
-            lease: Lease::new(ttl_us),
+            lease: Lease::new(ttl_us, kill_bound_us),
             term: 0,
             processes: BTreeMap::new(),
             inventory: Inventory::default(),
             tombstones: Tombstones::default(),
+            ending: Ending::default(),
         }
     }
 
@@ -135,6 +139,7 @@ impl Agent {
     /// Takes an input at `now_us` microseconds of a clock that never goes back, and appends what is
     /// to be done to `out`, in order.
     pub fn step(&mut self, now_us: u64, input: Input, out: &mut Vec<Effect>) {
+        let earlier = out.len();
         self.check_lease(now_us, out);
         match input {
             Input::Tick => {}
@@ -156,130 +161,25 @@ impl Agent {
                 verdicts,
                 sent_us,
             } => self.enrolled(now_us, (number, host), epoch, &verdicts, sent_us, out),
-            Input::EnrollFailed { number, over } => {
-                self.enroll_failed(now_us, number, over, out);
+            Input::EnrollFailed { number, refused } => {
+                self.enroll_failed(now_us, number, refused, out);
             }
+            Input::Adopted {
+                epoch,
+                key,
+                incarnation,
+                new,
+            } => self.adopted(now_us, (epoch, key, incarnation), new, out),
             Input::Reconcile => self.reconcile(now_us),
             Input::Disconnected => self.disconnected(now_us),
             Input::Shutdown => self.shut_down(now_us, out),
         }
+        for effect in out.iter().skip(earlier) {
+            if let Effect::Stop(key, incarnation) = effect {
+                self.ending.stop(now_us, key, *incarnation);
+            }
+        }
         self.advance(now_us, out);
-    }
-
-    fn command(&mut self, now_us: u64, tag: u64, command: NodeCommand, out: &mut Vec<Effect>) {
-        let (NodeCommand::Start { term, .. } | NodeCommand::Stop { term, .. }) = command;
-        if term < self.term {
-            out.push(Effect::Answer(tag, NodeAnswer::Fenced));
-            return;
-        }
-        self.term = term;
-        match command {
-            NodeCommand::Start {
-                key,
-                incarnation,
-                payload,
-                deadline_ms,
-                ..
-            } => {
-                let next = Next {
-                    incarnation,
-                    payload,
-                    until_us: now_us.saturating_add(u64::from(deadline_ms) * 1_000),
-                    waiters: vec![tag],
-                };
-                self.start(now_us, key, next, out);
-            }
-            NodeCommand::Stop {
-                key, incarnation, ..
-            } => self.stop(now_us, tag, &key, incarnation, out),
-        }
-    }
-
-    fn start(&mut self, now_us: u64, key: ProcessKey, start: Next, out: &mut Vec<Effect>) {
-        let full = self.has_no_room_for(&key);
-        let refusal = self.lease.refuses_starts();
-        // What is placed on this session is reserved after it began, and what an older one brought
-        // along is known: this was asked of a session that is over, and nobody would ever stop it.
-        let outlived = self
-            .lease
-            .epoch
-            .is_some_and(|epoch| start.incarnation.0 < epoch.0);
-        let outlived = outlived.then_some(NodeAnswer::Fenced);
-        let process = match self.processes.entry(key) {
-            Slot::Occupied(process) => process,
-            Slot::Vacant(vacant) => {
-                let over = self.tombstones.refusal(vacant.key(), start.incarnation);
-                let late = start.is_late(now_us).then_some(LATE);
-                let busy = refusal.or(full).or(late);
-                let over = over.or(outlived);
-                if let Some(no) = over.or(busy.map(|why| NodeAnswer::Busy(why.to_owned()))) {
-                    answer_all(start.waiters, &no, out);
-                    return;
-                }
-                out.push(Effect::Spawn {
-                    key: vacant.key().clone(),
-                    incarnation: start.incarnation,
-                    deadline_ms: start.left_ms(now_us),
-                    payload: start.payload,
-                });
-                self.inventory.add(vacant.key());
-                vacant.insert(Process::new(
-                    start.incarnation,
-                    Life::Starting,
-                    start.waiters,
-                ));
-                return;
-            }
-        };
-        let (key, process) = (process.key().clone(), process.into_mut());
-        if start.incarnation > process.incarnation && start.incarnation > process.buried {
-            if let Some(no) = refusal {
-                answer_all(start.waiters, &NodeAnswer::Busy(no.to_owned()), out);
-                return;
-            }
-            supersede(process, start, out);
-            process.stop(&key, out);
-            return;
-        }
-        let same = start.incarnation == process.incarnation;
-        match &process.life {
-            Life::Running(spawned) if same => {
-                let Spawned { pid, share } = spawned.clone();
-                answer_all(start.waiters, &NodeAnswer::Started { pid, share }, out);
-            }
-            Life::Starting | Life::Stillborn if same => {
-                for tag in start.waiters {
-                    wait(&mut process.starters, tag, out);
-                }
-            }
-            _ => answer_all(start.waiters, &NodeAnswer::Fenced, out),
-        }
-    }
-
-    fn stop(
-        &mut self,
-        now_us: u64,
-        tag: u64,
-        key: &ProcessKey,
-        incarnation: Incarnation,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(process) = self.processes.get_mut(key) else {
-            self.tombstones.bury(now_us, key, incarnation, None);
-            out.push(Effect::Answer(tag, NodeAnswer::Stopped));
-            return;
-        };
-        if incarnation < process.incarnation {
-            out.push(Effect::Answer(tag, NodeAnswer::Stopped));
-            return;
-        }
-        process.buried = process.buried.max(incarnation);
-        if let Some(next) = process.next.take_if(|next| next.incarnation <= incarnation) {
-            answer_all(next.waiters, &NodeAnswer::Fenced, out);
-        }
-        process.delete = false;
-        wait(&mut process.stoppers, tag, out);
-        process.stop(key, out);
     }
 
     fn spawn_ended(
@@ -290,6 +190,10 @@ impl Agent {
         result: Result<Spawned, SpawnError>,
         out: &mut Vec<Effect>,
     ) {
+        self.ending.started(&key, incarnation);
+        if result.is_err() {
+            self.ending.gone(now_us, &key, incarnation);
+        }
         let process = self.processes.get_mut(&key);
         let Some(process) = process.filter(|process| process.incarnation == incarnation) else {
             // The node began a life of its own while this one was starting; nobody else would end
@@ -339,6 +243,7 @@ impl Agent {
         incarnation: Incarnation,
         out: &mut Vec<Effect>,
     ) {
+        self.ending.gone(now_us, key, incarnation);
         let stopping = self.processes.get(key).filter(|process| {
             process.incarnation == incarnation && matches!(process.life, Life::Stopping)
         });
@@ -354,6 +259,7 @@ impl Agent {
         incarnation: Incarnation,
         out: &mut Vec<Effect>,
     ) {
+        self.ending.gone(now_us, key, incarnation);
         let process = self.processes.get_mut(key);
         let Some(process) = process.filter(|process| process.incarnation == incarnation) else {
             return;
@@ -369,57 +275,8 @@ impl Agent {
         }
     }
 
-    fn owned(
-        &mut self,
-        now_us: u64,
-        (epoch, key, incarnation): (NodeEpoch, ProcessKey, Incarnation),
-        spawned: Spawned,
-        out: &mut Vec<Effect>,
-    ) {
-        let known = self.processes.get_mut(&key);
-        let known = known.map(|process| (process.incarnation.cmp(&incarnation), process));
-        let mut next = None;
-        match known {
-            Some((Ordering::Equal, process)) => {
-                if let Life::Running(old) = &mut process.life {
-                    *old = spawned;
-                }
-                return;
-            }
-            // A newer life is known: the one that was registered is not the current one, and the game
-            // runs it.
-            Some((Ordering::Greater, _)) => {
-                out.push(Effect::Stop(key, incarnation));
-                return;
-            }
-            // A life that the node began itself in place of one whose end it had not reported.
-            Some((Ordering::Less, process)) => {
-                // Or beside it, when it began two at the same time.
-                let other = |old: &Spawned| old.pid != spawned.pid;
-                if matches!(&process.life, Life::Running(old) if other(old)) {
-                    out.push(Effect::Stop(key.clone(), process.incarnation));
-                }
-                next = process.next.take();
-                process.delete = false;
-                self.bury(now_us, &key, None, out);
-            }
-            None => {}
-        }
-        // Meanwhile it may have ended or been stopped, a newer one may be wanted, or the session
-        // under which it was registered may be over, and its records with it.
-        let current = self.lease.epoch == Some(epoch) && self.lease.refuses_starts().is_none();
-        let over = self.tombstones.refusal(&key, incarnation).is_some();
-        let mut process = Process::new(incarnation, Life::Running(spawned), Vec::new());
-        process.next = next.filter(|next| next.incarnation > incarnation);
-        if !current || over || process.next.is_some() {
-            process.stop(&key, out);
-        }
-        self.inventory.add(&key);
-        self.processes.insert(key, process);
-    }
-
     /// Forgets a process that is gone, but not that it was; begins the life that waited for that.
-    fn bury(
+    pub(super) fn bury(
         &mut self,
         now_us: u64,
         key: &ProcessKey,
@@ -438,7 +295,8 @@ impl Agent {
         answer_all(process.starters, &NodeAnswer::Fenced, out);
         answer_all(process.stoppers, &NodeAnswer::Stopped, out);
         if process.delete {
-            out.push(Effect::Delete(key.clone(), incarnation));
+            let registered = process.registered.unwrap_or(incarnation);
+            out.push(Effect::Delete(key.clone(), registered));
         }
         if let Some(next) = process.next {
             self.start(now_us, key.clone(), *next, out);

@@ -30,6 +30,11 @@ pub(crate) trait Ask: Send {
     fn is_change(&self) -> bool;
     /// Puts the session in.
     fn set_client(&mut self, client: ClientId);
+    /// Longest that it is asked again because an earlier life of its key may still go on; none for
+    /// as long as anything else.
+    fn held_max(&self) -> Option<Duration> {
+        None
+    }
     /// Asks once.
     fn ask(
         &mut self,
@@ -47,6 +52,15 @@ impl Ask for Request {
     fn set_client(&mut self, new: ClientId) {
         if let Some(client) = self.client_mut() {
             *client = new;
+        }
+    }
+
+    fn held_max(&self) -> Option<Duration> {
+        match self {
+            Self::CreateProcess(_, create) if create.options.deadline_ms > 0 => {
+                Some(Duration::from_millis(create.options.deadline_ms.into()))
+            }
+            _ => None,
         }
     }
 
@@ -87,6 +101,8 @@ struct Attempt {
     hinted: bool,
     /// Until when somebody is looked for who takes it.
     patience: Instant,
+    /// Until when it may find its key held.
+    held: Instant,
 }
 
 /// When to ask again.
@@ -170,6 +186,7 @@ impl Caller {
             avoid: None,
             hinted: false,
             patience,
+            held: deadline.min(Instant::now() + what.held_max().unwrap_or(timeout)),
         };
         let mut wait = BACK_OFF_MIN;
         loop {
@@ -209,7 +226,11 @@ impl Caller {
                     (Cause::Link(cause), Again::WithLeader)
                 }
             };
-            let left = deadline.saturating_duration_since(Instant::now());
+            let until = match &cause {
+                Cause::Host(Unavailable::Held(_)) => attempt.held,
+                _ => deadline,
+            };
+            let left = until.saturating_duration_since(Instant::now());
             if left < TRY_MIN || attempt.is_nobodys(&cause) {
                 return Err(attempt.failed(cause));
             }
@@ -265,9 +286,10 @@ impl Caller {
                 attempt.avoid = Some(way);
                 Again::WithLeader
             }
-            Unavailable::NoSession | Unavailable::Overloaded(_) | Unavailable::DiskFull(_) => {
-                Again::Later
-            }
+            Unavailable::NoSession
+            | Unavailable::Overloaded(_)
+            | Unavailable::DiskFull(_)
+            | Unavailable::Held(_) => Again::Later,
         };
         Ok((Cause::Host(why), again))
     }

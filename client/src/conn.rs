@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use maitred_protocol::limits::IN_FLIGHT_MAX;
 use maitred_protocol::{
-    FrameError, KeepAliveAck, Kind, NodeAnswer, NodeCommand, Notice, Request, Response, Welcome,
-    codec,
+    FrameError, KeepAlive, KeepAliveAck, Kind, NodeAnswer, NodeCommand, Notice, Request, Response,
+    Welcome, codec,
 };
 use maitred_transport::{
     CloseCode, Connection, FrameReader, FrameWriter, LinkError, ReadError, SendError, close,
@@ -305,17 +305,24 @@ impl Conn {
     ) -> ReadError {
         let (mut answers, mut wakers) = (Vec::new(), Vec::new());
         let (mut commands, mut notices) = (Vec::new(), Vec::new());
+        let mut acks = Vec::new();
         loop {
             let batch = reader.read_batch::<ReadError>(|frame| {
                 let id = frame.header.request_id;
                 match frame.header.kind {
                     Kind::Command => commands.push((id, codec::decode::<NodeCommand>(frame)?)),
+                    Kind::KeepAliveAck => acks.push(codec::decode::<KeepAliveAck>(frame)?),
                     Kind::Notice => notices.push(codec::decode::<Notice>(frame)?),
                     _ => answers.push((id, codec::decode::<Response>(frame)?)),
                 }
                 Ok(())
             });
             let more = batch.await;
+            for ack in acks.drain(..) {
+                if let Some(node) = node {
+                    let _ = node.send(NodeEvent::Ack(ack)).await;
+                }
+            }
             // Before the answers: those who are refused are to know where to go.
             for notice in notices.drain(..) {
                 let Notice::Leader { host, term, .. } = notice;
@@ -375,6 +382,11 @@ impl Conn {
                 Look::Gone => return LinkError::Lost,
             }
         }
+    }
+
+    /// Sends a keep-alive on the control stream.
+    pub(crate) fn keep_alive(&self, message: &KeepAlive) -> Result<(), SendError> {
+        self.writer.try_send(message.sequence, message)
     }
 
     /// Answers a command of the host. In vain when the connection is gone: the host asks again.

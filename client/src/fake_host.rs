@@ -43,6 +43,16 @@ impl Peer {
         let _ = send_datagram(&self.connection, keep_alive.sequence, &ack);
     }
 
+    /// The same on the control stream.
+    pub(crate) fn ack_by_stream(&self, keep_alive: &KeepAlive) {
+        let ack = KeepAliveAck {
+            epoch: keep_alive.epoch,
+            sequence: keep_alive.sequence,
+            alive: true,
+        };
+        self.writer.try_send(keep_alive.sequence, &ack).unwrap();
+    }
+
     pub(crate) fn notice(&self, notice: &Notice) {
         let _ = self.writer.try_send(0, notice);
     }
@@ -68,6 +78,8 @@ pub(crate) struct FakeHost {
     pub(crate) requests: mpsc::UnboundedReceiver<(Peer, u64, Request)>,
     pub(crate) answers: mpsc::UnboundedReceiver<(u64, NodeAnswer)>,
     pub(crate) keep_alives: mpsc::UnboundedReceiver<(Peer, KeepAlive)>,
+    /// Those that came on the control stream.
+    pub(crate) streamed: mpsc::UnboundedReceiver<(Peer, KeepAlive)>,
     pub(crate) says: Arc<Mutex<Says>>,
     _task: Aborts,
 }
@@ -96,6 +108,7 @@ struct Taps {
     requests: mpsc::UnboundedSender<(Peer, u64, Request)>,
     answers: mpsc::UnboundedSender<(u64, NodeAnswer)>,
     keep_alives: mpsc::UnboundedSender<(Peer, KeepAlive)>,
+    streamed: mpsc::UnboundedSender<(Peer, KeepAlive)>,
     says: Arc<Mutex<Says>>,
 }
 
@@ -156,6 +169,7 @@ impl FakeHost {
         let (requests, requests_in) = mpsc::unbounded_channel();
         let (answers, answers_in) = mpsc::unbounded_channel();
         let (keep_alives, keep_alives_in) = mpsc::unbounded_channel();
+        let (streamed, streamed_in) = mpsc::unbounded_channel();
         let says = Arc::new(Mutex::new(Says {
             leader: leader(Some(1), 1),
             members: None,
@@ -170,6 +184,7 @@ impl FakeHost {
             requests,
             answers,
             keep_alives,
+            streamed,
             says: Arc::clone(&says),
         };
         let handler: Arc<dyn Handler> =
@@ -185,6 +200,7 @@ impl FakeHost {
             requests: requests_in,
             answers: answers_in,
             keep_alives: keep_alives_in,
+            streamed: streamed_in,
             says,
             _task: Aborts(task),
         }
@@ -249,9 +265,16 @@ async fn greet(connection: Connection, taps: Taps) {
 async fn read(mut reader: FrameReader, peer: Peer, taps: Taps) {
     let each = |frame: &maitred_protocol::Frame<'_>| {
         let id = frame.header.request_id;
-        if frame.header.kind == Kind::Answer {
-            let _ = taps.answers.send((id, codec::decode(frame)?));
-            return Ok(());
+        match frame.header.kind {
+            Kind::Answer => {
+                let _ = taps.answers.send((id, codec::decode(frame)?));
+                return Ok(());
+            }
+            Kind::KeepAlive => {
+                let _ = taps.streamed.send((peer.clone(), codec::decode(frame)?));
+                return Ok(());
+            }
+            _ => {}
         }
         match codec::decode(frame)? {
             Request::ListMembers => {

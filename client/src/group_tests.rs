@@ -307,6 +307,11 @@ fn status(host: u64) -> Response {
         unavailable_modules: Vec::new(),
         fallbacks: 0,
         shedding: None,
+        held: 0,
+        lost: 0,
+        recreation_paused: None,
+        moves_suspended: false,
+        moves_left: 0,
     };
     Response::Status(Box::new(status))
 }

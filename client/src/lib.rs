@@ -13,16 +13,21 @@ mod conn;
 mod create;
 mod dial;
 mod error;
+mod failover;
 mod group;
 mod modules;
 mod node;
+mod node_builder;
 mod node_thread;
 mod pool;
 mod silence;
 mod snapshot;
 mod tombstones;
 mod verbs;
+mod watchdog;
 
+#[cfg(test)]
+mod failover_tests;
 #[cfg(test)]
 mod fake_host;
 #[cfg(test)]
@@ -36,9 +41,12 @@ pub use agent::{SpawnError, Spawned};
 pub use builder::Builder;
 pub use create::Create;
 pub use error::{Cause, Error, Fatal};
+pub use failover::PendingPage;
 pub use group::HostStatus;
 pub use maitred_protocol as protocol;
 pub use maitred_transport::Identity;
-pub use node::{NodeBuilder, NodeHandle, NodeHandler, SpawnRequest};
+pub use node::{NodeHandle, NodeHandler, SpawnRequest};
+pub use node_builder::NodeBuilder;
 pub use snapshot::SavedFile;
 pub use verbs::{Client, Created, Found, Page, ReadFrom};
+pub use watchdog::Watchdog;

@@ -1,26 +1,24 @@
-//! A game node: what the game implements, how it is started, and what it can do with it.
+//! A game node: what the game implements, and what it can do with it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use maitred_protocol::limits::INVENTORY_MAX;
 use maitred_protocol::{
-    Incarnation, Load, NodeEpoch, NodeName, ProcessKey, ProcessRecord, RegisterNode, Rejection,
-    Request, Response, SetProcess, TypeName,
+    Incarnation, Load, NodeEpoch, NodeName, ProcessKey, ProcessRecord, Rejection, Request,
+    Response, SetProcess,
 };
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::agent::{Agent, Input, SpawnError, Spawned};
-use crate::builder::Settings;
 use crate::call::{Caller, wrong_answer};
 use crate::clock::Clock;
-use crate::error::{Cause, Error, Fatal};
-use crate::node_thread::{self, Setup};
+use crate::error::{Cause, Error};
 use crate::verbs::NO_SESSION;
+use crate::watchdog::Watch;
 
-/// Longest that [`NodeHandle::shutdown`] waits for processes to stop and the session to end.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest that [`NodeHandle::shutdown`] waits for the session to end, after processes have stopped.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a node is asked to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +51,13 @@ pub trait NodeHandler: Send + Sync + 'static {
     /// place to cut what must not go on; it must not block.
     fn lease_lost(&self) {}
 
+    /// The registry was restored from a snapshot that is older than the process, which has been
+    /// registered anew: `new` is its incarnation from now on, for storages too, and what `stop` will
+    /// name. Runs on the node's own thread and must not block.
+    fn adopted(&self, key: ProcessKey, old: Incarnation, new: Incarnation) {
+        let _ = (key, old, new);
+    }
+
     /// How the node is; asked with every keep-alive. Runs on the node's own thread and must not
     /// block.
     fn load(&self) -> Option<Load> {
@@ -60,144 +65,24 @@ pub trait NodeHandler: Send + Sync + 'static {
     }
 }
 
-/// A node that is being described.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct NodeBuilder {
-    settings: Arc<Settings>,
-    name: String,
-    types: Vec<String>,
-    address: String,
-    labels: Vec<(String, String)>,
-    capacity: u32,
-    share: Vec<u8>,
-    ttl: Duration,
-}
-
-impl NodeBuilder {
-    pub(crate) fn new(settings: Arc<Settings>, name: String) -> Self {
-        Self {
-            settings,
-            name,
-            types: Vec::new(),
-            address: String::new(),
-            labels: Vec::new(),
-            capacity: 1_000,
-            share: Vec::new(),
-            ttl: Duration::from_secs(10),
-        }
-    }
-
-    /// The types it hosts, at most 256; all of them unless said.
-    pub fn types(mut self, types: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
-        let types = types.into_iter().map(|name| name.as_ref().to_owned());
-        self.types.extend(types);
-        self
-    }
-
-    /// Where its processes can be reached, at most 256 bytes; for callers, as the game likes it.
-    pub fn address(mut self, address: impl Into<String>) -> Self {
-        self.address = address.into();
-        self
-    }
-
-    /// Adds a label; at most 32 of them.
-    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.push((key.into(), value.into()));
-        self
-    }
-
-    /// Adds labels.
-    pub fn labels(mut self, labels: impl IntoIterator<Item = (String, String)>) -> Self {
-        self.labels.extend(labels);
-        self
-    }
-
-    /// Units of capacity, 1 to 1,000,000; 1,000 unless said. A process takes 1 unit, or as many as
-    /// its create demands.
-    ///
-    /// Whatever the units: a node has at most 20,000 processes, or as many as it can name in
-    /// 960 KiB when it reconnects (some 14,000 with ids of 36 bytes). When it has them it answers
-    /// further starts with [`SpawnError::Busy`]; so that hosts do not even ask, let capacity and
-    /// demands stop it before that.
-    pub fn capacity(mut self, units: u32) -> Self {
-        self.capacity = units;
-        self
-    }
-
-    /// What others are to know of it, at most 4 KiB.
-    pub fn share(mut self, share: impl Into<Vec<u8>>) -> Self {
-        self.share = share.into();
-        self
-    }
-
-    /// Its lease, 1 to 60 s; 10 s unless said. A node that cannot renew it stops its processes.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
-        self
-    }
-
-    fn describe(&self) -> Result<RegisterNode, Error> {
-        let types = self.types.iter().map(TypeName::new);
-        let node = RegisterNode {
-            name: NodeName::new(self.name.as_str())?,
-            types: types.collect::<Result<_, _>>()?,
-            address: self.address.clone(),
-            labels: self.labels.clone(),
-            capacity: self.capacity,
-            share: self.share.clone(),
-            ttl_ms: u32::try_from(self.ttl.as_millis()).unwrap_or(u32::MAX),
-            inventory: Vec::new(),
-        };
-        let request = Request::RegisterNode(NO_SESSION, Box::new(node.clone()));
-        request.check().map_err(Fatal::from)?;
-        if usize::try_from(self.capacity).is_ok_and(|units| units > INVENTORY_MAX) {
-            tracing::info!(
-                node = %node.name, capacity = self.capacity,
-                "a node has at most 20,000 processes; with demands of 1 it will be busy before its capacity is used"
-            );
-        }
-        Ok(node)
-    }
-
-    /// Registers the node and keeps it registered, on a thread and connections of its own; Ok once
-    /// it is registered. An older session of the name is superseded.
-    ///
-    /// # Errors
-    /// [`Error`]; the node is not registered then, and nothing is left running. When the future is
-    /// dropped early the node leaves again by itself.
-    pub async fn start<H: NodeHandler>(self, handler: H) -> Result<NodeHandle, Error> {
-        let node = self.describe()?;
-        let (ready, started) = oneshot::channel();
-        let setup = Setup {
-            settings: self.settings,
-            node,
-            handler: Arc::new(handler),
-            game: tokio::runtime::Handle::current(),
-            ready,
-        };
-        let thread = std::thread::Builder::new().name("maitred-node".to_owned());
-        let spawned = thread.spawn(move || node_thread::run(setup));
-        spawned.map_err(|error| Fatal::Thread(error.to_string()))?;
-        let shared = started.await.map_err(|_| Error::closed())??;
-        Ok(NodeHandle(Arc::new(Guard(shared))))
-    }
-}
-
 /// What the node's thread and its handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) name: NodeName,
-    pub(crate) clock: Clock,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) agent: Mutex<Agent>,
     pub(crate) caller: Caller,
     /// A copy of the agent's, for a look without a lock; 0: no lease.
     pub(crate) lease_until_us: AtomicU64,
     pub(crate) request_timeout: Duration,
+    /// Longest that stopping everything is waited for.
+    pub(crate) stop_grace: Duration,
     /// Unbounded, since every process has a few inputs at most.
     pub(crate) inputs: mpsc::UnboundedSender<Input>,
     pub(crate) killed: Notify,
-    pub(crate) ended: watch::Sender<bool>,
+    /// How it ended, once it has.
+    pub(crate) ended: watch::Sender<Option<Result<(), Error>>>,
 }
 
 impl Shared {
@@ -220,6 +105,10 @@ impl Drop for Guard {
 pub struct NodeHandle(Arc<Guard>);
 
 impl NodeHandle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Guard(shared)))
+    }
+
     fn shared(&self) -> &Shared {
         &self.0.0
     }
@@ -311,11 +200,25 @@ impl NodeHandle {
         let _ = self.shared().inputs.send(Input::Exited(key, incarnation));
     }
 
-    /// Stops all processes, ends the session, and waits for that, for up to 15 s.
+    /// Stops all processes, ends the session, and waits for that, for up to 15 s, or 10 s and the kill
+    /// bound when that is longer than 5 s. When something does not stop the session is left to run out,
+    /// so that nothing of it is given to others too early.
     pub async fn shutdown(&self) {
-        let mut ended = self.shared().ended.subscribe();
         let _ = self.shared().inputs.send(Input::Shutdown);
-        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, ended.wait_for(|ended| *ended)).await;
+        let timeout = self.shared().stop_grace + LEAVE_TIMEOUT;
+        let _ = tokio::time::timeout(timeout, self.ended()).await;
+    }
+
+    /// Waits for the node's end: Ok when this program ended it.
+    ///
+    /// # Errors
+    /// [`Rejection::Superseded`] when another process has registered the name, so that this node has
+    /// stopped everything and does not come back.
+    pub async fn ended(&self) -> Result<(), Error> {
+        let mut ended = self.shared().ended.subscribe();
+        let how = ended.wait_for(Option::is_some).await;
+        let how = how.ok().and_then(|how| how.clone());
+        how.unwrap_or(Err(Error::closed()))
     }
 
     /// Lets go of everything as a crash would: nobody is told, nothing is stopped. For

@@ -46,8 +46,12 @@ const OWN_IDS: u64 = 1 << 63;
 
 /// A random wait between the half and the whole of `wait`, so that many clients do not come at once.
 pub(crate) fn jittered(wait: Duration) -> Duration {
-    let dice = RandomState::new().build_hasher().finish();
-    wait / 2 + (wait / 2).mul_f64((dice >> 11) as f64 / (1_u64 << 53) as f64)
+    wait / 2 + (wait / 2).mul_f64((dice() >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
+/// A random number.
+pub(crate) fn dice() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// The hosts, and the connections to them.

@@ -22,7 +22,7 @@ fn key(id: &str) -> ProcessKey {
     ProcessKey::new("player", id).unwrap()
 }
 
-fn record(id: &str) -> ProcessRecord {
+pub(crate) fn record(id: &str) -> ProcessRecord {
     ProcessRecord {
         key: key(id),
         state: ProcessState::Running,
@@ -47,7 +47,7 @@ fn record(id: &str) -> ProcessRecord {
     }
 }
 
-fn found(request: &Request) -> Response {
+pub(crate) fn found(request: &Request) -> Response {
     let Request::GetProcess { key, .. } = request else {
         panic!("{request:?}");
     };

@@ -14,7 +14,7 @@ use crate::builder::{Builder, Settings};
 use crate::call::{Caller, wrong_answer};
 use crate::create::Create;
 use crate::error::Error;
-use crate::node::NodeBuilder;
+use crate::node_builder::NodeBuilder;
 use crate::pool::{Route, Tasks};
 
 /// The session goes into a request when it is sent.
@@ -198,6 +198,7 @@ impl Client {
             client: NO_SESSION,
             key: key.clone(),
             incarnation,
+            ended: false,
         })
         .await
     }

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
     use maitred_protocol::limits::{LABELS_MAX, NODE_TYPES_MAX, SHARE_BYTES_MAX, TEXT_BYTES_MAX};
     use maitred_protocol::{
-        ClientId, Incarnation, NodeName, RegisterNode, Request, TypeName, codec,
+        ClientId, Incarnation, NodeEpoch, NodeName, RegisterNode, Request, TypeName, codec,
     };
 
     /// A full inventory of ids of `length` bytes, with everything else at its largest too.
@@ -80,6 +80,9 @@ mod tests {
             share: vec![1; SHARE_BYTES_MAX],
             ttl_ms: 10_000,
             inventory: named,
+            kill_bound_ms: 60_000,
+            instance: u64::MAX,
+            last_epoch: Some(NodeEpoch(u64::MAX)),
         };
         let count = node.inventory.len();
         (count, Request::RegisterNode(ClientId(1), Box::new(node)))

@@ -1,7 +1,7 @@
 //! What goes into a node's agent and what comes out of it.
 
 use maitred_protocol::{
-    Incarnation, KeepAliveAck, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey, Verdict,
+    Incarnation, KeepAliveAck, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey, Rejection, Verdict,
 };
 
 /// A process that has been started.
@@ -22,6 +22,32 @@ pub enum SpawnError {
     /// The start went wrong; another node is tried.
     #[error("failed: {0}")]
     Failed(String),
+}
+
+/// Why a registration or an attachment has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// No answer, or a no that may be another one next time.
+    Unavailable,
+    /// The session has ended.
+    Ended,
+    /// The registry does not know the session (any more), since it was restored from an older
+    /// snapshot: nobody else can have what runs here because of it.
+    Forgotten,
+    /// Another process has registered the name since.
+    Superseded,
+}
+
+impl Refused {
+    /// What a rejection means.
+    #[must_use]
+    pub fn by(rejection: &Rejection) -> Self {
+        match rejection {
+            Rejection::NotFound(_) => Self::Forgotten,
+            Rejection::Superseded { .. } => Self::Superseded,
+            _ => Self::Ended,
+        }
+    }
 }
 
 /// What happens to a node.
@@ -67,12 +93,23 @@ pub enum Input {
         /// When the request was first sent.
         sent_us: u64,
     },
-    /// An [`Effect::Enroll`] has failed; `over` when the registry says that the session has ended.
+    /// An [`Effect::Enroll`] has failed.
     EnrollFailed {
         /// Which.
         number: u64,
-        /// Whether the session has ended.
-        over: bool,
+        /// Why.
+        refused: Refused,
+    },
+    /// An [`Effect::Adopt`] is answered.
+    Adopted {
+        /// The session that it was asked in.
+        epoch: NodeEpoch,
+        /// Which process.
+        key: ProcessKey,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// What that life is called from now on; none when the key is taken.
+        new: Option<Incarnation>,
     },
     /// The connection that commands came through is gone.
     Disconnected,
@@ -99,7 +136,16 @@ pub enum Effect {
     /// Stop a process, then give [`Input::StopEnded`].
     Stop(ProcessKey, Incarnation),
     /// Send a keep-alive now.
-    KeepAlive(NodeEpoch, u64),
+    KeepAlive {
+        /// The session.
+        epoch: NodeEpoch,
+        /// Grows with each.
+        sequence: u64,
+        /// Milliseconds of the longest stop of this session.
+        stop_ms: u32,
+        /// On the control stream, since datagrams do not seem to come through.
+        by_stream: bool,
+    },
     /// Register (no session) or attach (a session) with the leader, then give [`Input::Enrolled`]
     /// or [`Input::EnrollFailed`] with the same number. Takes the place of an earlier one that is
     /// still under way.
@@ -108,13 +154,31 @@ pub enum Effect {
         number: u64,
         /// The session to attach to.
         epoch: Option<NodeEpoch>,
-        /// What runs here.
+        /// The last session that this node had, for a registration.
+        last_epoch: Option<NodeEpoch>,
+        /// What runs here, or may. A key may be named twice: with the life that has its place, and one
+        /// that is still being stopped.
         inventory: Vec<(ProcessKey, Incarnation)>,
     },
-    /// Have the record of this life removed.
+    /// Have the record of this life, which has ended, removed.
     Delete(ProcessKey, Incarnation),
+    /// Have a life registered anew, without an incarnation, until there is an answer; then give
+    /// [`Input::Adopted`].
+    Adopt {
+        /// In which session.
+        epoch: NodeEpoch,
+        /// Which process.
+        key: ProcessKey,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// What is to be registered.
+        spawned: Spawned,
+    },
+    /// Tell the game that the life has another incarnation: first the old one, then the new one.
+    Adopted(ProcessKey, Incarnation, Incarnation),
     /// Tell the game that the lease is lost. Stops follow.
     LeaseLost,
-    /// Everything has stopped: end the session, if there is one, and then the node.
+    /// The node ends. Before that end its session, if one is given: then all has stopped. What is left
+    /// otherwise is waited for by the registry, until the lease has run out and the kill bound passed.
     Leave(Option<NodeEpoch>),
 }

@@ -1,24 +1,34 @@
-//! The node's session and lease: enrolling, keeping alive, and what happens when the lease ends.
+//! The node's lease: when it ends, how it is kept alive, and what happens when it ends.
+//!
+//! Holds: it ends a TTL after the *send* of the last acknowledged keep-alive, less what clocks may
+//! differ and timers be late; what was started under it must be gone a kill bound after that.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
-use maitred_protocol::{Incarnation, KeepAliveAck, NodeAnswer, NodeEpoch, ProcessKey, Verdict};
+use maitred_protocol::{Incarnation, KeepAliveAck, NodeAnswer, NodeEpoch, ProcessKey};
 
-use super::{Agent, Effect, Life};
+use super::{Agent, Effect};
 
 /// How far clocks may run apart, in thousandths: ρ = 0.02.
 const DRIFT_PER_MILLE: u64 = 20;
 /// What is kept back from a lease for timers that fire late.
 const MARGIN_US: u64 = 50_000;
+/// Keep-alives in a TTL; more in a short one, of which a few may be lost before anybody is suspected.
+const KEEP_ALIVES: u64 = 4;
+const KEEP_ALIVES_SHORT: u64 = 6;
+/// A TTL below this is a short one.
+const SHORT_TTL_US: u64 = 3_000_000;
 /// Longest between two keep-alives.
 const KEEP_ALIVE_MAX_US: u64 = 2_000_000;
+/// Keep-alives in a row without an answer after which they go by the stream.
+const UNANSWERED_MAX: usize = 2;
+/// Of keep-alives that go by the stream, one in so many tries whether datagrams come through again.
+const DATAGRAM_EVERY: u64 = 8;
 /// Keep-alives whose send time is remembered.
 const SENT_MAX: usize = 64;
-/// Pause after a failed registration, and after failing to attach: then a lease is running out.
-const RETRY_US: u64 = 500_000;
-const ATTACH_RETRY_US: u64 = 100_000;
-/// Longest that stopping may take before the node registers again, or leaves, with what still runs.
-const STOP_GRACE_US: u64 = 5_000_000;
+/// Longest that stopping may take before the node registers again, or leaves, with what still runs;
+/// the kill bound when that is longer.
+pub(crate) const STOP_GRACE_US: u64 = 5_000_000;
 
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -35,38 +45,56 @@ pub(super) enum Phase {
     Left,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    sequence: u64,
+    at_us: u64,
+    by_stream: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Lease {
     ttl_us: u64,
+    kill_bound_us: u64,
     pub(super) epoch: Option<NodeEpoch>,
+    /// The last session that there was, or is.
+    pub(super) last_epoch: Option<NodeEpoch>,
+    /// The registry does not know the session any more: it is not attached to, nor kept alive.
+    pub(super) forgotten: bool,
     pub(super) until_us: u64,
     pub(super) phase: Phase,
     /// Numbers the enrolments, so that a late answer is known as one.
-    number: u64,
+    pub(super) number: u64,
     sequence: u64,
-    /// Sequence and send time of keep-alives not acknowledged yet, oldest first.
-    sent: VecDeque<(u64, u64)>,
+    /// Keep-alives not acknowledged yet, oldest first.
+    sent: VecDeque<Sent>,
+    /// Datagrams do not come through.
+    streaming: bool,
     keep_alive_us: u64,
     /// When a host was last heard of.
-    heard_us: u64,
+    pub(super) heard_us: u64,
     /// The leader, and the highest term that any host has named.
     pub(super) leader: Option<u64>,
-    leader_term: u64,
+    pub(super) leader_term: u64,
     /// The host that the last enrolment was answered by, and the term that it led in if known.
     pub(super) attached: Option<u64>,
-    attached_term: Option<u64>,
+    pub(super) attached_term: Option<u64>,
 }
 
 impl Lease {
-    pub(super) fn new(ttl_us: u64) -> Self {
+    pub(super) fn new(ttl_us: u64, kill_bound_us: u64) -> Self {
         Self {
             ttl_us,
+            kill_bound_us,
             epoch: None,
+            last_epoch: None,
+            forgotten: false,
             until_us: 0,
             phase: Phase::Wanting(0),
             number: 0,
             sequence: 0,
             sent: VecDeque::new(),
+            streaming: false,
             keep_alive_us: 0,
             heard_us: 0,
             leader: None,
@@ -90,6 +118,60 @@ impl Lease {
         sent_us.saturating_add(safe.saturating_sub(MARGIN_US))
     }
 
+    /// Begins a session that was asked for at that time.
+    pub(super) fn begin(&mut self, epoch: NodeEpoch, sent_us: u64) {
+        self.epoch = Some(epoch);
+        self.last_epoch = Some(epoch);
+        self.forgotten = false;
+        self.until_us = self.ends_us(sent_us);
+        self.sequence = 0;
+        self.sent.clear();
+    }
+
+    /// The session is not known any more. What runs goes on until its lease ends; there is nothing
+    /// left to renew.
+    pub(super) fn forget(&mut self) {
+        self.forgotten = true;
+        self.keep_alive_us = u64::MAX;
+    }
+
+    /// Whether there is a session to attach to.
+    pub(super) fn is_attachable(&self) -> bool {
+        self.epoch.is_some() && !self.forgotten
+    }
+
+    /// The next keep-alive is due at once, so that a new leader hears of the node.
+    pub(super) fn keep_alive_now(&mut self, now_us: u64) {
+        self.keep_alive_us = now_us;
+    }
+
+    /// When what is to be stopped at that time must be gone.
+    pub(super) fn gone_by_us(&self, stopped_us: u64) -> u64 {
+        stopped_us.saturating_add(self.kill_bound_us)
+    }
+
+    /// Until when stopping everything is waited for.
+    pub(super) fn grace_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_add(STOP_GRACE_US.max(self.kill_bound_us))
+    }
+
+    fn period_us(&self) -> u64 {
+        let short = self.ttl_us < SHORT_TTL_US;
+        let count = if short {
+            KEEP_ALIVES_SHORT
+        } else {
+            KEEP_ALIVES
+        };
+        (self.ttl_us / count).min(KEEP_ALIVE_MAX_US)
+    }
+
+    /// How the next keep-alive goes out.
+    fn goes_by_stream(&mut self) -> bool {
+        let unanswered = self.sent.len() >= UNANSWERED_MAX;
+        self.streaming |= unanswered;
+        unanswered || (self.streaming && !self.sequence.is_multiple_of(DATAGRAM_EVERY))
+    }
+
     pub(super) fn next_us(&self) -> u64 {
         let phase = match self.phase {
             Phase::Wanting(at) | Phase::Fenced(at) | Phase::Leaving(at) => at,
@@ -104,6 +186,21 @@ impl Lease {
 }
 
 impl Agent {
+    /// When all must be gone that a session has started which is over, or will be unless a keep-alive
+    /// is acknowledged; none when nothing runs. What a watchdog goes by.
+    #[must_use]
+    pub fn kill_by_us(&self) -> Option<u64> {
+        let live = self.lease.epoch.filter(|_| !self.is_idle());
+        let live = live.map(|_| self.lease.gone_by_us(self.lease.until_us));
+        self.ending.gone_by_us().into_iter().chain(live).min()
+    }
+
+    /// Whether nothing runs, is starting or is being stopped.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.processes.is_empty() && self.ending.is_empty()
+    }
+
     pub(super) fn check_lease(&mut self, now_us: u64, out: &mut Vec<Effect>) {
         if self.lease.epoch.is_some() && now_us >= self.lease.until_us {
             self.fence(now_us, out);
@@ -111,14 +208,27 @@ impl Agent {
     }
 
     /// The lease is lost, or was taken away: stop everything, then register anew.
-    fn fence(&mut self, now_us: u64, out: &mut Vec<Effect>) {
-        self.lease.epoch = None;
+    pub(super) fn fence(&mut self, now_us: u64, out: &mut Vec<Effect>) {
+        self.lease.until_us = self.lease.until_us.min(now_us);
+        self.end_session();
         self.lease.sent.clear();
         out.push(Effect::LeaseLost);
         self.stop_all(out);
         if !matches!(self.lease.phase, Phase::Leaving(_) | Phase::Left) {
-            self.lease.phase = Phase::Fenced(now_us.saturating_add(STOP_GRACE_US));
+            self.lease.phase = Phase::Fenced(self.lease.grace_us(now_us));
         }
+    }
+
+    fn end_session(&mut self) -> Option<NodeEpoch> {
+        let lives = self.processes.iter();
+        let lives = lives.map(|(key, process)| (key.clone(), process.incarnation));
+        let gone_by_us = self.lease.gone_by_us(self.lease.until_us);
+        self.lease.forgotten = false;
+        let ended = self.lease.epoch.take();
+        if ended.is_some() {
+            self.ending.end_session(gone_by_us, lives);
+        }
+        ended
     }
 
     fn stop_all(&mut self, out: &mut Vec<Effect>) {
@@ -133,83 +243,12 @@ impl Agent {
         }
     }
 
+    /// The node ends: stop everything, and register no more.
     pub(super) fn shut_down(&mut self, now_us: u64, out: &mut Vec<Effect>) {
         if !matches!(self.lease.phase, Phase::Leaving(_) | Phase::Left) {
-            self.lease.phase = Phase::Leaving(now_us.saturating_add(STOP_GRACE_US));
+            self.lease.phase = Phase::Leaving(self.lease.grace_us(now_us));
             self.stop_all(out);
         }
-    }
-
-    /// Host `from` says that `host` leads in `term`. A node belongs to the leader, and its lease
-    /// runs on while there is none, so it loses no time.
-    pub(super) fn heard(&mut self, now_us: u64, from: u64, host: Option<u64>, term: u64) {
-        let lease = &mut self.lease;
-        let newer = term > lease.leader_term;
-        // One that knows of no leader may have lost sight of it, unless it led itself.
-        let led = lease.leader == Some(from) || lease.attached == Some(from);
-        let counts = host.is_some() || newer || led;
-        if term < lease.leader_term || !counts || (!newer && lease.leader == host) {
-            return;
-        }
-        lease.leader_term = term;
-        lease.leader = host;
-        if host.is_some() {
-            self.term = self.term.max(term);
-        }
-        let attached = lease.attached.is_some() && lease.attached == host;
-        if attached && lease.attached_term.is_none() {
-            // The answer came before the notice.
-            lease.attached_term = Some(term);
-        }
-        let moved = match host {
-            Some(_) => !attached || lease.attached_term != Some(term),
-            None => lease.attached == Some(from),
-        };
-        match lease.phase {
-            Phase::Serving if moved => {
-                lease.attached = None;
-                lease.phase = Phase::Wanting(now_us);
-            }
-            // It may have been asked of a host that does not lead any more.
-            Phase::Enrolling(_) if host.is_some() && lease.epoch.is_some() => {
-                lease.attached = None;
-                lease.phase = Phase::Wanting(now_us);
-            }
-            // An attempt that failed just now may do better with this one.
-            Phase::Wanting(at) if host.is_some() && lease.epoch.is_some() => {
-                lease.phase = Phase::Wanting(at.min(now_us));
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn disconnected(&mut self, now_us: u64) {
-        self.lease.attached = None;
-        if matches!(self.lease.phase, Phase::Serving) {
-            self.lease.phase = Phase::Wanting(now_us);
-        }
-    }
-
-    /// Attaches once more, where the node is attached; also when it is attaching with an inventory
-    /// that lacks what runs by now.
-    pub(super) fn reconcile(&mut self, now_us: u64) {
-        let again = match &self.lease.phase {
-            Phase::Serving => true,
-            Phase::Enrolling(inventory) if self.lease.epoch.is_some() => {
-                let told: BTreeSet<_> = inventory.iter().map(|(key, life)| (key, *life)).collect();
-                self.running().any(|life| !told.contains(&life))
-            }
-            _ => false,
-        };
-        if again {
-            self.lease.phase = Phase::Wanting(now_us);
-        }
-    }
-
-    /// Registrations and attachments begun so far.
-    #[must_use]
-    pub fn enrolments(&self) -> u64 {
-        self.lease.number
     }
 
     pub(super) fn acknowledged(&mut self, now_us: u64, ack: KeepAliveAck, out: &mut Vec<Effect>) {
@@ -217,90 +256,28 @@ impl Agent {
             return;
         }
         if !ack.alive {
-            self.fence(now_us, out);
-            return;
-        }
-        let known = self
-            .lease
-            .sent
-            .iter()
-            .find(|(sequence, _)| *sequence == ack.sequence);
-        if let Some(&(sequence, sent_us)) = known {
-            self.lease.until_us = self.lease.until_us.max(self.lease.ends_us(sent_us));
-            self.lease.heard_us = now_us;
-            self.lease.sent.retain(|(older, _)| *older > sequence);
-        }
-    }
-
-    pub(super) fn enrolled(
-        &mut self,
-        now_us: u64,
-        (number, host): (u64, u64),
-        epoch: NodeEpoch,
-        verdicts: &[Verdict],
-        sent_us: u64,
-        out: &mut Vec<Effect>,
-    ) {
-        if number != self.lease.number {
-            return;
-        }
-        let Phase::Enrolling(inventory) = &mut self.lease.phase else {
-            return;
-        };
-        let inventory = std::mem::take(inventory);
-        self.lease.phase = Phase::Serving;
-        self.lease.heard_us = now_us;
-        self.lease.attached = Some(host);
-        let leads = self.lease.leader == Some(host);
-        self.lease.attached_term = leads.then_some(self.lease.leader_term);
-        if self.lease.epoch != Some(epoch) {
-            // Registered, not attached: the lease begins when the request was sent.
-            self.lease.epoch = Some(epoch);
-            self.lease.until_us = self.lease.ends_us(sent_us);
-            self.lease.sequence = 0;
-            self.lease.sent.clear();
-        }
-        self.lease.keep_alive_us = now_us;
-        for ((key, incarnation), verdict) in inventory.iter().zip(verdicts) {
-            let process = self.processes.get_mut(key);
-            let process = process.filter(|known| known.incarnation == *incarnation);
-            match (process, verdict) {
-                (Some(process), Verdict::Stop) => process.stop(key, out),
-                // It is stopped on our own account, and the registry believes that it runs.
-                (Some(process), Verdict::Keep) => {
-                    process.delete = matches!(process.life, Life::Stopping);
-                }
-                // Likewise, and it has ended while the answer was on its way.
-                (None, Verdict::Keep) if self.tombstones.has_run(key, *incarnation) => {
-                    out.push(Effect::Delete(key.clone(), *incarnation));
-                }
-                (None, _) => {}
+            // While it attaches the answer to that is the better one: it tells a session that has
+            // ended from one that is forgotten. Should none come, the lease ends in time.
+            let attaching = matches!(self.lease.phase, Phase::Wanting(_) | Phase::Enrolling(_));
+            if !attaching {
+                self.fence(now_us, out);
             }
-        }
-        self.check_lease(now_us, out);
-    }
-
-    pub(super) fn enroll_failed(
-        &mut self,
-        now_us: u64,
-        number: u64,
-        over: bool,
-        out: &mut Vec<Effect>,
-    ) {
-        if number != self.lease.number || !matches!(self.lease.phase, Phase::Enrolling(_)) {
             return;
         }
-        let attaching = self.lease.epoch.is_some();
-        let pause_us = if attaching { ATTACH_RETRY_US } else { RETRY_US };
-        self.lease.phase = Phase::Wanting(now_us.saturating_add(pause_us));
-        if over && self.lease.epoch.is_some() {
-            self.fence(now_us, out);
+        let mut known = self.lease.sent.iter();
+        let known = known.find(|sent| sent.sequence == ack.sequence);
+        if let Some(&answered) = known {
+            let lease = &mut self.lease;
+            lease.until_us = lease.until_us.max(lease.ends_us(answered.at_us));
+            lease.heard_us = now_us;
+            lease.streaming &= answered.by_stream;
+            lease.sent.retain(|sent| sent.sequence > answered.sequence);
         }
     }
 
     /// Does what has become due.
     pub(super) fn advance(&mut self, now_us: u64, out: &mut Vec<Effect>) {
-        let idle = self.processes.is_empty();
+        let idle = self.is_idle();
         let lease = &mut self.lease;
         match lease.phase {
             Phase::Fenced(until_us) if idle || now_us >= until_us => {
@@ -308,7 +285,10 @@ impl Agent {
             }
             Phase::Leaving(until_us) if idle || now_us >= until_us => {
                 lease.phase = Phase::Left;
-                out.push(Effect::Leave(lease.epoch.take()));
+                let ended = self.end_session();
+                // With something left the session is not given up: the registry would give its keys
+                // to others.
+                out.push(Effect::Leave(ended.filter(|_| idle)));
             }
             // Connected, but the host has gone deaf, or is no longer the leader.
             Phase::Serving if now_us >= lease.heard_us.saturating_add(lease.ttl_us / 2) => {
@@ -322,40 +302,29 @@ impl Agent {
         self.keep_alive(now_us, out);
     }
 
-    fn enroll(&mut self, out: &mut Vec<Effect>) {
-        self.lease.number += 1;
-        // A life that waits for the one before is in no inventory, and may be over by the time that it
-        // could begin. Whoever still wants it asks again once the node is attached.
-        for process in self.processes.values_mut() {
-            if let Some(next) = process.next.take() {
-                let busy = "the node is attaching to a host anew".to_owned();
-                super::answer_all(next.waiters, &NodeAnswer::Busy(busy), out);
-            }
-        }
-        let all = self.processes.iter();
-        let inventory: Vec<_> = all
-            .map(|(key, process)| (key.clone(), process.incarnation))
-            .collect();
-        out.push(Effect::Enroll {
-            number: self.lease.number,
-            epoch: self.lease.epoch,
-            inventory: inventory.clone(),
-        });
-        self.lease.phase = Phase::Enrolling(inventory);
-    }
-
     fn keep_alive(&mut self, now_us: u64, out: &mut Vec<Effect>) {
         let lease = &mut self.lease;
         let Some(epoch) = lease.epoch else { return };
-        if now_us < lease.keep_alive_us || matches!(lease.phase, Phase::Left) {
+        if now_us < lease.keep_alive_us {
             return;
         }
         lease.sequence += 1;
+        let by_stream = lease.goes_by_stream();
+        let sequence = lease.sequence;
         if lease.sent.len() == SENT_MAX {
             lease.sent.pop_front();
         }
-        lease.sent.push_back((lease.sequence, now_us));
-        lease.keep_alive_us = now_us.saturating_add((lease.ttl_us / 4).min(KEEP_ALIVE_MAX_US));
-        out.push(Effect::KeepAlive(epoch, lease.sequence));
+        lease.sent.push_back(Sent {
+            sequence,
+            at_us: now_us,
+            by_stream,
+        });
+        lease.keep_alive_us = now_us.saturating_add(lease.period_us());
+        out.push(Effect::KeepAlive {
+            epoch,
+            sequence,
+            stop_ms: self.ending.longest_ms(now_us),
+            by_stream,
+        });
     }
 }

@@ -1,6 +1,6 @@
 //! One process on a node: how far its life is, and who waits for what of it.
 
-use maitred_protocol::{Incarnation, NodeAnswer, ProcessKey};
+use maitred_protocol::{Incarnation, NodeAnswer, NodeEpoch, ProcessKey};
 
 use super::{Effect, Spawned, answer_all};
 
@@ -41,6 +41,13 @@ impl Next {
     }
 }
 
+/// A life is being registered anew, in this session, after so many enrolments.
+#[derive(Debug)]
+pub(super) struct Adoption {
+    pub(super) epoch: NodeEpoch,
+    pub(super) number: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) incarnation: Incarnation,
@@ -54,6 +61,9 @@ pub(super) struct Process {
     pub(super) next: Option<Box<Next>>,
     /// Whether the registry still has it when it has been stopped.
     pub(super) delete: bool,
+    pub(super) adoption: Option<Adoption>,
+    /// The incarnation under which the registry has it, if it has got another one while stopping.
+    pub(super) registered: Option<Incarnation>,
 }
 
 impl Process {
@@ -66,6 +76,8 @@ impl Process {
             stoppers: Vec::new(),
             next: None,
             delete: false,
+            adoption: None,
+            registered: None,
         }
     }
 

@@ -1,0 +1,141 @@
+//! Commands of the leader: which starts and stops are carried out, and what the others are told.
+
+use std::collections::btree_map::Entry as Slot;
+
+use maitred_protocol::{Incarnation, NodeAnswer, NodeCommand, ProcessKey};
+
+use super::process::{Life, Next, Process, supersede, wait};
+use super::{Agent, Effect, Spawned, answer_all};
+
+/// What those hear, if any are left, whose start waited too long for the life before to end.
+pub(super) const LATE: &str = "the life before it did not end in time";
+
+impl Agent {
+    pub(super) fn command(
+        &mut self,
+        now_us: u64,
+        tag: u64,
+        command: NodeCommand,
+        out: &mut Vec<Effect>,
+    ) {
+        let (NodeCommand::Start { term, .. } | NodeCommand::Stop { term, .. }) = command;
+        if term < self.term {
+            out.push(Effect::Answer(tag, NodeAnswer::Fenced));
+            return;
+        }
+        self.term = term;
+        match command {
+            NodeCommand::Start {
+                key,
+                incarnation,
+                payload,
+                deadline_ms,
+                ..
+            } => {
+                let next = Next {
+                    incarnation,
+                    payload,
+                    until_us: now_us.saturating_add(u64::from(deadline_ms) * 1_000),
+                    waiters: vec![tag],
+                };
+                self.start(now_us, key, next, out);
+            }
+            NodeCommand::Stop {
+                key, incarnation, ..
+            } => self.stop(now_us, tag, &key, incarnation, out),
+        }
+    }
+
+    pub(super) fn start(
+        &mut self,
+        now_us: u64,
+        key: ProcessKey,
+        start: Next,
+        out: &mut Vec<Effect>,
+    ) {
+        let full = self.has_no_room_for(&key);
+        let refusal = self.lease.refuses_starts();
+        // What is placed on this session is reserved after it began, and what an older one brought
+        // along is known: this was asked of a session that is over, and nobody would ever stop it.
+        let outlived = self
+            .lease
+            .epoch
+            .is_some_and(|epoch| start.incarnation.0 < epoch.0);
+        let outlived = outlived.then_some(NodeAnswer::Fenced);
+        let process = match self.processes.entry(key) {
+            Slot::Occupied(process) => process,
+            Slot::Vacant(vacant) => {
+                let over = self.tombstones.refusal(vacant.key(), start.incarnation);
+                let late = start.is_late(now_us).then_some(LATE);
+                let busy = refusal.or(full).or(late);
+                let over = over.or(outlived);
+                if let Some(no) = over.or(busy.map(|why| NodeAnswer::Busy(why.to_owned()))) {
+                    answer_all(start.waiters, &no, out);
+                    return;
+                }
+                out.push(Effect::Spawn {
+                    key: vacant.key().clone(),
+                    incarnation: start.incarnation,
+                    deadline_ms: start.left_ms(now_us),
+                    payload: start.payload,
+                });
+                self.inventory.add(vacant.key());
+                vacant.insert(Process::new(
+                    start.incarnation,
+                    Life::Starting,
+                    start.waiters,
+                ));
+                return;
+            }
+        };
+        let (key, process) = (process.key().clone(), process.into_mut());
+        if start.incarnation > process.incarnation && start.incarnation > process.buried {
+            if let Some(no) = refusal {
+                answer_all(start.waiters, &NodeAnswer::Busy(no.to_owned()), out);
+                return;
+            }
+            supersede(process, start, out);
+            process.stop(&key, out);
+            return;
+        }
+        let same = start.incarnation == process.incarnation;
+        match &process.life {
+            Life::Running(spawned) if same => {
+                let Spawned { pid, share } = spawned.clone();
+                answer_all(start.waiters, &NodeAnswer::Started { pid, share }, out);
+            }
+            Life::Starting | Life::Stillborn if same => {
+                for tag in start.waiters {
+                    wait(&mut process.starters, tag, out);
+                }
+            }
+            _ => answer_all(start.waiters, &NodeAnswer::Fenced, out),
+        }
+    }
+
+    fn stop(
+        &mut self,
+        now_us: u64,
+        tag: u64,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(process) = self.processes.get_mut(key) else {
+            self.tombstones.bury(now_us, key, incarnation, None);
+            out.push(Effect::Answer(tag, NodeAnswer::Stopped));
+            return;
+        };
+        if incarnation < process.incarnation {
+            out.push(Effect::Answer(tag, NodeAnswer::Stopped));
+            return;
+        }
+        process.buried = process.buried.max(incarnation);
+        if let Some(next) = process.next.take_if(|next| next.incarnation <= incarnation) {
+            answer_all(next.waiters, &NodeAnswer::Fenced, out);
+        }
+        process.delete = false;
+        wait(&mut process.stoppers, tag, out);
+        process.stop(key, out);
+    }
+}

@@ -1,0 +1,67 @@
+//! Processes that the game has started by itself and registered.
+
+use std::cmp::Ordering;
+
+use maitred_protocol::{Incarnation, NodeEpoch, ProcessKey};
+
+use super::process::{Life, Process};
+use super::{Agent, Effect, Spawned};
+
+impl Agent {
+    pub(super) fn owned(
+        &mut self,
+        now_us: u64,
+        (epoch, key, incarnation): (NodeEpoch, ProcessKey, Incarnation),
+        spawned: Spawned,
+        out: &mut Vec<Effect>,
+    ) {
+        let known = self.processes.get_mut(&key);
+        let known = known.map(|process| (process.incarnation.cmp(&incarnation), process));
+        let mut next = None;
+        match known {
+            Some((Ordering::Equal, process)) => {
+                if let Life::Running(old) = &mut process.life {
+                    *old = spawned;
+                }
+                return;
+            }
+            // A newer life is known: the one that was registered is not the current one, and the game
+            // runs it.
+            Some((Ordering::Greater, _)) => {
+                out.push(Effect::Stop(key, incarnation));
+                return;
+            }
+            // A life that the node began itself in place of one whose end it had not reported.
+            Some((Ordering::Less, process)) => {
+                // Or beside it, when it began two at the same time.
+                let other = |old: &Spawned| old.pid != spawned.pid;
+                if matches!(&process.life, Life::Running(old) if other(old)) {
+                    out.push(Effect::Stop(key.clone(), process.incarnation));
+                }
+                if matches!(process.life, Life::Starting | Life::Cancelled) {
+                    self.ending.displace(&key, process.incarnation);
+                }
+                next = process.next.take();
+                process.delete = false;
+                self.bury(now_us, &key, None, out);
+            }
+            None => {}
+        }
+        // Meanwhile it may have ended or been stopped, a newer one may be wanted, or the session
+        // under which it was registered may be over, and its records with it.
+        let current = self.lease.epoch == Some(epoch) && self.lease.refuses_starts().is_none();
+        let over = self.tombstones.refusal(&key, incarnation).is_some();
+        let mut process = Process::new(incarnation, Life::Running(spawned), Vec::new());
+        process.next = next.filter(|next| next.incarnation > incarnation);
+        if !current || over || process.next.is_some() {
+            process.stop(&key, out);
+        }
+        if self.lease.epoch != Some(epoch) {
+            let gone_by_us = self.lease.gone_by_us(now_us);
+            let life = (key.clone(), incarnation);
+            self.ending.outlive(gone_by_us, std::iter::once(life));
+        }
+        self.inventory.add(&key);
+        self.processes.insert(key, process);
+    }
+}
