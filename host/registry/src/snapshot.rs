@@ -5,6 +5,7 @@
 //! and checked one by one. In-memory types are free to change: only the mirrors are frozen.
 
 mod digest;
+mod failover;
 mod load;
 mod mirror;
 
@@ -15,10 +16,10 @@ use maitred_protocol::{DrainState, ModuleName, NodeEpoch, NodeName, TypeName, Ty
 use rkyv::api::high::to_bytes_in;
 use rkyv::rancor;
 
+use failover::{FailoverMirror, HoldMirror, LostMirror};
 pub use load::Loader;
 use mirror::{
-    ChooserTable, Chunk, FailoverMirror, HoldMirror, LostMirror, MemberMirror, ModuleMirror,
-    NodeMirror, RecordMirror, SessionMirror,
+    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, RecordMirror, SessionMirror,
 };
 
 use crate::Registry;

@@ -9,9 +9,9 @@
 use blake3::Hasher;
 
 use super::encode_chunk;
+use super::failover::{FailoverMirror, HoldMirror, LostMirror};
 use super::mirror::{
-    ChooserTable, Chunk, FailoverMirror, HoldMirror, LostMirror, MemberMirror, ModuleMirror,
-    NodeMirror, RecordMirror, SessionMirror,
+    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, RecordMirror, SessionMirror,
 };
 use crate::Registry;
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use maitred_protocol::{Chooser, NodeEpoch, ProcessId, TypeName};
 
-use super::mirror::{Chunk, HoldMirror, OutcomeMirror, RecordMirror, SessionMirror};
+use super::failover::HoldMirror;
+use super::mirror::{Chunk, OutcomeMirror, RecordMirror, SessionMirror};
 use super::{SnapshotError, VERSION};
 use crate::Registry;
 use crate::command::{EntryError, decode_archive};

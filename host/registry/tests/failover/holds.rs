@@ -1,5 +1,7 @@
 //! What makes a hold, what it keeps from happening, and what ends it while its node lives.
 
+use std::slice::from_ref;
+
 use maitred_protocol::{ProcessState, Restart};
 use maitred_registry::{Command, Outcome, Stale};
 
@@ -17,11 +19,11 @@ fn a_deleted_process_holds_its_key_until_its_node_says_that_it_is_over() {
     let mut world = two_nodes();
     let life = world.running(&room("1"), "a");
     world.del(&life.0, None, false);
-    assert_eq!(world.ended(), [life.clone()], "its node is told");
+    assert_eq!(world.ended(), from_ref(&life), "its node is told");
     assert_eq!(world.reserve(&life.0, "b"), Outcome::Stale(Stale::Held));
     assert_eq!(world.registry.held(), 1);
     world.released(&[&life]);
-    assert_eq!(world.freed(), [life.0.clone()]);
+    assert_eq!(world.freed(), from_ref(&life.0));
     assert_eq!(world.registry.held(), 0);
     world.running(&life.0, "b");
 }
@@ -58,7 +60,7 @@ fn a_move_waits_for_the_node_that_is_left() {
     let mut world = two_nodes();
     let life = world.running(&room("1"), "a");
     assert!(matches!(world.unplace(&life, false), Outcome::Done(_)));
-    assert_eq!(world.ended(), [life.clone()]);
+    assert_eq!(world.ended(), from_ref(&life));
     assert_eq!(world.record(&life.0).state, ProcessState::Pending);
     assert_eq!(world.reassign(&life, "b"), Outcome::Stale(Stale::Held));
     assert_eq!(world.record(&life.0).state, ProcessState::Pending);
@@ -114,7 +116,7 @@ fn a_process_that_its_node_no_longer_has_is_held_until_it_says_so_of_that_life()
         epoch,
         processes,
     });
-    assert_eq!(world.ended(), [life.clone()]);
+    assert_eq!(world.ended(), from_ref(&life));
     assert_eq!(world.reassign(&life, "b"), Outcome::Stale(Stale::Held));
     world.released(&[&life]);
     assert!(matches!(world.reassign(&life, "b"), Outcome::Reserved(_)));
@@ -136,7 +138,7 @@ fn a_key_is_free_when_its_last_hold_ends() {
     assert_eq!(world.reserve(&key, "b"), Outcome::Stale(Stale::Held));
     // What is named again, or was never held, is no matter.
     world.released(&[&second, &(player("9"), second.1), &first, &first]);
-    assert_eq!(world.freed(), [key.clone()]);
+    assert_eq!(world.freed(), from_ref(&key));
     world.running(&key, "b");
 }
 

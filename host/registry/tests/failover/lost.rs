@@ -1,5 +1,7 @@
 //! Sessions that end: by a lease that ran out, by leaving, by proof.
 
+use std::slice::from_ref;
+
 use maitred_protocol::{NodeEpoch, ProcessState, Rejection};
 use maitred_registry::{Change, Command, Event, Outcome, Stale};
 
@@ -68,7 +70,7 @@ fn the_kill_bound_frees_what_needs_no_proof() {
     let strict = world.running(&vault("1"), "a");
     let epoch = world.expire("a");
     world.kill_bound_passed(epoch);
-    assert_eq!(world.freed(), [safe.0.clone()]);
+    assert_eq!(world.freed(), from_ref(&safe.0));
     assert!(matches!(world.reassign(&safe, "b"), Outcome::Reserved(_)));
     assert_eq!(world.reassign(&strict, "b"), Outcome::Stale(Stale::Held));
     assert_eq!(world.registry.held_counts(epoch), (0, 1));
@@ -79,7 +81,7 @@ fn the_kill_bound_frees_what_needs_no_proof() {
         world.confirm_dead("a", Some(epoch)),
         Outcome::Done(_)
     ));
-    assert_eq!(world.freed(), [strict.0.clone()]);
+    assert_eq!(world.freed(), from_ref(&strict.0));
     assert!(world.registry.lost_session(epoch).is_none());
     assert_eq!(world.registry.holding().count(), 0);
     assert!(matches!(world.reassign(&strict, "b"), Outcome::Reserved(_)));

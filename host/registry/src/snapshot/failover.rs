@@ -1,0 +1,106 @@
+//! Mirrors of what is waited for after a loss, and of what operators hold up: frozen with the format's
+//! version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use maitred_protocol::{Incarnation, NodeEpoch, NodeName, ProcessKey};
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::drain::Failover;
+use crate::holds::{Holders, wire};
+use crate::lost::Lost;
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct FailoverMirror {
+    pub(super) moves_suspended: bool,
+    pub(super) recreation_suspended: bool,
+    pub(super) losses_ms: Vec<u64>,
+    pub(super) forgotten: Option<(u64, u64)>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct HoldMirror {
+    pub(super) key: ProcessKey,
+    pub(super) incarnation: Incarnation,
+    pub(super) node: NodeName,
+    pub(super) epoch: NodeEpoch,
+    pub(super) strict: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct LostMirror {
+    pub(super) epoch: NodeEpoch,
+    pub(super) name: NodeName,
+    pub(super) lost_ms: u64,
+    pub(super) kill_bound_ms: u32,
+    pub(super) address: String,
+    pub(super) labels: Vec<(String, String)>,
+    pub(super) instance: u64,
+}
+
+impl From<&Failover> for FailoverMirror {
+    fn from(failover: &Failover) -> Self {
+        Self {
+            moves_suspended: failover.moves_suspended,
+            recreation_suspended: failover.recreation_suspended,
+            losses_ms: failover.losses_ms.iter().copied().collect(),
+            forgotten: failover.forgotten,
+        }
+    }
+}
+
+impl From<FailoverMirror> for Failover {
+    fn from(mirror: FailoverMirror) -> Self {
+        Self {
+            moves_suspended: mirror.moves_suspended,
+            recreation_suspended: mirror.recreation_suspended,
+            losses_ms: mirror.losses_ms.into(),
+            forgotten: mirror.forgotten,
+        }
+    }
+}
+
+impl HoldMirror {
+    /// By session; of each, in the order of keys.
+    pub(super) fn all(holders: &Holders) -> impl Iterator<Item = Self> {
+        holders.iter().flat_map(|(epoch, holder)| {
+            let lives = holder.lives.iter();
+            lives.map(|((key, incarnation), strict)| Self {
+                key: wire(key),
+                incarnation: *incarnation,
+                node: (*holder.node).clone(),
+                epoch: *epoch,
+                strict: *strict,
+            })
+        })
+    }
+}
+
+impl LostMirror {
+    pub(super) fn all(lost: &BTreeMap<NodeEpoch, Lost>) -> impl Iterator<Item = Self> {
+        lost.iter().map(|(epoch, lost)| Self {
+            epoch: *epoch,
+            name: (*lost.name).clone(),
+            lost_ms: lost.lost_ms,
+            kill_bound_ms: lost.kill_bound_ms,
+            address: lost.address.to_string(),
+            labels: lost.labels.to_vec(),
+            instance: lost.instance,
+        })
+    }
+}
+
+impl From<LostMirror> for (NodeEpoch, Lost) {
+    fn from(mirror: LostMirror) -> Self {
+        let lost = Lost {
+            name: Arc::new(mirror.name),
+            lost_ms: mirror.lost_ms,
+            kill_bound_ms: mirror.kill_bound_ms,
+            address: mirror.address.into(),
+            labels: mirror.labels.into(),
+            instance: mirror.instance,
+        };
+        (mirror.epoch, lost)
+    }
+}
