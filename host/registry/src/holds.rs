@@ -188,15 +188,15 @@ impl Holds {
             return Vec::new();
         };
         let holder = Arc::make_mut(holder);
-        let (gone, rest): (BTreeMap<_, _>, _) = std::mem::take(&mut holder.lives)
+        let (gone, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut holder.lives)
             .into_iter()
             .partition(|((key, _), strict)| may(&key.0, *strict));
-        holder.lives = rest;
+        holder.lives = rest.into_iter().collect();
         if holder.lives.is_empty() {
             self.forget(epoch);
         }
-        let mut free = Vec::new();
-        for (key, incarnation) in gone.into_keys() {
+        let mut free = Vec::with_capacity(gone.len());
+        for ((key, incarnation), _) in gone {
             if let Some((_, true)) = self.take_off_key(&key, incarnation) {
                 free.push(key);
             }
