@@ -14,6 +14,7 @@
 //! A look chooses what begins; looks come by a timer, soon after what may let more begin.
 
 mod drain;
+mod fullness;
 mod plan;
 mod rebalance;
 mod room;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use maitred_protocol::{Incarnation, NodeName, ProcessKey, ProcessState, Switch};
 use maitred_registry::{Change, Command, Event, Node, Record};
 
+use crate::mutants;
 use crate::proposals::Waiter;
 use crate::replica::Replica;
 use crate::saga::Step;
@@ -335,7 +337,7 @@ impl Replica {
                 key,
                 incarnation,
                 cause,
-                over: false,
+                over: mutants::on("drain-without-stop"),
             }
         };
         self.queue(None, command, Waiter::Nobody);

@@ -6,25 +6,27 @@
 //! takes: the nodes' variance shrinks with each (so no plan undoes another's move), and nodes that
 //! differ by one process are left alone. A node gives or takes, not both.
 //!
-//! **Bounds.** Processes of nodes that give are looked at, 8,192 of one and 200,000 in all; those of
-//! one node are told apart by 32 kinds (type, labels demanded, units), all by 32 pairs of type and
-//! labels. What is beyond those stays where it is, and the next plan may see it.
+//! **Bounds.** Of processes, only those of nodes that give are looked at: an equal share of 64,000 of
+//! each, and more of those of which nothing of that may move, 64,000 in all. Those of one node are
+//! told apart by 32 kinds (type, labels demanded, units), all by 32 pairs of type and labels. What is
+//! beyond those stays where it is, and the next plan may see it. That is some 40 ms at most: the
+//! replica does nothing else meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use maitred_protocol::{
-    Move, RebalanceAsk, RebalancePlan, Revision, Spread, TypeName, limits as wire,
-};
+use maitred_protocol::{Move, RebalanceAsk, RebalancePlan, Revision, TypeName, limits as wire};
 use maitred_registry::candidates::{Fleet, SelectRequest, Slot};
 use maitred_registry::{Record, Registry};
 
 use super::UnderWay;
+use super::fullness::{Part, Sums, parts, ranks, spread, sums};
 use super::rebalance::may_move;
 
-/// Records that are looked at for one plan, and of one node.
-const LOOKED_MAX: usize = 200_000;
-const LOOKED_OF_NODE_MAX: usize = 8_192;
+/// Records that are looked at for one plan; and of one node in one go, at least and at most.
+const LOOKED_MAX: usize = 64_000;
+const SHARE_MIN: usize = 16;
+const SHARE_MAX: usize = 8_192;
 
 /// Kinds of processes of one node, and kinds of demands that nodes meet or do not.
 const KINDS_MAX: usize = 32;
@@ -38,35 +40,6 @@ const GAP_PART: f64 = 0.01;
 
 /// What a move must gain: more than what rounding may pretend.
 const GAIN_MIN: f64 = 1e-12;
-
-/// One node, as far as it is part of the plan.
-#[derive(Debug, Clone, Copy, Default)]
-struct Part {
-    /// 0 when it is no part.
-    capacity: u64,
-    used: u64,
-    gave: bool,
-    took: bool,
-}
-
-impl Part {
-    fn fullness(self) -> f64 {
-        self.used as f64 / self.capacity as f64
-    }
-
-    /// Orders like the fullness, which is never negative.
-    fn rank(self) -> u64 {
-        self.fullness().to_bits()
-    }
-
-    /// Whether it would still be as full as the other after giving it so many units.
-    fn may_give(self, to: Self, demand: u64) -> bool {
-        let (a, b) = (self, to);
-        let scaled = |used: u64, by: u64| u128::from(used) * u128::from(by);
-        a.used >= demand
-            && scaled(a.used - demand, b.capacity) >= scaled(b.used + demand, a.capacity)
-    }
-}
 
 /// Processes of one type that demand the same labels, and the nodes that meet them.
 #[derive(Debug)]
@@ -84,23 +57,34 @@ struct Kind {
     records: Vec<Arc<Record>>,
 }
 
-/// Sums over all parts, of which the deviation is made.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sums {
-    count: f64,
-    sum: f64,
-    squares: f64,
+/// What is known of a node that gives.
+#[derive(Debug, Default)]
+struct Giver {
+    kinds: Vec<Kind>,
+    /// The last one that was looked at.
+    cursor: Option<(Arc<TypeName>, Arc<str>)>,
+    /// All of them were, or no more may be.
+    through: bool,
 }
 
-impl Sums {
-    fn change(&mut self, from: f64, to: f64) {
-        self.sum += to - from;
-        self.squares += to * to - from * from;
-    }
-
-    fn deviation(self) -> f64 {
-        let mean = self.sum / self.count;
-        (self.squares / self.count - mean * mean).max(0.0).sqrt()
+impl Giver {
+    fn add(&mut self, group: usize, record: &Arc<Record>, most: usize) {
+        let is_same = |kind: &Kind| kind.group == group && kind.demand == record.demand;
+        let known = self.kinds.iter().position(is_same);
+        let at = known.unwrap_or(self.kinds.len());
+        if at == KINDS_MAX {
+            return;
+        }
+        if known.is_none() {
+            self.kinds.push(Kind {
+                group,
+                demand: record.demand,
+                records: Vec::new(),
+            });
+        }
+        if self.kinds[at].records.len() < most {
+            self.kinds[at].records.push(Arc::clone(record));
+        }
     }
 }
 
@@ -114,8 +98,10 @@ struct Planner<'a> {
     /// All that may take, by fullness.
     takers: BTreeSet<(u64, Slot)>,
     groups: Vec<Group>,
-    kinds: BTreeMap<Slot, Vec<Kind>>,
+    givers: BTreeMap<Slot, Giver>,
     looked: usize,
+    /// Records of one node that are looked at in one go.
+    share: usize,
     sums: Sums,
     /// The fullness by which two nodes must differ.
     gap_min: f64,
@@ -134,6 +120,8 @@ pub(super) fn plan(
     };
     let parts: Vec<Part> = parts(fleet);
     let before = spread(&parts);
+    let fuller = |part: &&Part| part.capacity > 0 && part.fullness() > f64::from(before.mean);
+    let fuller = parts.iter().filter(fuller).count();
     let mut planner = Planner {
         registry,
         fleet,
@@ -142,8 +130,9 @@ pub(super) fn plan(
         moves_max,
         takers: ranks(&parts).collect(),
         groups: Vec::new(),
-        kinds: BTreeMap::new(),
+        givers: BTreeMap::new(),
         looked: 0,
+        share: (LOOKED_MAX / fuller.max(1)).clamp(SHARE_MIN, SHARE_MAX),
         sums: sums(&parts),
         gap_min: f64::from(before.mean) * GAP_PART,
         parts,
@@ -154,52 +143,6 @@ pub(super) fn plan(
         before,
         after: spread(&planner.parts),
         revision: Revision(registry.applied()),
-    }
-}
-
-/// The nodes that may be given processes.
-fn parts(fleet: &Fleet) -> Vec<Part> {
-    let nodes = fleet.facts.iter().zip(&fleet.live);
-    let parts = nodes.map(|(facts, live)| {
-        let may = !live.cordoned && !live.suspect && live.damped_ms == 0;
-        Part {
-            capacity: if may { facts.capacity.into() } else { 0 },
-            used: live.used.into(),
-            ..Part::default()
-        }
-    });
-    parts.collect()
-}
-
-fn ranks(parts: &[Part]) -> impl Iterator<Item = (u64, Slot)> {
-    let slots = (0..).zip(parts).filter(|(_, part)| part.capacity > 0);
-    slots.map(|(slot, part)| (part.rank(), slot))
-}
-
-fn sums(parts: &[Part]) -> Sums {
-    let mut sums = Sums::default();
-    for part in parts.iter().filter(|part| part.capacity > 0) {
-        sums.count += 1.0;
-        sums.change(0.0, part.fullness());
-    }
-    sums
-}
-
-fn spread(parts: &[Part]) -> Spread {
-    let all = parts.iter().filter(|part| part.capacity > 0);
-    let all = all.map(|part| part.fullness());
-    let (least, most) = all.fold((f64::INFINITY, 0.0_f64), |(least, most), one| {
-        (least.min(one), most.max(one))
-    });
-    let sums = sums(parts);
-    if sums.count == 0.0 {
-        return Spread::default();
-    }
-    Spread {
-        least: least as f32,
-        mean: (sums.sum / sums.count) as f32,
-        most: most as f32,
-        deviation: sums.deviation() as f32,
     }
 }
 
@@ -225,7 +168,7 @@ impl Planner<'_> {
                 continue;
             }
             let Some((kind, to, gain)) = self.best(from) else {
-                self.kinds.remove(&from);
+                self.givers.remove(&from);
                 continue;
             };
             if let Some(record) = self.carry_out(from, kind, to) {
@@ -244,15 +187,23 @@ impl Planner<'_> {
 
     /// The move from a node that gains most: the kind of process, where to, and the gain.
     fn best(&mut self, from: Slot) -> Option<(usize, Slot, f64)> {
-        if !self.kinds.contains_key(&from) {
-            let kinds = self.kinds_of(from);
-            self.kinds.insert(from, kinds);
+        let mut giver = self.givers.remove(&from).unwrap_or_default();
+        let mut best = self.best_of(from, &giver.kinds);
+        while best.is_none() && !giver.through {
+            self.look(from, &mut giver);
+            best = self.best_of(from, &giver.kinds);
         }
+        self.givers.insert(from, giver);
+        best
+    }
+
+    fn best_of(&self, from: Slot, kinds: &[Kind]) -> Option<(usize, Slot, f64)> {
         let mut best: Option<(usize, Slot, f64)> = None;
-        for (at, kind) in self.kinds.get(&from)?.iter().enumerate() {
-            let left = !kind.records.is_empty();
-            let taker = left.then(|| self.taker(from, kind)).flatten();
-            let Some(to) = taker else { continue };
+        let kinds = kinds.iter().enumerate();
+        for (at, kind) in kinds.filter(|(_, kind)| !kind.records.is_empty()) {
+            let Some(to) = self.taker(from, kind) else {
+                continue;
+            };
             let gain = self.gain(from, to, kind.demand);
             if gain > best.map_or(GAIN_MIN, |(_, _, gain)| gain) {
                 best = Some((at, to, gain));
@@ -292,7 +243,8 @@ impl Planner<'_> {
     }
 
     fn carry_out(&mut self, from: Slot, kind: usize, to: Slot) -> Option<Arc<Record>> {
-        let record = self.kinds.get_mut(&from)?.get_mut(kind)?.records.pop()?;
+        let record = self.givers.get_mut(&from)?.kinds.get_mut(kind)?;
+        let record = record.records.pop()?;
         let demand = u64::from(record.demand);
         let before = [from, to].map(|slot| self.parts[slot as usize]);
         let after = [
@@ -322,16 +274,16 @@ impl Planner<'_> {
         Some(record)
     }
 
-    /// The processes of a node that may move, by kind.
-    fn kinds_of(&mut self, slot: Slot) -> Vec<Kind> {
+    /// Looks at a share of a node's processes: those that may move are told apart by kind.
+    fn look(&mut self, slot: Slot, giver: &mut Giver) {
         let (registry, facts) = (self.registry, &self.fleet.facts[slot as usize]);
-        let left = LOOKED_MAX - self.looked;
-        let records = registry
-            .processes_of(&facts.name, facts.epoch)
-            .take(left.min(LOOKED_OF_NODE_MAX));
-        let mut kinds: Vec<Kind> = Vec::new();
-        for record in records {
-            self.looked += 1;
+        let share = self.share.min(LOOKED_MAX - self.looked);
+        let after = giver.cursor.clone();
+        let records = registry.processes_after(&facts.name, facts.epoch, after);
+        let mut looked = 0;
+        for record in records.take(share) {
+            looked += 1;
+            giver.cursor = Some((Arc::clone(&record.type_name), Arc::clone(&record.id)));
             let is_asked = self.only.is_none_or(|only| *record.type_name == *only);
             if !is_asked || !may_move(record, registry) {
                 continue;
@@ -339,26 +291,12 @@ impl Planner<'_> {
             if !self.under_way.is_empty() && self.under_way.contains_key(&record.key()) {
                 continue;
             }
-            let Some(group) = self.group_of(record) else {
-                continue;
-            };
-            let is_same = |kind: &Kind| kind.group == group && kind.demand == record.demand;
-            let at = kinds.iter().position(is_same).unwrap_or(kinds.len());
-            if at == KINDS_MAX {
-                continue;
-            }
-            if at == kinds.len() {
-                kinds.push(Kind {
-                    group,
-                    demand: record.demand,
-                    records: Vec::new(),
-                });
-            }
-            if kinds[at].records.len() < self.moves_max {
-                kinds[at].records.push(Arc::clone(record));
+            if let Some(group) = self.group_of(record) {
+                giver.add(group, record, self.moves_max);
             }
         }
-        kinds
+        self.looked += looked;
+        giver.through = looked < share || share == 0;
     }
 
     fn group_of(&mut self, record: &Record) -> Option<usize> {

@@ -50,13 +50,22 @@ impl Bucket {
     }
 }
 
+/// A kind of processes that no node takes now.
+#[derive(Debug)]
+struct Full {
+    type_name: TypeName,
+    require: Vec<(String, String)>,
+    /// This many units, and more.
+    demand: u32,
+}
+
 /// What the nodes would take now, given what is on its way to them already.
 #[derive(Debug)]
 pub(super) struct Room {
     fleet: Fleet,
     /// Where the last one found its place: the next one begins there.
     hint: usize,
-    full: Vec<(TypeName, Vec<(String, String)>, u32)>,
+    full: Vec<Full>,
 }
 
 impl Room {
@@ -94,17 +103,21 @@ impl Room {
 
     /// The same for one of many that leave the same node: remembers what was in vain.
     pub(super) fn takes_one_of(&mut self, request: &SelectRequest) -> bool {
-        let is_same = |(of, require, demand): &&(TypeName, Vec<(String, String)>, u32)| {
-            *of == request.key.type_name && *require == request.require && *demand <= request.demand
+        let is_same = |full: &Full| {
+            full.type_name == request.key.type_name
+                && full.require == request.require
+                && full.demand <= request.demand
         };
-        if self.full.len() >= FULL_MAX || self.full.iter().any(|full| is_same(&full)) {
+        if self.full.len() >= FULL_MAX || self.full.iter().any(is_same) {
             return false;
         }
         let takes = self.takes(request);
         if !takes {
-            let of = request.key.type_name.clone();
-            self.full
-                .push((of, request.require.clone(), request.demand));
+            self.full.push(Full {
+                type_name: request.key.type_name.clone(),
+                require: request.require.clone(),
+                demand: request.demand,
+            });
         }
         takes
     }

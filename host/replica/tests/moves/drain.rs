@@ -293,3 +293,52 @@ fn a_node_that_dies_while_it_is_drained_loses_nothing() {
     assert_eq!((world.on("a"), world.on("b"), world.pending()), (0, 100, 0));
     world.assert_running(0..100);
 }
+
+#[test]
+fn nothing_is_stopped_while_it_would_not_be_started_again() {
+    let mut world = World::with(&["a"], 1_000);
+    world.fill(0..20);
+    world.join("b", 1_000);
+    world.hold_up(Switch::Recreation, true);
+    world.drain("a", 1_000, 10_000);
+    world.pass(5_000);
+    assert_eq!((world.on("a"), world.pending()), (20, 0));
+    world.hold_up(Switch::Recreation, false);
+    world.pass(2_000);
+    assert_eq!((world.on("a"), world.on("b")), (0, 20));
+    world.assert_running(0..20);
+}
+
+#[test]
+fn a_drained_node_that_registers_anew_is_emptied_too() {
+    let mut world = World::with(&["a"], 1_000);
+    world.fill(0..20);
+    world.join("b", 1_000);
+    world.suspend(true);
+    world.drain("a", 1_000, HOUR_MS);
+    let runs = world.games["a"].running.clone();
+    world.join_with("a", 1_000, |node| {
+        node.inventory = runs.clone().into_iter().collect();
+        node.instance = 1;
+    });
+    world.games.get_mut("a").unwrap().running = runs;
+    world.pass(1_000);
+    assert_eq!(world.on("a"), 20);
+    world.suspend(false);
+    world.pass(1_000);
+    assert_eq!((world.on("a"), world.on("b")), (0, 20));
+    world.assert_running(0..20);
+}
+
+#[test]
+fn a_move_that_fails_on_its_new_node_goes_to_another() {
+    let mut world = World::with(&["a"], 1_000);
+    world.fill(0..10);
+    world.join("b", 1_000);
+    world.join("c", 1_000);
+    world.refuses.insert("b".to_owned());
+    world.drain("a", 1_000, HOUR_MS);
+    world.pass(10_000);
+    assert_eq!((world.on("a"), world.on("c"), world.pending()), (0, 10, 0));
+    world.assert_running(0..10);
+}

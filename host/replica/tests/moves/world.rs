@@ -1,17 +1,17 @@
 //! One host and the nodes of a game: what the host asks of them happens at once, unless the test says
 //! otherwise. Whether a key ever has two lives is looked at where they live.
 
+mod asks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use maitred_protocol::{
-    ClientId, CreateOptions, CreateProcess, Drain, Incarnation, KeepAlive, Move, NodeEpoch,
-    NodeName, ProcessKey, ProcessRecord, ProcessState, RebalanceAsk, RebalancePlan, RegisterNode,
-    Request, Response, Status, TypeName, TypeSpec,
+    ClientId, Incarnation, KeepAlive, NodeEpoch, NodeName, ProcessKey, Request, Response, TypeName,
+    TypeSpec,
 };
-use maitred_registry::Record;
 use maitred_registry::decide::{Trace, decide};
-use maitred_replica::{Config, Effect, Input, Now, Recovered, Replica, Spawned, Ticket};
+use maitred_replica::{Config, Effect, Input, Now, Recovered, Replica, Spawned};
 use raft::eraftpb::{Entry, HardState};
 
 /// Microseconds of a step.
@@ -171,7 +171,7 @@ impl World {
                 let node = job.node.name.as_str();
                 let game = self.games.get_mut(node).unwrap();
                 game.spawns.push((job.key, job.incarnation));
-                self.spawn_all(&node.to_owned());
+                self.spawn_all(node);
             }
             Effect::Stop {
                 node,
@@ -275,228 +275,5 @@ impl World {
             self.step(Input::Tick);
             self.run();
         }
-    }
-
-    pub(crate) fn ask(&mut self, request: Request) -> Response {
-        self.ticket += 1;
-        self.sequence += 1;
-        let (ticket, sequence) = (Ticket(self.ticket), self.sequence);
-        self.step(Input::Request {
-            ticket,
-            sequence,
-            request,
-        });
-        self.run();
-        for _ in 0..100 {
-            if let Some(answer) = self.answers.remove(&ticket.0) {
-                return answer;
-            }
-            self.pass(20);
-        }
-        panic!("no answer");
-    }
-
-    pub(crate) fn join(&mut self, node: &str, capacity: u32) {
-        self.join_with(node, capacity, |_| {});
-    }
-
-    pub(crate) fn join_with(
-        &mut self,
-        node: &str,
-        capacity: u32,
-        change: impl FnOnce(&mut RegisterNode),
-    ) {
-        let mut register = RegisterNode {
-            name: name(node),
-            types: Vec::new(),
-            address: String::new(),
-            labels: Vec::new(),
-            capacity,
-            share: Vec::new(),
-            ttl_ms: 3_000,
-            inventory: Vec::new(),
-            kill_bound_ms: 500,
-            instance: 1,
-            last_epoch: None,
-        };
-        change(&mut register);
-        // It may be given something in the very turn in which it registers.
-        self.games.insert(node.to_owned(), Game::default());
-        let request = Request::RegisterNode(self.client, Box::new(register));
-        match self.ask(request) {
-            Response::Registered { epoch, .. } => {
-                self.games.get_mut(node).unwrap().epoch = epoch.0;
-                self.keep_alive(node);
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// A node of its own registers a process.
-    pub(crate) fn set(&mut self, node: &str, key: &ProcessKey) {
-        let epoch = NodeEpoch(self.games[node].epoch);
-        let set = maitred_protocol::SetProcess {
-            key: key.clone(),
-            node: name(node),
-            epoch,
-            pid: "own".to_owned(),
-            share: Vec::new(),
-            incarnation: None,
-        };
-        match self.ask(Request::SetProcess(self.client, Box::new(set))) {
-            Response::Process { record, .. } => {
-                let game = self.games.get_mut(node).unwrap();
-                game.running.insert(key.clone(), record.incarnation);
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    pub(crate) fn put_type(&mut self, spec: TypeSpec) {
-        let answer = self.ask(Request::PutType(self.client, Box::new(spec)));
-        assert!(matches!(answer, Response::Type(_)), "{answer:?}");
-    }
-
-    /// Creates a process; the node that it came to.
-    pub(crate) fn create(
-        &mut self,
-        key: &ProcessKey,
-        change: impl FnOnce(&mut CreateOptions),
-    ) -> Box<ProcessRecord> {
-        let mut create = CreateProcess {
-            key: key.clone(),
-            args: Vec::new(),
-            selector: None,
-            callback: None,
-            options: CreateOptions::default(),
-        };
-        change(&mut create.options);
-        match self.ask(Request::CreateProcess(self.client, Box::new(create))) {
-            Response::Created { record, .. } => record,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    pub(crate) fn fill(&mut self, ids: std::ops::Range<u32>) {
-        for id in ids {
-            self.create(&key(id), |_| {});
-        }
-    }
-
-    fn done(&mut self, request: Request) {
-        let answer = self.ask(request);
-        assert!(matches!(answer, Response::Done(_)), "{answer:?}");
-    }
-
-    pub(crate) fn drain(&mut self, node: &str, per_second: u32, deadline_ms: u32) {
-        self.done(Request::DrainNode {
-            client: self.client,
-            name: name(node),
-            drain: Some(Drain {
-                deadline_ms,
-                per_second,
-            }),
-        });
-    }
-
-    pub(crate) fn end_drain(&mut self, node: &str) {
-        self.done(Request::DrainNode {
-            client: self.client,
-            name: name(node),
-            drain: None,
-        });
-    }
-
-    pub(crate) fn cordon(&mut self, node: &str, cordoned: bool) {
-        self.done(Request::CordonNode {
-            client: self.client,
-            name: name(node),
-            cordoned,
-        });
-    }
-
-    pub(crate) fn suspend(&mut self, suspended: bool) {
-        self.done(Request::Suspend {
-            client: self.client,
-            what: maitred_protocol::Switch::Moves,
-            suspended,
-        });
-    }
-
-    pub(crate) fn plan(&mut self) -> Box<RebalancePlan> {
-        match self.ask(Request::PlanRebalance(RebalanceAsk::default())) {
-            Response::Rebalance(plan) => plan,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    pub(crate) fn rebalance(&mut self, moves: Vec<Move>, per_second: u32) -> Response {
-        self.ask(Request::Rebalance { moves, per_second })
-    }
-
-    pub(crate) fn status(&mut self) -> Box<Status> {
-        match self.ask(Request::Status) {
-            Response::Status(status) => status,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    pub(crate) fn record(&self, key: &ProcessKey) -> Option<&Arc<Record>> {
-        self.replica().registry().process(key)
-    }
-
-    /// How many processes the registry has on a node.
-    pub(crate) fn on(&self, node: &str) -> u32 {
-        let node = self.replica().registry().node(&name(node));
-        node.map_or(0, |node| node.processes())
-    }
-
-    pub(crate) fn pending(&self) -> u64 {
-        self.replica().registry().counts().pending
-    }
-
-    /// Whether so many processes run, each where the registry has it and nowhere else.
-    pub(crate) fn assert_running(&self, ids: std::ops::Range<u32>) {
-        for id in ids {
-            let record = self.record(&key(id)).unwrap();
-            assert_eq!(record.state, ProcessState::Running, "{id}: {record:?}");
-            let game = &self.games[record.node.as_str()];
-            assert_eq!(game.running.get(&key(id)), Some(&record.incarnation));
-        }
-    }
-}
-
-impl World {
-    /// Asks for a process that does not start yet.
-    pub(crate) fn ask_later(&mut self, key: &ProcessKey) {
-        self.ticket += 1;
-        self.sequence += 1;
-        let create = CreateProcess {
-            key: key.clone(),
-            args: Vec::new(),
-            selector: None,
-            callback: None,
-            options: CreateOptions {
-                deadline_ms: 60_000,
-                ..CreateOptions::default()
-            },
-        };
-        let (ticket, sequence) = (Ticket(self.ticket), self.sequence);
-        let request = Request::CreateProcess(self.client, Box::new(create));
-        self.step(Input::Request {
-            ticket,
-            sequence,
-            request,
-        });
-        self.run();
-    }
-
-    pub(crate) fn delete(&mut self, key: &ProcessKey) {
-        self.done(Request::DelProcess {
-            client: self.client,
-            key: key.clone(),
-            incarnation: None,
-            ended: false,
-        });
     }
 }
