@@ -105,11 +105,16 @@ impl Recreation {
             Stage::Asleep(turn, kind) => self.sleepers.remove(&kind, &turn),
             Stage::Deciding => {
                 self.deciding -= 1;
-                self.tokens.give_back();
+                self.give_back();
             }
-            Stage::Decided => self.tokens.give_back(),
+            Stage::Decided => self.give_back(),
         }
         self.answered(again, None, false);
+    }
+
+    fn give_back(&mut self) {
+        self.tokens.give_back();
+        self.dry_until_us = 0;
     }
 
     /// It has a node.
@@ -456,7 +461,7 @@ impl Replica {
         let recreation = &self.recreation;
         let now_us = self.now.mono_us;
         let breaker_us = recreation.breaker.until_us(now_us);
-        if self.recreation_paused().is_some() {
+        if self.is_recreation_paused() {
             return breaker_us;
         }
         let waits = !recreation.queue.is_empty() && recreation.deciding < self.config.batch_max;

@@ -32,7 +32,9 @@ struct Trip {
     until_us: u64,
 }
 
-/// Of the last loss that was one too many: how many were lost by then, of how many nodes, and when.
+/// Of the last loss that was one too many: how many were lost within the window that ends with it, of
+/// how many that were there when it began (those that are there now, and all that were lost since),
+/// and when.
 fn last_trip(config: &Config, losses_ms: &[u64], live: usize) -> Option<(usize, usize, u64)> {
     let window_ms = u64::from(config.mass_loss_window_ms);
     let (mut first, mut last) = (0, None);
@@ -41,7 +43,7 @@ fn last_trip(config: &Config, losses_ms: &[u64], live: usize) -> Option<(usize, 
             first += 1;
         }
         let lost = at + 1 - first;
-        let of = live + lost;
+        let of = live + losses_ms.len() - first;
         if lost >= NODES_MIN && lost * 100 > config.mass_loss_percent as usize * of {
             last = Some((lost, of, time_ms));
         }
@@ -86,8 +88,13 @@ impl Replica {
     pub(crate) fn holds_recreation_up(&mut self) -> bool {
         let breaker = &mut self.recreation.breaker;
         breaker.look(&self.config, &self.registry, self.now);
-        breaker.tripped(self.now.mono_us).is_some()
-            || self.registry.is_suspended(Switch::Recreation)
+        self.is_recreation_paused()
+    }
+
+    /// The same, by what was seen last.
+    pub(crate) fn is_recreation_paused(&self) -> bool {
+        let tripped = self.recreation.breaker.tripped(self.now.mono_us);
+        tripped.is_some() || self.registry.is_suspended(Switch::Recreation)
     }
 
     /// Why processes of lost nodes are not created again at present, and what ends that; for people.
@@ -130,6 +137,7 @@ mod tests {
     fn only_losses_of_one_window_count_together_and_the_last_that_is_too_many_decides() {
         assert_eq!(trips(&[0, 20_000, 30_001], 2), None);
         assert_eq!(trips(&[0, 20_000, 30_000], 2), Some((3, 5, 30_000)));
-        assert_eq!(trips(&[0, 1, 2, 90_000], 3), Some((3, 6, 2)));
+        assert_eq!(trips(&[0, 1, 2, 90_000], 3), Some((3, 7, 2)));
+        assert_eq!(trips(&[0, 1, 2, 3, 90_000], 5), None, "it was 4 of 10");
     }
 }

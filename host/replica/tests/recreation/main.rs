@@ -1,0 +1,15 @@
+//! Processes of lost nodes, on one host: in which order and how fast they come back, what they wait
+//! for, and when they are given up.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop here"
+)]
+
+mod breaker;
+mod capacity;
+mod chance;
+mod listing;
+mod patience;
+mod turns;
+mod world;
