@@ -102,6 +102,21 @@ fn processes_that_wait_are_left_until_the_deadline_and_moved_then() {
 }
 
 #[test]
+fn a_leader_whose_clock_is_late_waits_no_longer_than_was_asked_for() {
+    let mut world = World::with(&["a"], 1_000);
+    world.put_type(on_drain(OnDrain::Wait));
+    world.fill(0..20);
+    world.join("b", 1_000);
+    world.drain("a", 1_000, 10_000);
+    world.now.wall_ms -= 3_000_000;
+    world.restart();
+    world.pass(9_800);
+    assert_eq!(world.on("a"), 20);
+    world.pass(1_000);
+    assert_eq!((world.on("a"), world.on("b")), (0, 20));
+}
+
+#[test]
 fn processes_of_a_type_that_is_stopped_are_gone() {
     let mut world = World::with(&["a"], 1_000);
     world.put_type(on_drain(OnDrain::Stop));

@@ -189,16 +189,20 @@ fn a_node_that_is_full_by_then_is_not_overfilled() {
 #[test]
 fn moves_of_lives_that_are_over_are_void() {
     let mut world = World::with(&["a"], 1_000);
-    world.fill(0..4);
+    world.fill(0..6);
     world.join("b", 1_000);
     let mut moves = world.plan().moves;
-    assert_eq!(moves.len(), 2);
-    let gone = moves[0].key.clone();
+    assert_eq!(moves.len(), 3);
+    let (gone, anew) = (moves[0].key.clone(), moves[2].key.clone());
     world.delete(&gone);
     moves[1].from = name("b");
+    world.delete(&anew);
+    world.cordon("b", true);
+    world.create(&anew, |_| {});
+    world.cordon("b", false);
     world.rebalance(moves, 1_000);
     world.pass(1_000);
-    assert_eq!((world.on("a"), world.on("b")), (3, 0));
+    assert_eq!((world.on("a"), world.on("b")), (5, 0));
     assert_eq!(world.status().moves_left, 0);
 }
 
@@ -244,4 +248,16 @@ fn a_rebalancing_takes_the_place_of_the_one_before() {
     let moved: u32 = counts(&world)[5..].iter().sum();
     assert!((12..=13).contains(&moved), "{moved}");
     assert_eq!(world.status().moves_left, 0);
+}
+
+#[test]
+fn nothing_is_moved_that_would_only_turn_the_difference_round() {
+    let mut world = World::with(&["a"], 100);
+    for id in 0..2 {
+        world.create(&key(id), |options| options.demand = 5);
+    }
+    world.join("b", 100);
+    world.create(&key(2), |options| options.demand = 4);
+    assert_eq!((world.on("a"), world.on("b")), (2, 1));
+    assert_eq!(world.plan().moves, []);
 }
