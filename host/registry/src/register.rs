@@ -165,7 +165,7 @@ impl Registry {
             if *claimed {
                 return Verdict::Keep;
             }
-            if self.may_adopt(comer, key, *incarnation) {
+            if self.may_adopt(comer.epoch, &comer.runs, (key, *incarnation)) {
                 return Verdict::Adopt;
             }
             if self.hold_named(comer, key, *incarnation) {
@@ -176,16 +176,23 @@ impl Registry {
         verdicts.collect()
     }
 
-    /// Whether a life may be one that a restore has lost sight of, and the last of its key.
-    fn may_adopt(&self, comer: &Comer<'_>, key: &ProcessKey, incarnation: Incarnation) -> bool {
+    /// Whether a life that a session says it `runs` may be one that a restore has lost sight of, and
+    /// the last of its key: the node may then register it anew.
+    #[must_use]
+    pub fn may_adopt(
+        &self,
+        epoch: NodeEpoch,
+        runs: &BTreeSet<(&ProcessKey, Incarnation)>,
+        (key, incarnation): (&ProcessKey, Incarnation),
+    ) -> bool {
         let later = (
             Bound::Excluded((key, incarnation)),
             Bound::Included((key, Incarnation(u64::MAX))),
         );
         self.is_forgotten(incarnation.0)
             && self.process(key).is_none()
-            && !self.is_held_elsewhere(key, comer.epoch)
-            && comer.runs.range(later).next().is_none()
+            && !self.is_held_elsewhere(key, epoch)
+            && runs.range(later).next().is_none()
     }
 
     /// Holds a life that a node says it runs, and must not; unless no node can have it, or another

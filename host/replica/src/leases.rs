@@ -8,14 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Incarnation, KeepAlive, KeepAliveAck, Load, NodeEpoch, NodeName, NodeRecord, ProcessKey,
-    ProcessState, Rejection, Response, Verdict, limits as wire,
+    KeepAlive, KeepAliveAck, Load, NodeEpoch, NodeName, NodeRecord, limits as wire,
 };
 use maitred_registry::{Command, Node};
 
 use crate::effect::Effect;
 use crate::health::Health;
-use crate::input::Ticket;
 use crate::mutants;
 use crate::proposals::Waiter;
 use crate::recreation::bucket::Bucket;
@@ -28,9 +26,6 @@ const DRIFT_PART: u64 = 50;
 
 /// Microseconds after which a node that has not come to a new leader is given nothing more.
 const NEW_LEADER_US: u64 = 2_000_000;
-
-/// Processes in one entry that says that their node has lost them: some 100 KiB.
-const MISSING_MAX: usize = 1_000;
 
 /// What the leader knows of one session.
 #[derive(Debug)]
@@ -162,6 +157,12 @@ impl Leases {
         self.all.get_mut(&epoch)
     }
 
+    /// Whether it has a lease whose end is not decided yet.
+    pub(crate) fn is_live(&self, epoch: NodeEpoch) -> bool {
+        let lease = self.all.get(&epoch);
+        lease.is_some_and(|lease| !lease.expiring)
+    }
+
     pub(crate) fn add(&mut self, node: &Node, now_us: u64) {
         self.all.insert(node.epoch(), Lease::new(node, now_us));
     }
@@ -231,7 +232,7 @@ impl Replica {
         let mut steady_again = false;
         let alive = match self.leases.all.get_mut(&epoch) {
             // Its end is decided; only apply can tell whether it still holds.
-            Some(lease) if lease.expiring => return,
+            Some(lease) if lease.expiring && !mutants::on("ack-after-expiry") => return,
             Some(lease) if sequence <= lease.sequence => return,
             Some(lease) => {
                 lease.sequence = sequence;
@@ -274,6 +275,7 @@ impl Replica {
     pub(crate) fn acknowledge(&mut self, link: u64, ack: KeepAliveAck) {
         let lease = self.leases.all.get(&ack.epoch);
         let expiring = lease.is_some_and(|lease| lease.expiring);
+        let expiring = expiring && !mutants::on("ack-after-expiry");
         if self.serving.is_some() && !expiring {
             self.effects.push(Effect::KeepAliveAck { link, ack });
         }
@@ -297,7 +299,7 @@ impl Replica {
             self.capacity_appeared();
         }
         for (name, epoch) in expired {
-            let command = Command::Expire { name, epoch };
+            let command = expiry(name, epoch);
             self.queue(None, command, Waiter::Nobody);
         }
     }
@@ -331,77 +333,16 @@ impl Replica {
         }
         record
     }
+}
 
-    /// A node is back on a new connection, with the session it had. What was confirmed after it asked
-    /// (`asked`) cannot be in its inventory, and is not missing.
-    pub(crate) fn attach_node(
-        &mut self,
-        ticket: Ticket,
-        (name, epoch): (&NodeName, NodeEpoch),
-        inventory: &[(ProcessKey, Incarnation)],
-        asked: u64,
-    ) {
-        // A session whose end is decided counts as over.
-        let is_live = |epoch: &NodeEpoch| {
-            let lease = self.leases.all.get(epoch);
-            lease.is_some_and(|lease| !lease.expiring)
+fn expiry(name: NodeName, epoch: NodeEpoch) -> Command {
+    if mutants::on("hold-skipped-on-expiry") {
+        return Command::ConfirmDead {
+            name,
+            epoch: Some(epoch),
+            types: Vec::new(),
+            proof: String::new(),
         };
-        let current = self.registry.node(name).map(Node::epoch).filter(is_live);
-        if current != Some(epoch) && self.registry.is_forgotten(epoch.0) {
-            let what = format!(
-                "session {epoch} of node {name}, which is newer than the snapshot that the cluster was restored from,"
-            );
-            return self.reject(ticket, Rejection::NotFound(what));
-        }
-        if current != Some(epoch) {
-            let current = current.map_or(0, |epoch| epoch.0);
-            return self.reject(
-                ticket,
-                Rejection::Fenced {
-                    what: "node epoch".to_owned(),
-                    current,
-                },
-            );
-        }
-        let is_here = |key: &ProcessKey, incarnation: Incarnation| {
-            self.registry.process(key).is_some_and(|record| {
-                record.incarnation == incarnation && record.epoch == epoch && record.is_placed()
-            })
-        };
-        let verdicts = inventory.iter().map(|(key, incarnation)| {
-            if is_here(key, *incarnation) {
-                Verdict::Keep
-            } else if self.registry.process(key).is_none()
-                && self.registry.is_forgotten(incarnation.0)
-                && !self.registry.is_held(key)
-            {
-                Verdict::Adopt
-            } else {
-                Verdict::Stop
-            }
-        });
-        let verdicts: Vec<Verdict> = verdicts.collect();
-        let held: std::collections::BTreeSet<_> =
-            inventory.iter().map(|(key, life)| (key, *life)).collect();
-        // Only processes that this registry had started: others are the node's own to report.
-        let missing: Vec<_> = self
-            .registry
-            .processes_of(name, epoch)
-            .filter(|record| record.state == ProcessState::Running && record.spec.is_some())
-            .filter(|record| record.revision.0 <= asked)
-            .map(|record| (record.key(), record.incarnation))
-            .filter(|(key, life)| !held.contains(&(key, *life)))
-            .collect();
-        let chunks = missing.chunks(MISSING_MAX);
-        for processes in chunks {
-            let command = Command::Missing {
-                node: name.clone(),
-                epoch,
-                processes: processes.to_vec(),
-            };
-            self.queue(None, command, Waiter::Nobody);
-        }
-        self.reply(ticket, Response::Registered { epoch, verdicts });
-        self.stop_held(epoch);
     }
+    Command::Expire { name, epoch }
 }

@@ -8,6 +8,7 @@
 mod admit;
 mod admit_member;
 mod apply;
+mod attach;
 mod config;
 mod consensus;
 mod due;
