@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! maitred data directory
-//! format 2
+//! format 3
 //! cluster 32 hexadecimal digits; zeros while the host is joining
 //! host    its number; 0 while it is joining
 //! instance, name
@@ -18,7 +18,7 @@ use maitred_protocol::{ClusterId, HostName};
 use crate::StorageError;
 
 /// The format of the directory that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 const TITLE: &str = "maitred data directory";
 
@@ -162,14 +162,14 @@ mod tests {
         let damaged = read(text.replace("4711", "4712").as_bytes()).unwrap_err();
         assert!(matches!(damaged, StorageError::IdentityDamaged { .. }));
         for (text, shown) in [
-            ("maitred data directory\nformat 1\nhost 1\n", "\"1\""),
-            ("maitred data directory\nformat 3\nwhatever\n", "\"3\""),
+            ("maitred data directory\nformat 2\nhost 1\n", "\"2\""),
+            ("maitred data directory\nformat 4\nwhatever\n", "\"4\""),
             ("something else", "something else"),
         ] {
             let error = read(text.as_bytes()).unwrap_err();
             assert!(matches!(error, StorageError::FormatVersion { .. }));
             let said = error.to_string();
-            assert!(said.contains(shown) && said.contains("format 2"), "{said}");
+            assert!(said.contains(shown) && said.contains("format 3"), "{said}");
         }
     }
 

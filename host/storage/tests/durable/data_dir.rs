@@ -91,7 +91,7 @@ fn a_second_host_is_told_who_holds_the_directory() {
 #[test]
 fn another_format_is_refused_with_what_to_do_and_left_as_it_is() {
     let root = tempfile::tempdir().unwrap();
-    let text = "maitred data directory\nformat 1\nhost 1\n";
+    let text = "maitred data directory\nformat 2\nhost 1\n";
     fs::write(root.path().join("VERSION"), text).unwrap();
     for opened in [
         DataDir::open(root.path()).map(drop),
@@ -100,7 +100,7 @@ fn another_format_is_refused_with_what_to_do_and_left_as_it_is() {
     ] {
         let said = opened.unwrap_err().to_string();
         assert!(
-            said.contains("format \"1\"") && said.contains("rejoin"),
+            said.contains("format \"2\"") && said.contains("rejoin"),
             "{said}"
         );
     }
