@@ -217,6 +217,7 @@ async fn datagrams_carry_one_message() {
         epoch: NodeEpoch(7),
         sequence: 1,
         load: None,
+        stop_ms: 0,
     };
     send_datagram(&connection, 41, &keep_alive).unwrap();
     let back = read_datagram::<KeepAlive>(&connection).await.unwrap();
