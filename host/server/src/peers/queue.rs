@@ -2,11 +2,13 @@
 //!
 //! Whoever puts something in returns at once. What does not fit is dropped, the newest first, because
 //! those before it are of use without it, and the other way round they are not; Raft sends it again.
+//! Heartbeats and their answers go before all entries, whose order they do not touch: what waits for the
+//! proof that a host leads (every keep-alive does) must not wait behind megabytes of entries.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use raft::eraftpb::Message;
+use raft::eraftpb::{Message, MessageType};
 use tokio::sync::Notify;
 
 /// Bytes that may wait for one peer.
@@ -32,9 +34,26 @@ pub(crate) enum Put {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Before all others.
+    heartbeats: VecDeque<(usize, Message)>,
     messages: VecDeque<(usize, Message)>,
     bytes: usize,
     overflowed: bool,
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.heartbeats.len() + self.messages.len()
+    }
+
+    /// The queue whose turn it is.
+    fn next(&mut self) -> &mut VecDeque<(usize, Message)> {
+        if self.heartbeats.is_empty() {
+            &mut self.messages
+        } else {
+            &mut self.heartbeats
+        }
+    }
 }
 
 /// The messages for one peer, in order.
@@ -54,7 +73,7 @@ impl Queue {
     pub(crate) fn put(&self, message: Message) -> Put {
         let bytes = size(&message);
         let mut state = self.lock();
-        let waiting = state.messages.len();
+        let waiting = state.waiting();
         let fits = waiting == 0 || (waiting < MESSAGES_MAX && state.bytes + bytes <= BYTES_MAX);
         if !fits {
             return if std::mem::replace(&mut state.overflowed, true) {
@@ -64,7 +83,12 @@ impl Queue {
             };
         }
         state.bytes += bytes;
-        state.messages.push_back((bytes, message));
+        match message.msg_type {
+            MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse => {
+                state.heartbeats.push_back((bytes, message));
+            }
+            _ => state.messages.push_back((bytes, message)),
+        }
         drop(state);
         // Whoever filled an empty queue has woken the task already.
         if waiting == 0 {
@@ -89,12 +113,12 @@ impl Queue {
     fn try_take(&self) -> Vec<Message> {
         let mut state = self.lock();
         let (mut batch, mut taken) = (Vec::new(), 0);
-        while let Some((bytes, _)) = state.messages.front() {
+        while let Some((bytes, _)) = state.next().front() {
             if !batch.is_empty() && taken + bytes > FRAME_BYTES {
                 break;
             }
             taken += bytes;
-            batch.extend(state.messages.pop_front().map(|(_, message)| message));
+            batch.extend(state.next().pop_front().map(|(_, message)| message));
         }
         state.bytes -= taken;
         if !batch.is_empty() {
@@ -106,7 +130,7 @@ impl Queue {
     /// Drops everything; says how many messages that were.
     pub(crate) fn clear(&self) -> usize {
         let mut state = self.lock();
-        let dropped = state.messages.len();
+        let dropped = state.waiting();
         *state = State::default();
         dropped
     }
@@ -167,6 +191,27 @@ mod tests {
         assert_eq!(queue.put(message(7, large)), Put::Queued);
         assert_eq!(queue.put(message(8, large)), Put::Overflowed);
         assert_eq!(queue.clear(), 4);
+        assert_eq!(queue.lock().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn heartbeats_overtake_entries_and_keep_their_order() {
+        let queue = Queue::default();
+        let heartbeat = |index, kind: MessageType| {
+            let mut message = Message {
+                index,
+                ..Message::default()
+            };
+            message.set_msg_type(kind);
+            message
+        };
+        queue.put(message(1, 2 << 20));
+        queue.put(heartbeat(2, MessageType::MsgHeartbeat));
+        queue.put(message(3, 10));
+        queue.put(heartbeat(4, MessageType::MsgHeartbeatResponse));
+        assert_eq!(indices(&queue.take().await), [2, 4]);
+        assert_eq!(indices(&queue.take().await), [1]);
+        assert_eq!(indices(&queue.take().await), [3]);
         assert_eq!(queue.lock().bytes, 0);
     }
 
