@@ -5,6 +5,7 @@
 //! the arguments on; any other callback that is missing ends the create with the reason, because
 //! nobody knows what it would have done.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,7 +91,8 @@ impl Runner {
         let mut entries = lock(&self.running);
         let task = self.runtime.spawn(async move {
             let key = job.key.clone();
-            let result = carry_out(&parts, job).await;
+            let said = Arc::new(Said::default());
+            let result = carry_out(&parts, job, &said).await;
             let mut entries = lock(&running);
             if entries
                 .get(&incarnation)
@@ -106,6 +108,7 @@ impl Runner {
                 key,
                 incarnation,
                 result,
+                over: said.is_over(),
             });
         });
         if let Some((_, replaced)) = entries.insert(incarnation, (run, task.abort_handle())) {
@@ -128,7 +131,35 @@ impl Runner {
     }
 }
 
-async fn carry_out(parts: &Parts, job: SpawnJob) -> Spawned {
+/// What the node has said in one run to the starts that it was sent.
+#[derive(Debug, Default)]
+struct Said {
+    sent: AtomicU32,
+    /// Answers that the life does not run.
+    refused: AtomicU32,
+}
+
+impl Said {
+    /// Whether the node has said of every start that it did not do it: only then is it known that
+    /// nothing runs, and that nothing is on its way. A run that sent none knows nothing of those
+    /// before it.
+    fn is_over(&self) -> bool {
+        let sent = self.sent.load(Ordering::Relaxed);
+        sent > 0 && self.refused.load(Ordering::Relaxed) == sent
+    }
+
+    fn answered(&self, answer: &NodeAnswer) {
+        let refused = matches!(
+            answer,
+            NodeAnswer::Busy(_) | NodeAnswer::Failed(_) | NodeAnswer::Stopped
+        );
+        if refused {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn carry_out(parts: &Parts, job: SpawnJob, said: &Arc<Said>) -> Spawned {
     let within = Duration::from_millis(u64::from(job.within_ms));
     let deadline = Instant::now() + within;
     let module = match &job.callback {
@@ -147,6 +178,7 @@ async fn carry_out(parts: &Parts, job: SpawnJob) -> Spawned {
     let port = Port {
         parts: parts.clone(),
         job,
+        said: Arc::clone(said),
     };
     match ready {
         Ok(callback) => {
@@ -199,6 +231,7 @@ fn callback_job(
 struct Port {
     parts: Parts,
     job: SpawnJob,
+    said: Arc<Said>,
 }
 
 impl Port {
@@ -212,13 +245,17 @@ impl Port {
             deadline_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
         };
         let node = (&job.node.name, job.node.epoch);
+        self.said.sent.fetch_add(1, Ordering::Relaxed);
         let Some(mut command) = self.parts.nodes.start(node, start, within) else {
             return Err(NodeFailure::Busy(
                 "too many commands wait for the node".to_owned(),
             ));
         };
         match tokio::time::timeout(within, &mut command.answer).await {
-            Ok(Ok(answer)) => started(answer),
+            Ok(Ok(answer)) => {
+                self.said.answered(&answer);
+                started(answer)
+            }
             Ok(Err(_)) => Err(NodeFailure::NoAnswer(
                 "the node's session has ended".to_owned(),
             )),
@@ -230,21 +267,21 @@ impl Port {
             }
         }
     }
+}
 
-    async fn find(&self, key: ProcessKey) -> Option<Process> {
-        let request = Request::GetProcess { key, stale: true };
-        let answer = self.parts.router.request(0, request).await;
-        match answer.into_response() {
-            Response::Process { record, .. } => Some(Process {
-                node: record.node.to_string(),
-                address: record.address,
-                pid: record.pid,
-                share: record.share,
-                incarnation: record.incarnation,
-                running: record.state == ProcessState::Running,
-            }),
-            _ => None,
-        }
+/// Looks up what is registered, as this host has it.
+pub(crate) async fn find(router: &Router, key: ProcessKey) -> Option<Process> {
+    let request = Request::GetProcess { key, stale: true };
+    match router.request(0, request).await.into_response() {
+        Response::Process { record, .. } => Some(Process {
+            node: record.node.to_string(),
+            address: record.address,
+            pid: record.pid,
+            share: record.share,
+            incarnation: record.incarnation,
+            running: record.state == ProcessState::Running,
+        }),
+        _ => None,
     }
 }
 
@@ -280,6 +317,44 @@ impl NodePort for Port {
     }
 
     fn lookup(&self, key: ProcessKey) -> BoxFuture<'_, Option<Process>> {
-        Box::pin(self.find(key))
+        Box::pin(find(&self.parts.router, key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_that_has_refused_every_start_has_said_that_nothing_runs() {
+        let busy = || NodeAnswer::Busy(String::new());
+        let failed = || NodeAnswer::Failed(String::new());
+        let started = || NodeAnswer::Started {
+            pid: "1".to_owned(),
+            share: Vec::new(),
+        };
+        // The answer to each start; none when it did not come.
+        for (answers, over) in [
+            (vec![], false),
+            (vec![None], false),
+            (vec![Some(busy())], true),
+            (vec![Some(failed())], true),
+            (vec![Some(NodeAnswer::Stopped)], true),
+            (vec![Some(NodeAnswer::Fenced)], false),
+            (vec![Some(started())], false),
+            (vec![Some(busy()), Some(failed())], true),
+            (vec![Some(busy()), Some(started())], false),
+            (vec![Some(busy()), None], false),
+            (vec![None, Some(failed())], false),
+        ] {
+            let said = Said::default();
+            for answer in &answers {
+                said.sent.fetch_add(1, Ordering::Relaxed);
+                if let Some(answer) = answer {
+                    said.answered(answer);
+                }
+            }
+            assert_eq!(said.is_over(), over, "{answers:?}");
+        }
     }
 }

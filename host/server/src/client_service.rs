@@ -1,7 +1,8 @@
 //! A client's connection from greeting to end: requests in, and whose turn it is when it ends.
 //!
 //! A connection has one control stream: hello, welcome, then pipelined requests, and answers in
-//! whatever order they come. Further streams are uploads; datagrams are keep-alives. A field out of
+//! whatever order they come. Further streams are uploads; datagrams are keep-alives, which may come as
+//! frames too. A field out of
 //! bounds is answered and the connection stays; bytes that are no message end it, since nothing after
 //! them can be trusted. A client that does not read its answers is not read from either.
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use maitred_protocol::limits::{IN_FLIGHT_MAX, TEXT_BYTES_MAX};
 use maitred_protocol::{
-    Frame, FrameError, Hello, Kind, NodeAnswer, NodeName, Rejection, Request, Response,
+    Frame, FrameError, Hello, KeepAlive, Kind, NodeAnswer, NodeName, Rejection, Request, Response,
     Unavailable, Welcome, codec,
 };
 use maitred_replica::Input;
@@ -23,6 +24,7 @@ use tokio::task::AbortHandle;
 use crate::host::Host;
 use crate::link::{Link, Out, encode_response, send_encoded, send_out};
 use crate::metrics::Metrics;
+use crate::node_service::Pace;
 use crate::router::Router;
 use crate::{activate, node_service, upload};
 
@@ -176,6 +178,8 @@ struct Batch {
     activations: Vec<(u16, u64, Request)>,
     /// Answers that need no replica.
     refused: Vec<u8>,
+    /// Of the keep-alives among the frames.
+    pace: Pace,
 }
 
 async fn read_requests(
@@ -221,6 +225,11 @@ fn take(host: &Host, link: &Link, frame: &Frame<'_>, batch: &mut Batch) -> Resul
     if frame.header.kind == Kind::Answer {
         host.nodes
             .answer(link, id, codec::decode::<NodeAnswer>(frame)?);
+        return Ok(());
+    }
+    if frame.header.kind == Kind::KeepAlive {
+        let keep_alive = codec::decode::<KeepAlive>(frame)?;
+        node_service::renew_by_stream(host, link, &mut batch.pace, keep_alive);
         return Ok(());
     }
     Metrics::count(&host.metrics.requests);

@@ -1,4 +1,5 @@
-//! What an operator may set about the host's place in its cluster: name, addresses, Raft's times.
+//! What an operator may set about the host's place in its cluster: name, addresses, Raft's times, and
+//! how fast a leader makes up for lost nodes.
 //!
 //! Names and addresses are decided here, once, before anything is opened or asked.
 
@@ -37,6 +38,39 @@ impl Default for RaftTimes {
     }
 }
 
+/// How fast what lost nodes had is created again; of the host that leads, so best the same on all.
+/// See [`maitred_replica::Config`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FailoverConfig {
+    /// Processes of lost nodes that are created again in a second, in the whole group; as many at
+    /// once. 1 to 1,000,000. 10,000.
+    pub recreate_per_second: u32,
+    /// The same, for each node that they are given to. 1 to 1,000,000. 1,000.
+    pub recreate_per_node_per_second: u32,
+    /// When more than this share of the nodes (in percent, 1 to 100; 100 switches it off), and at
+    /// least 3, are lost in a window, nothing is created again for a while. 40.
+    pub mass_loss_percent: u32,
+    /// That window, in milliseconds; 1,000 to 600,000. 30,000.
+    pub mass_loss_window_ms: u32,
+    /// That while, in milliseconds from the last loss that was one too many; at most 3,600,000.
+    /// 60,000.
+    pub mass_loss_pause_ms: u32,
+}
+
+impl Default for FailoverConfig {
+    fn default() -> Self {
+        let defaults = maitred_replica::Config::new(1);
+        Self {
+            recreate_per_second: defaults.recreate_per_second,
+            recreate_per_node_per_second: defaults.recreate_per_node_per_second,
+            mass_loss_percent: defaults.mass_loss_percent,
+            mass_loss_window_ms: defaults.mass_loss_window_ms,
+            mass_loss_pause_ms: defaults.mass_loss_pause_ms,
+        }
+    }
+}
+
 impl ServerConfig {
     /// The replica's settings, for the host of this number.
     pub(crate) fn replica(
@@ -45,7 +79,7 @@ impl ServerConfig {
         name: HostName,
         instance: u64,
     ) -> maitred_replica::Config {
-        let times = self.raft;
+        let (times, failover) = (self.raft, self.failover);
         maitred_replica::Config {
             // Whoever founds a cluster is its first voter; the log says what came after.
             voters: vec![1],
@@ -60,6 +94,11 @@ impl ServerConfig {
             disk_slow_us: times.disk_slow_ms.saturating_mul(1_000),
             snapshot_entries: self.snapshot.entries,
             snapshot_bytes: self.snapshot.bytes,
+            recreate_per_second: failover.recreate_per_second,
+            recreate_per_node_per_second: failover.recreate_per_node_per_second,
+            mass_loss_percent: failover.mass_loss_percent,
+            mass_loss_window_ms: failover.mass_loss_window_ms,
+            mass_loss_pause_ms: failover.mass_loss_pause_ms,
             ..maitred_replica::Config::new(id)
         }
     }
@@ -90,8 +129,16 @@ impl ServerConfig {
                 "must be at least 1,048,576".to_owned(),
             ));
         }
-        let raft = self.replica(1, name, 1).validate();
-        raft.map_err(|why| bad("raft", format!("cannot be used: {why}")))
+        // What is wrong with the whole is not wrong with it under the defaults of the section to blame.
+        let usual = Self {
+            failover: FailoverConfig::default(),
+            ..self.clone()
+        };
+        let unusable = |why| format!("cannot be used: {why}");
+        let raft = usual.replica(1, name.clone(), 1).validate();
+        raft.map_err(|why| bad("raft", unusable(why)))?;
+        let failover = self.replica(1, name, 1).validate();
+        failover.map_err(|why| bad("failover", unusable(why)))
     }
 
     /// The host's name: as set, or the machine's.
@@ -185,7 +232,23 @@ mod tests {
         assert_eq!(named("level_max = 99"), "raft");
         assert_eq!(named("[raft]\nheartbeat_ticks = 3"), "raft");
         assert_eq!(named("bulk_bytes_per_s = 0"), "bulk_bytes_per_s");
+        assert_eq!(named("[failover]\nmass_loss_percent = 0"), "failover");
         config("join = [\"a:1\"]\nlisten = \"0.0.0.0:7600\"\nadvertise = \"b:7600\"").unwrap();
+    }
+
+    #[test]
+    fn the_replica_gets_what_is_set() {
+        let text = "[failover]\nrecreate_per_second = 5\nrecreate_per_node_per_second = 4\nmass_loss_percent = 30\nmass_loss_window_ms = 2000\nmass_loss_pause_ms = 1";
+        let config = config(text).unwrap();
+        let replica = config.replica(1, config.host_name().unwrap(), 1);
+        let set = (
+            replica.recreate_per_second,
+            replica.recreate_per_node_per_second,
+            replica.mass_loss_percent,
+            replica.mass_loss_window_ms,
+            replica.mass_loss_pause_ms,
+        );
+        assert_eq!(set, (5, 4, 30, 2_000, 1));
     }
 
     #[test]

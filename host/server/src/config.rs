@@ -13,7 +13,7 @@ use maitred_storage::{SpaceLimits, SpaceProbe};
 use maitred_transport::Identity;
 use serde::Deserialize;
 
-use crate::cluster_config::RaftTimes;
+use crate::cluster_config::{FailoverConfig, RaftTimes};
 
 /// Bytes of a module when the operator allows large ones.
 const LARGE_MODULE_BYTES: u64 = 24 << 20;
@@ -69,7 +69,8 @@ pub struct ServerConfig {
     pub http: Option<SocketAddr>,
     /// Who this host is. Must be given, unless `identity` is.
     pub tls: TlsFiles,
-    /// Whether a new group gets the standard selectors and the callback `start`. True.
+    /// Whether a new group gets the standard selectors, the fence `witness` and the
+    /// callback `start`. True.
     pub standard_modules: bool,
     /// Whether modules of up to 24 MiB may be uploaded, as those in JavaScript and Python are;
     /// otherwise 4 MiB. False.
@@ -86,6 +87,8 @@ pub struct ServerConfig {
     pub decisions_bytes: u64,
     /// Raft's times.
     pub raft: RaftTimes,
+    /// How fast what lost nodes had is created again.
+    pub failover: FailoverConfig,
     /// Whether a leader answers reads on the strength of its lease; see
     /// [`maitred_replica::Config::lease_reads`] for what that rests on. False.
     pub lease_reads: bool,
@@ -186,6 +189,7 @@ impl Default for ServerConfig {
             accept_damaged_tail: false,
             decisions_bytes: 64 << 20,
             raft: RaftTimes::default(),
+            failover: FailoverConfig::default(),
             lease_reads: false,
             level_max: maitred_replica::LEVEL_MAX,
             bulk_bytes_per_s: 256 << 20,

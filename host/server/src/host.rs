@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use crate::bulk::Bulk;
 use crate::callback_runner::Runner;
 use crate::critical::Alarm;
+use crate::fence_runner::Examiner;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::module_service::Modules;
@@ -62,6 +63,7 @@ pub(crate) struct Host {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) modules: Arc<Modules>,
     pub(crate) runner: Runner,
+    pub(crate) examiner: Examiner,
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) lanes: Lanes,
     pub(crate) peers: Arc<Peers>,

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use maitred_protocol::{Request, Response, Status};
+use maitred_protocol::{NodeRecord, Request, Response, Status};
 use tokio::net::TcpListener;
 
 use crate::host::Host;
@@ -43,13 +43,29 @@ async fn status(host: &Host) -> Option<Box<Status>> {
     }
 }
 
+/// The nodes with what the leader knows of them, if this is it.
+async fn nodes(host: &Host) -> Option<Vec<NodeRecord>> {
+    if !host.leader.borrow().serving {
+        return None;
+    }
+    let asked = host.router.request(0, Request::ListNodes);
+    let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?;
+    match answer.into_response() {
+        Response::Nodes(nodes) => Some(nodes),
+        _ => None,
+    }
+}
+
 async fn metrics(State(host): State<Arc<Host>>) -> impl IntoResponse {
-    let status = status(&host).await;
+    let (status, nodes) = tokio::join!(status(&host), nodes(&host));
     let kind = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
-    (kind, metrics::text(&host, status.as_deref()))
+    (
+        kind,
+        metrics::text(&host, status.as_deref(), nodes.as_deref()),
+    )
 }
 
 /// Whether the replica answers at all.

@@ -9,8 +9,9 @@
 //! client_service --requests--> inbox --> replica_loop --answers--> router --> link --> client
 //!                                ^            |
 //!      lanes, callback_runner, --'            +--> storage_thread, snapshot_thread, decision_store,
-//!      storage_thread, nodes,                      lanes, callback_runner, nodes, module_service,
-//!      peer_service (other hosts)                  peers (links to other hosts), bulk
+//!      fence_runner, nodes,                        lanes, callback_runner, fence_runner, nodes,
+//!      storage_thread,                             module_service, peers (links to other hosts),
+//!      peer_service (other hosts)                  bulk
 //! ```
 
 mod activate;
@@ -24,10 +25,13 @@ mod config;
 mod critical;
 mod decision_store;
 mod error;
+mod fence_runner;
+mod histogram;
 mod host;
 mod http;
 mod inbox;
 mod join;
+mod lease_watch;
 mod link;
 mod metrics;
 mod module_service;
@@ -48,7 +52,7 @@ mod storage_thread;
 mod threads;
 mod upload;
 
-pub use cluster_config::RaftTimes;
+pub use cluster_config::{FailoverConfig, RaftTimes};
 pub use config::{ConfigError, DiskConfig, GuestConfig, ServerConfig, SnapshotConfig, TlsFiles};
 pub use error::{Failed, StartError};
 pub use maitred_sandbox::{CompilerCommand, compile_child};

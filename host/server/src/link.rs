@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use maitred_protocol::limits::IN_FLIGHT_MAX;
 use maitred_protocol::{
-    FrameError, NodeCommand, NodeEpoch, NodeName, Notice, Rejection, Response, codec,
+    FrameError, KeepAliveAck, NodeCommand, NodeEpoch, NodeName, Notice, Rejection, Response, codec,
 };
 use maitred_replica::Answer;
 use maitred_transport::{CloseCode, Connection, FrameWriter, SendError, close};
@@ -45,8 +45,16 @@ pub(crate) enum Out {
 
 #[derive(Debug, Default)]
 struct Outbox {
+    /// Before all items, whenever there is room for a frame.
+    acks: Vec<KeepAliveAck>,
     items: Vec<Out>,
     closed: bool,
+}
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.acks.is_empty() && self.items.is_empty()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -162,14 +170,30 @@ impl Link {
         if outbox.closed {
             return;
         }
-        let was_empty = outbox.items.is_empty();
-        if was_empty {
+        let was_empty = outbox.is_empty();
+        if outbox.items.is_empty() {
             outbox.items = batch;
         } else {
             outbox.items.append(&mut batch);
         }
         drop(outbox);
         // Whoever filled an empty outbox has woken the task already.
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Answers a keep-alive that came as a frame, before whatever waits to be made into frames.
+    pub(crate) fn acknowledge(&self, ack: KeepAliveAck) {
+        let mut outbox = self.outbox();
+        if outbox.closed {
+            return;
+        }
+        let was_empty = outbox.is_empty();
+        // Only the newest of a session is of use, so they do not pile up before a slow reader.
+        outbox.acks.retain(|waiting| waiting.epoch != ack.epoch);
+        outbox.acks.push(ack);
+        drop(outbox);
         if was_empty {
             self.filled.notify_one();
         }
@@ -183,13 +207,20 @@ impl Link {
     /// Ends the outgoing task; nothing more is taken.
     pub(crate) fn end(&self) {
         let mut outbox = self.outbox();
-        outbox.closed = true;
-        outbox.items = Vec::new();
+        *outbox = Outbox {
+            closed: true,
+            ..Outbox::default()
+        };
         drop(outbox);
         self.filled.notify_one();
     }
 
-    /// Everything that is to go out; none at the end.
+    /// The acknowledgements that are to go out before all else.
+    fn take_acks(&self) -> Vec<KeepAliveAck> {
+        std::mem::take(&mut self.outbox().acks)
+    }
+
+    /// Everything that is to go out after [`Link::take_acks`]; none at the end.
     async fn take(&self) -> Option<Vec<Out>> {
         loop {
             {
@@ -197,7 +228,7 @@ impl Link {
                 if outbox.closed {
                     return None;
                 }
-                if !outbox.items.is_empty() {
+                if !outbox.is_empty() {
                     return Some(std::mem::take(&mut outbox.items));
                 }
             }
@@ -218,15 +249,26 @@ struct Draft {
 pub(crate) async fn send_out(host: Arc<Host>, link: Arc<Link>, writer: FrameWriter) {
     let mut draft = Draft::default();
     while let Some(items) = link.take().await {
+        add_acks(&link, &mut draft);
         for item in items {
             add(&host, &link, item, &mut draft);
-            if draft.frames.len() >= FLUSH_BYTES && !flush(&host, &link, &writer, &mut draft).await
-            {
-                return;
+            if draft.frames.len() >= FLUSH_BYTES {
+                if !flush(&host, &link, &writer, &mut draft).await {
+                    return;
+                }
+                add_acks(&link, &mut draft);
             }
         }
         if !flush(&host, &link, &writer, &mut draft).await {
             return;
+        }
+    }
+}
+
+fn add_acks(link: &Link, draft: &mut Draft) {
+    for ack in link.take_acks() {
+        if let Err(error) = codec::encode(0, &ack, &mut draft.frames) {
+            tracing::warn!(%error, "an acknowledgement cannot be sent");
         }
     }
 }

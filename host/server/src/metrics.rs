@@ -1,21 +1,26 @@
 //! What a host counts: a documented field is a metric, and its documentation is the help text.
 //!
-//! Counters are added to without order and without locks. The text is Prometheus' format 0.0.4; what
+//! Counters and histograms are added to without order and without locks. The text is Prometheus' format 0.0.4; what
 //! others count (lanes, callbacks, the replica) is asked for when the text is made.
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use maitred_protocol::Status;
+use maitred_protocol::{NodeRecord, Status};
 
+use crate::histogram::Histogram;
 use crate::host::Host;
 
 macro_rules! counters {
-    ($(#[$struct_doc:meta])* $name:ident { $(#[doc = $doc:literal] $field:ident,)* }) => {
+    (
+        $(#[$struct_doc:meta])* $name:ident { $(#[doc = $doc:literal] $field:ident,)* }
+        histograms { $(#[doc = $times_doc:literal] $times:ident => $times_name:literal,)* }
+    ) => {
         $(#[$struct_doc])*
         #[derive(Debug, Default)]
         pub(crate) struct $name {
             $(#[doc = $doc] pub(crate) $field: AtomicU64,)*
+            $(#[doc = $times_doc] pub(crate) $times: Histogram,)*
         }
 
         impl $name {
@@ -26,6 +31,7 @@ macro_rules! counters {
                     $doc,
                     self.$field.load(Ordering::Relaxed),
                 );)*
+                $(self.$times.write($times_name, $times_doc.trim(), &mut text.0);)*
             }
         }
     };
@@ -46,6 +52,8 @@ counters! {
         requests_invalid,
         #[doc = "Keep-alives of nodes handed to the replica."]
         keep_alives,
+        #[doc = "Of the keep-alives handed to the replica, those that came as frames of a stream instead of datagrams."]
+        keep_alives_by_stream,
         #[doc = "Keep-alives ignored: another connection's session, too many, or malformed."]
         keep_alives_ignored,
         #[doc = "Acknowledgements of keep-alives that could not be sent."]
@@ -60,6 +68,14 @@ counters! {
         spawns,
         #[doc = "Spawns whose node started the process."]
         spawns_started,
+        #[doc = "Processes given to another node, as leader: their node was lost, they were moved, or they failed after they had once run."]
+        recreations,
+        #[doc = "Processes taken off a live node to go on elsewhere, as leader: drained, or rebalanced."]
+        moves,
+        #[doc = "Lost nodes that fence modules were asked about."]
+        examinations,
+        #[doc = "Examinations without a verdict: the fence module was missing, failed, or took too long."]
+        examinations_failed,
         #[doc = "Modules that were uploaded and accepted."]
         uploads,
         #[doc = "Uploads that were rejected or broken off."]
@@ -117,6 +133,14 @@ counters! {
         #[doc = "Times that another host said that it holds the bytes of an upload."]
         blobs_held,
     }
+    histograms {
+        #[doc = "Seconds from a keep-alive's arrival until its acknowledgement is sent."]
+        keep_alive_times => "maitred_keep_alive_seconds",
+        #[doc = "Seconds from the end of a node's lease until whoever watches has been told of all that it had."]
+        expiry_times => "maitred_expiry_seconds",
+        #[doc = "Seconds of one turn of the replica."]
+        turn_times => "maitred_replica_turn_seconds",
+    }
 }
 
 impl Metrics {
@@ -152,8 +176,8 @@ impl Text {
 }
 
 /// Everything that a host counts, as Prometheus reads it. `status` is the replica's own view, when
-/// it answered.
-pub(crate) fn text(host: &Host, status: Option<&Status>) -> String {
+/// it answered; `nodes` what only the leader knows.
+pub(crate) fn text(host: &Host, status: Option<&Status>, nodes: Option<&[NodeRecord]>) -> String {
     let mut text = Text(String::with_capacity(8 << 10));
     let gauge = "gauge";
     text.one(
@@ -202,6 +226,9 @@ pub(crate) fn text(host: &Host, status: Option<&Status>) -> String {
     lanes(host, &mut text);
     if let Some(status) = status {
         replica(status, &mut text);
+    }
+    if let Some(nodes) = nodes {
+        steadiness(nodes, &mut text);
     }
     text.0
 }
@@ -318,6 +345,36 @@ fn replica(status: &Status, text: &mut Text) {
         "1 while creates are refused.",
         u8::from(status.shedding.is_some()),
     );
+    text.one(
+        "maitred_nodes_lost",
+        gauge,
+        "Sessions of nodes that were lost and of which something may still go on.",
+        status.lost,
+    );
+    text.one(
+        "maitred_keys_held",
+        gauge,
+        "Keys that wait because an earlier life of them may still go on.",
+        status.held,
+    );
+    text.one(
+        "maitred_recreation_paused",
+        gauge,
+        "1 while processes of lost nodes are not created again: suspended, or many nodes were lost.",
+        u8::from(status.recreation_paused.is_some()),
+    );
+    text.one(
+        "maitred_moves_suspended",
+        gauge,
+        "1 while an operator has suspended moves.",
+        u8::from(status.moves_suspended),
+    );
+    text.one(
+        "maitred_moves_left",
+        gauge,
+        "Moves of rebalancing that are still to be made.",
+        status.moves_left,
+    );
     text.head("maitred_processes", gauge, "Processes, by state.");
     for (state, count) in [
         ("running", status.running),
@@ -330,4 +387,20 @@ fn replica(status: &Status, text: &mut Text) {
             count,
         );
     }
+}
+
+fn steadiness(nodes: &[NodeRecord], text: &mut Text) {
+    let count = |is: fn(&NodeRecord) -> bool| nodes.iter().filter(|node| is(node)).count();
+    text.one(
+        "maitred_nodes_suspect",
+        "gauge",
+        "Nodes whose keep-alives are missing; known to the leader only.",
+        count(|node| node.suspect),
+    );
+    text.one(
+        "maitred_nodes_damped",
+        "gauge",
+        "Nodes that get nothing for now because their keep-alives come and go; known to the leader only.",
+        count(|node| node.damped_ms > 0),
+    );
 }

@@ -2,9 +2,12 @@
 //! answered yet.
 //!
 //! Holds: only the connection that a session was last bound to may renew its lease or answer its
-//! commands, and the last one is the one that the replica answered last. A command outlives its connection: it is sent again when the session is bound to
-//! another one, until its time is over or the session has ended. A node answers the same command
-//! twice alike, so sending one again is harmless; an answer that nobody waits for is counted.
+//! commands, and the last one is the one that the replica answered last. A command outlives its
+//! connection: it is sent again when the session is bound to another one. A start is kept until its time
+//! is over, a tombstone until the node says that the life does not run: what waits for that must not
+//! wait for ever because a tombstone was dropped. The end of a session ends both. A node answers the
+//! same command twice alike, so sending one again is harmless; an answer that nobody waits for is
+//! counted.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -12,18 +15,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use maitred_protocol::{NodeAnswer, NodeCommand, NodeEpoch, NodeName};
+use maitred_protocol::{Incarnation, NodeAnswer, NodeCommand, NodeEpoch, NodeName, ProcessKey};
+use maitred_replica::Input;
 use tokio::sync::oneshot;
 
 use crate::clock;
+use crate::inbox::Inbox;
 use crate::link::{Link, Out};
 use crate::metrics::Metrics;
 
-/// Unanswered commands of one node.
-const COMMANDS_MAX: usize = 16_384;
-/// How long a tombstone is sent again after reconnects; the inventory of a node that comes back
-/// later is compared anyway.
-const STOP_KEPT: Duration = Duration::from_secs(60);
+/// Unanswered starts of one node. Tombstones are bounded by the processes that the node had.
+const STARTS_MAX: usize = 16_384;
 
 #[derive(Debug)]
 struct Session {
@@ -33,15 +35,24 @@ struct Session {
     order: u64,
     /// Numbers of the unanswered commands, oldest first.
     commands: BTreeSet<u64>,
+    /// The numbers of those that are tombstones, by the life that they end.
+    stops: HashMap<Incarnation, u64>,
+}
+
+/// What an answer is for.
+#[derive(Debug)]
+enum Purpose {
+    /// A run that waits for it, until then.
+    Start(oneshot::Sender<NodeAnswer>, Instant),
+    /// The replica, once the node says that this life does not run.
+    Stop(ProcessKey, Incarnation),
 }
 
 #[derive(Debug)]
 struct Pending {
     epoch: NodeEpoch,
     command: Arc<NodeCommand>,
-    /// Who waits; nobody for a tombstone.
-    waiter: Option<oneshot::Sender<NodeAnswer>>,
-    until: Instant,
+    purpose: Purpose,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +69,7 @@ impl State {
             link: None,
             order: 0,
             commands: BTreeSet::new(),
+            stops: HashMap::new(),
         })
     }
 
@@ -65,6 +77,9 @@ impl State {
         let pending = self.pending.remove(&number)?;
         if let Some(session) = self.sessions.get_mut(&pending.epoch) {
             session.commands.remove(&number);
+            if let Purpose::Stop(_, life) = &pending.purpose {
+                session.stops.remove(life);
+            }
         }
         Some(pending)
     }
@@ -74,10 +89,11 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Nodes {
     state: Mutex<State>,
+    inbox: Arc<Inbox>,
     metrics: Arc<Metrics>,
 }
 
-/// A command under way; dropping it forgets the command.
+/// A start under way; dropping it forgets the command.
 #[derive(Debug)]
 pub(crate) struct Command<'a> {
     nodes: &'a Nodes,
@@ -93,7 +109,7 @@ impl Drop for Command<'_> {
 }
 
 impl Nodes {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(inbox: Arc<Inbox>, metrics: Arc<Metrics>) -> Self {
         // Numbers of an earlier run of the host must not come again: a node may still answer them.
         let state = State {
             last_number: clock::wall_ms() << 20,
@@ -101,6 +117,7 @@ impl Nodes {
         };
         Self {
             state: Mutex::new(state),
+            inbox,
             metrics,
         }
     }
@@ -191,7 +208,7 @@ impl Nodes {
         session.is_some_and(|session| is_bound(session, link))
     }
 
-    /// Commands a node to start something. None when too many of its commands are unanswered.
+    /// Commands a node to start something. None when too many of its starts are unanswered.
     pub(crate) fn start(
         &self,
         (name, epoch): (&NodeName, NodeEpoch),
@@ -199,8 +216,13 @@ impl Nodes {
         within: Duration,
     ) -> Option<Command<'_>> {
         let (waiter, answer) = oneshot::channel();
-        let until = Instant::now() + within;
-        let number = self.send((name, epoch), command, until, Some(waiter))?;
+        let mut state = self.lock();
+        let session = state.session(name, epoch);
+        if session.commands.len() - session.stops.len() >= STARTS_MAX {
+            return None;
+        }
+        let purpose = Purpose::Start(waiter, Instant::now() + within);
+        let number = self.send(state, (name, epoch), command, purpose);
         Some(Command {
             nodes: self,
             number,
@@ -208,34 +230,47 @@ impl Nodes {
         })
     }
 
-    /// Tells a session that an incarnation must not run.
-    pub(crate) fn stop(&self, node: (&NodeName, NodeEpoch), command: NodeCommand) {
-        // What does not fit is made up for by the comparison of inventories.
-        let _ = self.send(node, command, Instant::now() + STOP_KEPT, None);
+    /// Tells a live session that a life must not run; the replica hears of it when the node says that
+    /// it does not. Nothing is sent when that has been asked and not been answered yet.
+    pub(crate) fn stop(
+        &self,
+        (name, epoch): (&NodeName, NodeEpoch),
+        term: u64,
+        (key, incarnation): (ProcessKey, Incarnation),
+    ) {
+        let mut state = self.lock();
+        if state.session(name, epoch).stops.contains_key(&incarnation) {
+            return;
+        }
+        let purpose = Purpose::Stop(key.clone(), incarnation);
+        let stop = NodeCommand::Stop {
+            term,
+            key,
+            incarnation,
+        };
+        self.send(state, (name, epoch), stop, purpose);
     }
 
     fn send(
         &self,
+        mut state: MutexGuard<'_, State>,
         (name, epoch): (&NodeName, NodeEpoch),
         command: NodeCommand,
-        until: Instant,
-        waiter: Option<oneshot::Sender<NodeAnswer>>,
-    ) -> Option<u64> {
-        let mut state = self.lock();
+        purpose: Purpose,
+    ) -> u64 {
         state.last_number += 1;
         let number = state.last_number;
         let session = state.session(name, epoch);
-        if session.commands.len() >= COMMANDS_MAX {
-            return None;
-        }
         session.commands.insert(number);
+        if let Purpose::Stop(_, life) = &purpose {
+            session.stops.insert(*life, number);
+        }
         let link = session.link.clone();
         let command = Arc::new(command);
         let pending = Pending {
             epoch,
             command: Arc::clone(&command),
-            waiter,
-            until,
+            purpose,
         };
         state.pending.insert(number, pending);
         drop(state);
@@ -243,7 +278,7 @@ impl Nodes {
         if let Some(link) = link {
             link.put(vec![Out::Command(number, command)]);
         }
-        Some(number)
+        number
     }
 
     /// A node has answered.
@@ -258,19 +293,33 @@ impl Nodes {
                 .fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let waiter = state.forget(number).and_then(|pending| pending.waiter);
+        let is_stop = |pending: &Pending| matches!(pending.purpose, Purpose::Stop(..));
+        let stop = state.pending.get(&number).is_some_and(is_stop);
+        if stop && answer != NodeAnswer::Stopped {
+            // It proves nothing, and the node is asked again when it comes back.
+            tracing::debug!(?answer, "a node does not say that it stopped a process");
+            return;
+        }
+        let purpose = state.forget(number).map(|pending| pending.purpose);
         drop(state);
-        if let Some(waiter) = waiter {
+        match purpose {
             // Whoever waited may have given up just now.
-            let _ = waiter.send(answer);
+            Some(Purpose::Start(waiter, _)) => drop(waiter.send(answer)),
+            Some(Purpose::Stop(key, incarnation)) => {
+                self.inbox.push(Input::Stopped { key, incarnation });
+            }
+            None => {}
         }
     }
 
-    /// Forgets commands whose time is over, and sessions of which nothing is left.
+    /// Forgets starts whose time is over, and sessions of which nothing is left.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         let mut state = self.lock();
-        let late = |(number, pending): (&u64, &Pending)| (pending.until <= now).then_some(*number);
+        let late = |(number, pending): (&u64, &Pending)| match pending.purpose {
+            Purpose::Start(_, until) => (until <= now).then_some(*number),
+            Purpose::Stop(..) => None,
+        };
         let late: Vec<u64> = state.pending.iter().filter_map(late).collect();
         for number in late {
             state.forget(number);

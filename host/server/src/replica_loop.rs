@@ -1,26 +1,30 @@
 //! The replica's thread: takes inputs, steps, and sends the effects to where they are carried out.
 //!
-//! Nothing here waits for anybody but for inputs. Answers of a turn go out together at its end, after
-//! everything that they may have caused has been handed on.
+//! Nothing here waits for anybody but for inputs. A turn takes keep-alives first, before it tells the
+//! replica what time it is: a host that was busy, or stood still, must not expire a node whose
+//! keep-alive has come. Answers of a turn go out together at its end, after everything that they may
+//! have caused has been handed on.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use maitred_protocol::{Chooser, Digest, ModuleKind, ModuleName, NodeCommand};
-use maitred_registry::Event;
+use maitred_protocol::{Chooser, Digest, ModuleKind, ModuleName, ProcessState};
 use maitred_registry::decide::Decision;
-use maitred_replica::{Effect, Input, Peer, Replica, TakeSnapshot};
+use maitred_registry::{Change, Event, Record, Registry};
+use maitred_replica::{Effect, Input, Now, Peer, Replica, TakeSnapshot};
 use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::decision_store::DecisionStore;
 use crate::error::Failed;
 use crate::host::{Host, Leader};
+use crate::inbox::Taken;
+use crate::lease_watch::LeaseWatch;
 use crate::metrics::Metrics;
 use crate::module_service::Wish;
-use crate::node_service::Acks;
+use crate::node_service::{Ack, Acks};
 use crate::peers::Roster;
 use crate::router::Answers;
 use crate::storage_thread::LogJob;
@@ -38,6 +42,8 @@ pub(crate) struct ReplicaLoop {
     pub(crate) snapshots: Sender<Box<TakeSnapshot>>,
     pub(crate) decisions: Arc<DecisionStore>,
     pub(crate) acks: mpsc::Sender<Acks>,
+    /// When keep-alives came, to measure by.
+    pub(crate) leases: LeaseWatch,
     /// Spawns begun so far.
     pub(crate) runs: u64,
     /// The other hosts, as the replica last named them.
@@ -59,7 +65,7 @@ impl ReplicaLoop {
     /// # Errors
     /// Why the host must stop.
     pub(crate) fn run(mut self) -> Result<(), String> {
-        let (mut inputs, mut effects) = (Vec::new(), Vec::new());
+        let (mut taken, mut effects) = (Taken::default(), Vec::new());
         let mut turn = Turn::default();
         let mut next_tick = clock::mono_us();
         loop {
@@ -69,11 +75,12 @@ impl ReplicaLoop {
                 .unwrap_or(u64::MAX)
                 .min(next_tick);
             let patience = Duration::from_micros(wake.saturating_sub(clock::mono_us()));
-            let open = self.host.inbox.take(&mut inputs, patience);
+            let open = self.host.inbox.take(&mut taken, patience);
             if self.host.alarm.raised().is_some() {
                 return Ok(());
             }
             let now = clock::now();
+            self.renew(now, &mut taken);
             while next_tick <= now.mono_us {
                 self.replica.step(now, Input::Tick);
                 let oldest = now.mono_us.saturating_sub(TICKS_LATE_MAX * self.tick_us);
@@ -81,10 +88,8 @@ impl ReplicaLoop {
             }
             let metrics = &self.host.metrics;
             Metrics::count(&metrics.replica_turns);
-            metrics
-                .replica_inputs
-                .fetch_add(inputs.len() as u64, Ordering::Relaxed);
-            for input in inputs.drain(..) {
+            Metrics::add(&metrics.replica_inputs, taken.inputs.len());
+            for input in taken.inputs.drain(..) {
                 self.replica.step(now, input);
             }
             self.replica.effects(now, &mut effects);
@@ -99,9 +104,24 @@ impl ReplicaLoop {
             {
                 Metrics::count(&self.host.metrics.keep_alive_acks_lost);
             }
+            let micros = clock::mono_us().saturating_sub(now.mono_us);
+            self.host.metrics.turn_times.observe(micros);
             if !open {
                 return Ok(());
             }
+        }
+    }
+
+    fn renew(&mut self, now: Now, taken: &mut Taken) {
+        Metrics::add(&self.host.metrics.replica_inputs, taken.renewals.len());
+        for renewal in taken.renewals.drain(..) {
+            self.leases.renewed(&renewal);
+            let input = Input::KeepAlive {
+                link: renewal.link,
+                keep_alive: renewal.keep_alive,
+                at_us: renewal.at_us,
+            };
+            self.replica.step(now, input);
         }
     }
 
@@ -132,15 +152,18 @@ impl ReplicaLoop {
                 incarnation,
             } => {
                 host.runner.stop(incarnation);
-                let stop = NodeCommand::Stop {
-                    term,
-                    key,
-                    incarnation,
-                };
-                host.nodes.stop((&node, epoch), stop);
+                // Nobody ever answers for a session that has ended meanwhile.
+                let live = self.replica.registry().node(&node);
+                if live.is_some_and(|live| live.epoch() == epoch) {
+                    host.nodes.stop((&node, epoch), term, (key, incarnation));
+                }
             }
+            Effect::Examine(examination) => host.examiner.examine(*examination),
             Effect::Modules(ready) => host.modules.want(self.wish(ready)),
-            Effect::KeepAliveAck { link, ack } => turn.acks.push((link, ack)),
+            Effect::KeepAliveAck { link, ack } => {
+                let at_us = self.leases.came(&ack);
+                turn.acks.push(Ack { link, ack, at_us });
+            }
             Effect::Record(incarnation, trace) => self.decisions.record(incarnation, trace),
             Effect::Explain(ticket, record) => {
                 self.decisions.explain(ticket, record, &mut turn.answers);
@@ -193,12 +216,17 @@ impl ReplicaLoop {
     }
 
     fn led_by(&mut self, leader: Leader) {
-        let host = &self.host;
+        let host = Arc::clone(&self.host);
         let before = host.leader.send_replace(leader.clone());
         host.peers.term.store(leader.term, Ordering::Relaxed);
         if before.serving && !leader.serving {
             host.runner.stop_all();
+            host.examiner.stop_all();
             host.nodes.forget_all();
+            self.leases.clear();
+        }
+        if !before.serving && leader.serving {
+            self.leases.grant(self.replica.registry(), clock::mono_us());
         }
         if before.host != leader.host {
             Metrics::count(&host.metrics.leader_changes);
@@ -236,18 +264,47 @@ impl ReplicaLoop {
             .map_err(|_| "the log's thread has ended".to_owned())
     }
 
-    fn follow(&self, events: &[Event], turn: &mut Turn) {
+    fn follow(&mut self, events: &[Event], turn: &mut Turn) {
+        let metrics = &self.host.metrics;
+        let serving = self.host.leader.borrow().serving;
+        let registry = self.replica.registry();
+        let mut ended = Vec::new();
         for event in events {
             match event {
                 Event::Members => turn.members = true,
-                Event::NodeDown(_, epoch)
-                | Event::NodeUp {
-                    superseded: Some(epoch),
-                    ..
-                } => {
+                Event::NodeDown(_, epoch) => {
                     self.host.nodes.end(*epoch);
+                    ended.push(*epoch);
+                }
+                Event::NodeUp {
+                    name,
+                    epoch,
+                    superseded,
+                } => {
+                    if let Some(epoch) = superseded {
+                        self.host.nodes.end(*epoch);
+                        self.leases.ended(*epoch);
+                    }
+                    let node = registry.node(name).filter(|node| node.epoch() == *epoch);
+                    if serving && let Some(node) = node {
+                        self.leases.began(node, clock::mono_us());
+                    }
+                }
+                Event::Process(Change::Reserved, record) if serving && !record.is_creating() => {
+                    Metrics::count(&metrics.recreations);
+                }
+                Event::Ended(record) if serving && is_moved(registry, record) => {
+                    Metrics::count(&metrics.moves);
                 }
                 _ => {}
+            }
+        }
+        // Whoever watches has been told everything by now.
+        for epoch in ended {
+            if let Some(deadline_us) = self.leases.ended(epoch)
+                && let Some(micros) = clock::mono_us().checked_sub(deadline_us)
+            {
+                metrics.expiry_times.observe(micros);
             }
         }
     }
@@ -269,6 +326,13 @@ impl ReplicaLoop {
         }
         wish
     }
+}
+
+/// Whether a life that has ended was taken off its node, which lives, to go on elsewhere.
+fn is_moved(registry: &Registry, ended: &Record) -> bool {
+    let wanted = registry.process(&ended.key());
+    ended.state == ProcessState::Running
+        && wanted.is_some_and(|record| record.state == ProcessState::Pending)
 }
 
 /// Whether a fallback had to choose. Where there was nothing to choose from, nobody chose.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use maitred_protocol::{Join, MemberRecord, PeerHello, Purpose};
 use maitred_replica::{Recovered, Replica};
-use maitred_sandbox::{Callbacks, CompilerCommand, Lanes, Sandbox, SandboxConfig};
+use maitred_sandbox::{Callbacks, CompilerCommand, Fences, Lanes, Sandbox, SandboxConfig};
 use maitred_storage::{DataDir, HostIdentity};
 use maitred_transport::{Alpn, BindError, Endpoint, Identity, Limits};
 use tokio::net::TcpListener;
@@ -21,6 +21,7 @@ use crate::callback_runner::Runner;
 use crate::config::ServerConfig;
 use crate::critical::Alarm;
 use crate::error::StartError;
+use crate::fence_runner::Examiner;
 use crate::host::{Host, INSPECTIONS_MAX, Leader, UPLOADS_MAX};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
@@ -232,10 +233,12 @@ fn make_host(config: &ServerConfig, start: &Start, opened: &Opened, sandbox: Arc
     let metrics = Arc::new(Metrics::default());
     let inbox = Arc::new(Inbox::default());
     let router = Arc::new(Router::new(Arc::clone(&inbox)));
-    let nodes = Arc::new(Nodes::new(Arc::clone(&metrics)));
+    let nodes = Arc::new(Nodes::new(Arc::clone(&inbox), Arc::clone(&metrics)));
     let modules = Arc::new(Modules::new(Arc::clone(&sandbox), opened.blobs.clone()));
     let callbacks = Callbacks::new(Arc::clone(&sandbox));
     let runner = Runner::new(&inbox, &router, &nodes, &modules, callbacks, &metrics);
+    let fences = Fences::new(Arc::clone(&sandbox));
+    let examiner = Examiner::new(&inbox, &router, &modules, fences, &metrics);
     let stopping = watch::Sender::new(false);
     let known = &start.known;
     let me = Myself {
@@ -276,6 +279,7 @@ fn make_host(config: &ServerConfig, start: &Start, opened: &Opened, sandbox: Arc
         nodes,
         modules,
         runner,
+        examiner,
         lanes: Lanes::new(Arc::clone(&sandbox)),
         sandbox,
         uploads: Semaphore::new(UPLOADS_MAX),

@@ -214,6 +214,7 @@ impl Running {
         self.host.inbox.close();
         self.log_stopping.store(true, Ordering::Relaxed);
         self.host.runner.stop_all();
+        self.host.examiner.stop_all();
         self.host.modules.close();
         self.host.router.end();
         self.host.peers.end();

@@ -1,4 +1,5 @@
-//! The modules that every new group gets: five selectors and the callback `start`.
+//! The modules that every new group gets: five selectors, the fence `witness` and the callback
+//! `start`.
 //!
 //! They are part of the program, and come in the way every other module does: inspected, written
 //! down, recorded and activated. The callback comes last, and says that all were there once: what an
@@ -36,6 +37,7 @@ const SELECTORS: [(&str, &[u8]); 5] = [
     prebuilt!("bin-pack"),
     prebuilt!("spread"),
 ];
+const FENCE: (&str, &[u8]) = prebuilt!("witness");
 const CALLBACK: (&str, &[u8]) = prebuilt!("start");
 
 /// Keeps a group supplied: whenever this host begins to lead, what is missing is installed if it is to
@@ -126,7 +128,8 @@ fn missing(from: usize, why: &str) -> Vec<(ModuleName, String)> {
 fn all() -> impl Iterator<Item = (ModuleKind, &'static str, &'static [u8])> {
     let selectors = SELECTORS.map(|(name, bytes)| (ModuleKind::Selector, name, bytes));
     let callback = (ModuleKind::Callback, CALLBACK.0, CALLBACK.1);
-    selectors.into_iter().chain([callback])
+    let fence = (ModuleKind::Fence, FENCE.0, FENCE.1);
+    selectors.into_iter().chain([fence, callback])
 }
 
 /// Opens a session; none when this host leads no more, or is shutting down.

@@ -16,6 +16,7 @@ use crate::boot::Opened;
 use crate::config::ServerConfig;
 use crate::decision_store::decision_store;
 use crate::host::Host;
+use crate::lease_watch::LeaseWatch;
 use crate::node_service;
 use crate::replica_loop::ReplicaLoop;
 use crate::snapshot_thread::SnapshotWriter;
@@ -52,6 +53,7 @@ pub(crate) fn start(
         snapshots,
         decisions,
         acks,
+        leases: LeaseWatch::default(),
         runs: 0,
         others: Vec::new(),
     };

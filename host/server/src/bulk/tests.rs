@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::{Bulk, Parts, wire};
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Taken};
 use crate::metrics::Metrics;
 use crate::module_service::Modules;
 use crate::peers::Myself;
@@ -227,9 +227,9 @@ impl Side {
             level: 2,
         }));
         std::thread::spawn(move || {
-            let mut taken = Vec::new();
+            let mut taken = Taken::default();
             while inbox.take(&mut taken, PATIENCE) {
-                for input in taken.drain(..) {
+                for input in taken.inputs.drain(..) {
                     let response = match &input {
                         Input::Request {
                             request: Request::ListMembers,

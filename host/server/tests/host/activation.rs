@@ -247,7 +247,7 @@ async fn standard_modules_that_cannot_be_installed_are_named_and_tried_again() {
             .iter()
             .filter(|module| module.active.is_some())
             .count(),
-        6
+        7
     );
     within(running.shutdown()).await.unwrap();
 }

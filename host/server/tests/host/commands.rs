@@ -29,6 +29,9 @@ fn register(client: maitred_protocol::ClientId) -> Request {
         share: Vec::new(),
         ttl_ms: 30_000,
         inventory: Vec::new(),
+        kill_bound_ms: 1_000,
+        instance: 1,
+        last_epoch: None,
     };
     Request::RegisterNode(client, Box::new(register))
 }

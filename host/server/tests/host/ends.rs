@@ -125,7 +125,9 @@ async fn a_directory_of_another_version_is_refused_and_left_alone() {
     within(group.start_bare().await.shutdown()).await.unwrap();
     let file = group.data_dir().join("VERSION");
     let ours = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, ours.replace("format 2", "format 9")).unwrap();
+    let other = ours.replace("format 3", "format 9");
+    assert_ne!(other, ours);
+    std::fs::write(&file, other).unwrap();
     let error = Server::start(group.bare()).await.unwrap_err().to_string();
     assert!(
         error.contains("\"9\"") && error.contains("run the version of the program"),

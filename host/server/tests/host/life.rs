@@ -46,7 +46,7 @@ async fn a_process_is_placed_by_a_module_started_by_another_explained_and_found_
     );
     assert_eq!(status.unavailable_modules, []);
     let modules = within(client.modules()).await.unwrap();
-    assert_eq!(modules.len(), 6);
+    assert_eq!(modules.len(), 7);
 
     handle.kill();
     client.close().await;

@@ -7,9 +7,19 @@ mod bulk;
 mod commands;
 mod disk;
 mod ends;
+mod failover;
 mod group;
+#[path = "../../../sandbox/tests/support/guests.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the sandbox's tests use all of it"
+)]
+mod guests;
 mod harness;
+mod lease;
 mod life;
 mod peers;
+mod raw_node;
 mod upload;
 mod wire;

@@ -190,6 +190,7 @@ async fn keep_alives_of_another_connections_session_are_ignored_and_counted() {
         epoch: NodeEpoch(1),
         sequence: 1,
         load: None,
+        stop_ms: 0,
     };
     send_datagram(&connection, 0, &keep_alive).unwrap();
     let http = running.http_addr().unwrap();
@@ -267,6 +268,7 @@ async fn answers_under_way_come_before_the_host_is_gone() {
         client: ClientId(0),
         key: key("room/1"),
         incarnation: None,
+        ended: false,
     };
     bytes.extend(frame(2, &del));
     send.write_all(&bytes).await.unwrap();
