@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use maitred_protocol::limits::{BACK_OFF_MS_MAX, DEADLINE_MS_MAX};
+use maitred_protocol::limits::{BACK_OFF_MS_MAX, DEADLINE_MS_MAX, DRAIN_MS_MIN};
 
 use crate::out::Format;
 use crate::{
-    bench, cert, completions, dev, member, module, node, process, serve, snapshot, status, types,
+    bench, cert, completions, dev, member, module, node, process, rebalance, recreation, serve,
+    snapshot, status, types,
 };
 
 const EXITS: &str = "\
@@ -124,7 +125,12 @@ pub(crate) enum Verb {
     Module(module::Module),
     #[command(subcommand)]
     Type(types::Type),
+    Rebalance(rebalance::Rebalance),
+    #[command(subcommand)]
+    Recreation(recreation::Recreation),
     Bench(bench::Bench),
+    #[command(name = "internal-nodes", hide = true)]
+    InternalNodes(bench::Nodes),
     #[command(subcommand)]
     Cert(cert::Cert),
     Completions(completions::Completions),
@@ -169,6 +175,30 @@ pub(crate) fn deadline(text: &str) -> Result<Duration, String> {
 /// A sentence for people.
 pub(crate) fn back_off(text: &str) -> Result<Duration, String> {
     at_most(duration(text)?, BACK_OFF_MS_MAX, "60s")
+}
+
+/// Reads the time that a node may take to be emptied, at least [`DRAIN_MS_MIN`].
+///
+/// # Errors
+/// A sentence for people.
+pub(crate) fn patience(text: &str) -> Result<Duration, String> {
+    let span = duration(text)?;
+    if span >= Duration::from_millis(DRAIN_MS_MIN.into()) {
+        Ok(span)
+    } else {
+        Err("must be at least 1s".to_owned())
+    }
+}
+
+/// Reads a time, or `never`, which is 0.
+///
+/// # Errors
+/// A sentence for people.
+pub(crate) fn or_never(text: &str) -> Result<Duration, String> {
+    match text {
+        "never" => Ok(Duration::ZERO),
+        text => duration(text),
+    }
 }
 
 fn at_most(span: Duration, millis: u32, written: &str) -> Result<Duration, String> {
@@ -233,6 +263,12 @@ mod tests {
             "member transfer-leader a",
             "snapshot save f",
             "snapshot restore f --data-dir d --name a",
+            "node drain a --deadline 5m --rate 10",
+            "node confirm-dead a --epoch 3 --yes",
+            "type put a --pending-deadline 5m --deadline 10s",
+            "rebalance --type a --max 3 --apply --rate 5",
+            "rebalance suspend",
+            "recreation resume",
             "bench",
             "dev",
         ] {
@@ -257,6 +293,10 @@ mod tests {
         assert_eq!(deadline("1h"), Err("must be at most 10m".to_owned()));
         assert_eq!(back_off("60s"), Ok(Duration::from_secs(60)));
         assert_eq!(back_off("61s"), Err("must be at most 60s".to_owned()));
+        assert_eq!(patience("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(patience("999ms"), Err("must be at least 1s".to_owned()));
+        assert_eq!(or_never("never"), Ok(Duration::ZERO));
+        assert!(or_never("0s").is_err() && or_never("soon").is_err());
         assert_eq!(whole("20"), Ok(20));
         for bad in ["lots", "-1", "1.5", "4294967296"] {
             assert!(whole(bad).unwrap_err().contains("whole number"), "{bad}");

@@ -3,12 +3,18 @@
 //! Holds: 64-bit numbers are strings (readers that use doubles would corrupt them), bytes are
 //! `{"utf8": …}` or `{"hex": …}`, unknown numbers are null, and within `"v": 1` fields are only added.
 
+mod failover;
+
 use maitred_protocol::{
     Attempt, Candidate, Chooser, Evidence, Explanation, Fallback, MemberRecord, MemberRole,
     Members, ModuleKind, ModuleRecord, NodeRecord, OnNodeLost, Plan, ProcessRecord, ProcessState,
     Progress, Refusal, Status, TypeSpec, Why,
 };
 use serde_json::{Value, json};
+
+pub(crate) use failover::{
+    drain, lost, on_drain, pending, rebalance, restart, switches, waits_code,
+};
 
 pub(crate) fn bytes(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
@@ -47,6 +53,7 @@ pub(crate) fn module_kind(kind: ModuleKind) -> &'static str {
     match kind {
         ModuleKind::Selector => "selector",
         ModuleKind::Callback => "callback",
+        ModuleKind::Fence => "fence",
     }
 }
 
@@ -81,6 +88,7 @@ fn chooser(chooser: &Chooser) -> Value {
             "selector": selector.as_ref().map(|name| name.as_str()),
             "cause": cause,
         }),
+        Chooser::Rebalance => json!({ "by": "rebalance" }),
     }
 }
 
@@ -138,19 +146,26 @@ pub(crate) fn node(node: &NodeRecord) -> Value {
         "share": bytes(&node.share),
         "ttl_ms": node.ttl_ms,
         "lease_left_ms": node.lease_left_ms,
+        "kill_bound_ms": node.kill_bound_ms,
         "cordoned": node.cordoned,
         "suspect": node.suspect,
+        "damped_ms": node.damped_ms,
+        "drain": drain(node),
         "load": load,
         "revision": node.revision.to_string(),
     })
 }
 
-/// One word for a node's state: a missing sign of life matters more than a cordon.
+/// One word for a node's state: a missing sign of life matters more than what an operator wants, and
+/// that more than what will pass by itself.
 pub(crate) fn node_state(node: &NodeRecord) -> &'static str {
-    match (node.suspect, node.cordoned) {
-        (true, _) => "suspect",
-        (false, true) => "cordoned",
-        (false, false) => "ready",
+    match node.drain {
+        _ if node.suspect => "suspect",
+        Some(_) if node.processes > 0 => "draining",
+        Some(_) => "drained",
+        None if node.cordoned => "cordoned",
+        None if node.damped_ms > 0 => "damped",
+        None => "ready",
     }
 }
 
@@ -187,6 +202,11 @@ pub(crate) fn type_spec(spec: &TypeSpec) -> Value {
         "attempts": spec.attempts,
         "back_off_ms": spec.back_off_ms,
         "deadline_ms": spec.deadline_ms,
+        "restart": restart(spec.restart),
+        "fence": spec.fence.as_ref().map(|name| name.as_str()),
+        "on_drain": on_drain(spec.on_drain),
+        "recreate_attempts": spec.recreate_attempts,
+        "pending_deadline_ms": spec.pending_deadline_ms,
         "revision": spec.revision.to_string(),
     })
 }
@@ -310,6 +330,11 @@ pub(crate) fn status(status: &Status) -> Value {
         "unavailable_modules": status.unavailable_modules.iter().map(modules).collect::<Vec<_>>(),
         "fallbacks": status.fallbacks.to_string(),
         "shedding": status.shedding,
+        "held": status.held.to_string(),
+        "lost": status.lost,
+        "recreation_paused": status.recreation_paused,
+        "moves_suspended": status.moves_suspended,
+        "moves_left": status.moves_left,
     })
 }
 

@@ -4,6 +4,7 @@
 //! Everything that a host does is the server's, everything that goes over the wire the client's.
 
 mod args;
+mod ask;
 mod bench;
 mod cert;
 mod completions;
@@ -21,6 +22,9 @@ mod node;
 mod out;
 mod presence;
 mod process;
+mod progress;
+mod rebalance;
+mod recreation;
 mod refusal;
 mod sample;
 mod serve;
@@ -100,7 +104,10 @@ async fn run(verb: &Verb, shell: &Shell) -> Result<(), Failure> {
         Verb::Node(verb) => verb.run(shell).await,
         Verb::Module(verb) => verb.run(shell).await,
         Verb::Type(verb) => verb.run(shell).await,
+        Verb::Rebalance(verb) => verb.run(shell).await,
+        Verb::Recreation(verb) => verb.run(shell).await,
         Verb::Bench(verb) => verb.run(shell).await,
+        Verb::InternalNodes(verb) => verb.run(shell).await,
         Verb::Cert(verb) => verb.run(shell),
         Verb::Completions(verb) => verb.run(),
     }

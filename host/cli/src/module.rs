@@ -1,4 +1,4 @@
-//! `module`: upload selectors and callbacks, and say which version decides.
+//! `module`: upload selectors, callbacks and fences, and say which version decides.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::files;
 use crate::json as shape;
 use crate::out::{ago, colours, table};
 
-/// Upload selectors and callbacks, and say which version decides
+/// Upload selectors, callbacks and fences, and say which version decides
 #[derive(Debug, Subcommand)]
 pub(crate) enum Module {
     Push(Push),
@@ -47,6 +47,8 @@ enum KindArg {
     Selector,
     /// Starts processes: world `callback-module`
     Callback,
+    /// Says whether a lost node is dead, for types with restart level strict: world `fence-module`
+    Fence,
 }
 
 /// Upload a component as the next version of a module
@@ -56,6 +58,8 @@ enum KindArg {
 /// hosts that allow large modules.
 ///
 /// Example: maitred module push my-rule target/my_rule.wasm --activate
+///
+/// Example: maitred module push my-fence my_fence.wasm --kind fence --activate
 #[derive(Debug, Args)]
 pub(crate) struct Push {
     /// The name to push under: a-z, 0-9, _ and -
@@ -220,6 +224,7 @@ impl Push {
         let kind = match self.kind {
             KindArg::Selector => ModuleKind::Selector,
             KindArg::Callback => ModuleKind::Callback,
+            KindArg::Fence => ModuleKind::Fence,
         };
         let client = shell.client().await?;
         let progress = Progress::new(shell, bytes.len() as u64);

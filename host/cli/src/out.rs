@@ -195,10 +195,28 @@ pub(crate) fn short(span: Duration) -> String {
 
 /// How long ago a time in milliseconds since 1970 was, by this machine's clock.
 pub(crate) fn ago(millis: u64) -> String {
-    let now = std::time::SystemTime::now()
+    short(now().saturating_sub(Duration::from_millis(millis)))
+}
+
+/// When a time in milliseconds since 1970 is, by this machine's clock: `in 3m12s`, `5s ago`.
+pub(crate) fn ahead(millis: u64) -> String {
+    let left = until(millis);
+    if left.is_zero() {
+        format!("{} ago", ago(millis))
+    } else {
+        format!("in {}", short(left))
+    }
+}
+
+/// How long it is until a time in milliseconds since 1970, by this machine's clock.
+pub(crate) fn until(millis: u64) -> Duration {
+    Duration::from_millis(millis).saturating_sub(now())
+}
+
+fn now() -> Duration {
+    std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
-    short(now.saturating_sub(Duration::from_millis(millis)))
+        .unwrap_or_default()
 }
 
 /// A bar of `width` characters for a share from 0 to 1.

@@ -89,6 +89,10 @@ fn unavailable(cause: &Cause) -> Failure {
             "disk_full",
             "free space on the host's data directory; reads and deletes go on meanwhile",
         ),
+        Cause::Host(Unavailable::Held(_)) => (
+            "held",
+            "see what releases it with `maitred node ls --lost` and `maitred process ls --state pending`",
+        ),
         Cause::Host(Unavailable::NoSession) | Cause::SessionLost => {
             ("session_lost", "run the command again")
         }
@@ -138,6 +142,12 @@ fn rejected(rejection: Rejection) -> Failure {
             format!("another life is the current one: read it again and use its {what}"),
         )
         .with(json!({ "what": what, "current": current.to_string() })),
+        Rejection::Superseded { .. } => Failure::advised(
+            Exit::Conflict,
+            "superseded",
+            &text,
+            "start it under a name of its own",
+        ),
         Rejection::Conflict(_) => Failure::advised(
             Exit::Conflict,
             "conflict",

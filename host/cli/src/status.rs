@@ -244,6 +244,7 @@ impl Shown {
             ("sessions", main.clients.to_string()),
             ("fallbacks", main.fallbacks.to_string()),
         ];
+        rows.extend(failover(main));
         if let Some(reason) = &main.shedding {
             rows.push(("refusing", format!("creates: {reason}")));
         }
@@ -298,6 +299,30 @@ impl Shown {
             self.members.commit.saturating_sub(has).to_string()
         })
     }
+}
+
+/// What is said of lost nodes and moves, when there is something to say.
+fn failover(main: &Status) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if main.held > 0 || main.lost > 0 {
+        let text = format!(
+            "{} keys, an earlier life of which may go on; lost sessions: {} (maitred node ls --lost)",
+            main.held, main.lost
+        );
+        rows.push(("held", text));
+    }
+    if let Some(why) = &main.recreation_paused {
+        rows.push(("recreation", format!("PAUSED: {why}")));
+    }
+    match (main.moves_suspended, main.moves_left) {
+        (true, left) => rows.push((
+            "moves",
+            format!("SUSPENDED, {left} left (maitred rebalance resume)"),
+        )),
+        (false, 0) => {}
+        (false, left) => rows.push(("moves", format!("{left} left"))),
+    }
+    rows
 }
 
 fn said(answer: Option<&HostStatus>) -> (Value, Value) {

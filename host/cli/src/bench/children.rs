@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use maitred_client::Client;
 use maitred_protocol::{MemberRole, Members};
 use maitred_transport::{Authority, Identity, IssueKind};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::cert::of_authority;
@@ -36,6 +37,10 @@ pub(super) struct Group {
     pub(super) hosts: Vec<HostProcess>,
     /// The authority's certificate, and the hosts' own with its key.
     certs: [PathBuf; 3],
+    /// The authority's certificate, and a client's with its key.
+    pub(super) client: [PathBuf; 3],
+    /// Further flags of the hosts.
+    serve: Vec<String>,
     /// Removes everything with the group; after the processes, which are dropped first.
     folder: tempfile::TempDir,
 }
@@ -46,20 +51,26 @@ pub(super) struct HostProcess {
     /// Where it listens, the same after every start.
     address: String,
     data: PathBuf,
+    /// Where its metrics are, when it was told to have some.
+    http: Option<String>,
     child: Option<Child>,
 }
 
 impl Group {
-    /// Starts `count` hosts; the first founds, the others join.
-    pub(super) async fn start(count: u16) -> Result<Self, Failure> {
+    /// Starts `count` hosts with further flags; the first founds, the others join.
+    pub(super) async fn start(count: u16, serve: &[String]) -> Result<Self, Failure> {
         let folder = temporary()?;
         let authority = Authority::generate("maitred bench").map_err(of_authority)?;
         let issue = |name, kind| authority.issue(name, kind, &[], &[], DAYS);
         let host = issue("host", IssueKind::Host).map_err(of_authority)?;
         let client = issue("bench", IssueKind::Client).map_err(of_authority)?;
-        let certs = ["ca.pem", "host.pem", "host.key"].map(|name| folder.path().join(name));
+        let files = |names: [&str; 3]| names.map(|name| folder.path().join(name));
+        let certs = files(["ca.pem", "host.pem", "host.key"]);
+        let own = files(["ca.pem", "client.pem", "client.key"]);
         let texts = [authority.cert_pem(), &host.cert_pem, &host.key_pem];
-        for (path, text) in certs.iter().zip(texts) {
+        let own_texts = [client.cert_pem.as_str(), &client.key_pem];
+        let paths = certs.iter().chain(&own[1..]);
+        for (path, text) in paths.zip(texts.into_iter().chain(own_texts)) {
             write_secret(path, text)?;
         }
         let identity = Identity::from_pem(
@@ -75,6 +86,8 @@ impl Group {
             },
             hosts: Vec::new(),
             certs,
+            client: own,
+            serve: serve.to_vec(),
             folder,
         };
         for name in ["a", "b", "c", "d", "e"].into_iter().take(count.into()) {
@@ -82,6 +95,7 @@ impl Group {
                 name: name.to_owned(),
                 address: "127.0.0.1:0".to_owned(),
                 data: group.folder.path().join(name),
+                http: None,
                 child: None,
             });
             group.run(group.hosts.len() - 1).await?;
@@ -125,16 +139,17 @@ impl Group {
         };
         let host = &mut self.hosts[at];
         host.address = address.to_owned();
+        let http = ready.as_ref().and_then(|ready| ready["http"].as_str());
+        host.http = http.map(ToOwned::to_owned);
         host.child = Some(child);
         Ok(took)
     }
 
-    fn command(&self, host: &HostProcess, seeds: &str, log: &Path) -> Result<Command, Failure> {
+    /// This very program, without what was set for this run of it.
+    pub(super) fn program(&self) -> Result<Command, Failure> {
         let program = std::env::current_exe();
         let program = program
             .map_err(|error| Failure::file("find", Path::new("this program's own path"), &error))?;
-        let stderr = fs::File::options().create(true).append(true).open(log);
-        let stderr = stderr.map_err(|error| Failure::file("write", log, &error))?;
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             // What is set for this program is not meant for them.
@@ -142,6 +157,13 @@ impl Group {
                 command.env_remove(name);
             }
         }
+        Ok(command)
+    }
+
+    fn command(&self, host: &HostProcess, seeds: &str, log: &Path) -> Result<Command, Failure> {
+        let stderr = fs::File::options().create(true).append(true).open(log);
+        let stderr = stderr.map_err(|error| Failure::file("write", log, &error))?;
+        let mut command = self.program()?;
         let [ca, cert, key] = &self.certs;
         command.args(["serve", "-o", "json", "--log", "warn", "--name", &host.name]);
         command.args(["--listen", &host.address]);
@@ -151,6 +173,7 @@ impl Group {
         if !seeds.is_empty() {
             command.args(["--join", seeds]);
         }
+        command.args(&self.serve);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(stderr).kill_on_drop(true);
         Ok(command)
@@ -223,6 +246,51 @@ impl Group {
     }
 }
 
+impl Group {
+    /// CPU time that a host has used, to a hundredth of a second.
+    pub(super) fn cpu(&self, at: usize) -> Duration {
+        let pid = self.hosts[at].child.as_ref().and_then(Child::id);
+        let stat = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        let ticks = stat.as_deref().and_then(cpu_ticks).unwrap_or(0);
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        Duration::from_secs_f64(ticks as f64 / per_second as f64)
+    }
+
+    /// One of a host's counters, which it was started with `--http` for.
+    pub(super) async fn counter(&self, at: usize, name: &str) -> Result<u64, Failure> {
+        let address = self.hosts[at].http.as_deref().unwrap_or_default();
+        let failed = |error: std::io::Error| {
+            let help = "look at the host's log";
+            let message = format!("cannot read the metrics at {address}: {error}");
+            Failure::new(Exit::Other, "metrics", message, help)
+        };
+        let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+        let ask = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(ask.as_bytes()).await.map_err(failed)?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.map_err(failed)?;
+        let absent = || failed(std::io::Error::other(format!("there is no {name}")));
+        counter_of(&text, name).ok_or_else(absent)
+    }
+}
+
+/// `maitred_NAME_total 12` in a text of metrics.
+fn counter_of(text: &str, name: &str) -> Option<u64> {
+    let wanted = [format!("maitred_{name}_total"), format!("maitred_{name}")];
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    let (_, value) = lines.find(|(name, _)| wanted.iter().any(|one| one == name))?;
+    value.trim().parse().ok()
+}
+
+/// User and system time of `/proc/PID/stat`. The name in it may hold blanks and brackets.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
 /// Bytes of resident memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Memory {
@@ -249,4 +317,19 @@ fn not_ready(name: &str, log: &Path) -> Failure {
     let message = format!("host {name} did not become ready:\n{}", last.join("\n"));
     let help = "the lines above are the end of its log";
     Failure::new(Exit::Other, "not_ready", message, help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_and_a_host_say_of_a_process_is_read() {
+        let stat = "12 (a ) b) S 1 1 1 0 -1 0 0 0 0 0 250 50 0 0 20 0 4 0 1 1 1";
+        assert_eq!(cpu_ticks(stat), Some(300));
+        assert_eq!(cpu_ticks("12 (x) S"), None);
+        let text = "# HELP maitred_keep_alives_total x\nmaitred_keep_alives_total 12\n";
+        assert_eq!(counter_of(text, "keep_alives"), Some(12));
+        assert_eq!(counter_of(text, "keep"), None);
+    }
 }

@@ -43,7 +43,7 @@ struct Writer {
 }
 
 pub(super) async fn run(shell: &Shell, hosts: u16, trials: u32) -> Result<Failover, Failure> {
-    let mut group = Group::start(hosts).await?;
+    let mut group = Group::start(hosts, &[]).await?;
     let client = shell.connect(&group.target).await?;
     group.settled(&client).await?;
     client.put_type(TypeSpec::new(TypeName::new(TYPE)?)).await?;

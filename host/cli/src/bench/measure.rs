@@ -51,12 +51,12 @@ impl Target {
     async fn once(&self, client: &Client, op: Op) -> Result<(), Error> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         match op {
-            Op::Create | Op::All | Op::Failover | Op::Restart => {
-                client.create(self.key(number)?).send().await?;
-            }
             Op::Set => self.set(client, number % SET_TO).await?,
             Op::Get => {
                 client.get(&self.key(number % READ_FROM)?).await?;
+            }
+            _ => {
+                client.create(self.key(number)?).send().await?;
             }
         }
         Ok(())

@@ -43,7 +43,7 @@ pub(super) async fn run(shell: &Shell, hosts: u16, records: u64) -> Result<Resta
             eprintln!("{text}");
         }
     };
-    let mut group = Group::start(hosts).await?;
+    let mut group = Group::start(hosts, &[]).await?;
     let client = shell.connect(&group.target).await?;
     group.settled(&client).await?;
     let nodes = nodes(&client, records).await?;

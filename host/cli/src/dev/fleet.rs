@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use maitred_client::{Client, Error};
-use maitred_protocol::NodeName;
+use maitred_protocol::{Drain, NodeName};
 use tokio::task::JoinSet;
 
 use super::Dev;
@@ -15,8 +15,14 @@ use crate::sample::{Life, SampleNode, Spec};
 
 /// How long a killed node stays away.
 const AWAY: Duration = Duration::from_secs(10);
-/// Short enough that a person sees what happens to the processes of a killed node.
-const TTL: Duration = Duration::from_secs(5);
+/// The default of the client library: short enough that a person sees what happens to the processes of
+/// a killed node.
+const TTL: Duration = Duration::from_secs(3);
+/// How a drain moves what a node has.
+const DRAIN: Drain = Drain {
+    deadline_ms: 60_000,
+    per_second: 50,
+};
 /// Processes of one node: what it can name when it reconnects, less something for longer ids.
 const PROCESSES_MAX: u32 = 18_000;
 /// Zones, and how much larger than the smallest their nodes are.
@@ -112,7 +118,8 @@ impl Fleet {
         let client = self.client.clone();
         Some(async move {
             let done = match NodeName::new(name.as_str()) {
-                Ok(node) => client.cordon(&node, on).await,
+                Ok(node) if on => client.drain_node(&node, DRAIN).await,
+                Ok(node) => client.cordon(&node, false).await,
                 Err(error) => Err(error.into()),
             };
             match done {
@@ -130,7 +137,7 @@ impl Fleet {
         member.drained = drained.on;
         let name = &member.spec.name;
         if drained.on {
-            format!("{name} drains: no new processes, those that it has run out")
+            format!("{name} drains: no new processes, those that it has are moved")
         } else {
             format!("{name} takes new processes again")
         }

@@ -143,7 +143,9 @@ impl Summary {
         let status = world.client.status().await.ok();
         let members = world.client.members().await.ok();
         let tally = world.stats.lock();
-        let running = status.map(|status| status.running);
+        let running = status.as_ref().map(|status| status.running);
+        let pending = status.as_ref().map(|status| status.pending);
+        let lost = status.map(|status| status.lost);
         let first = tally.first.map(|first| first.duration_since(world.started));
         let nodes: serde_json::Map<_, _> = world
             .fleet
@@ -173,6 +175,8 @@ impl Summary {
             "fallbacks": tally.fallbacks,
             "swaps": world.rules.swaps,
             "running": running,
+            "pending": pending,
+            "lost": lost,
             "skipped": tally.skipped,
             "first_placement_ms": first.map(|span| span.as_millis() as u64),
             "hosts": hosts(world, members.as_ref()),

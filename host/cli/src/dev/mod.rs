@@ -31,9 +31,9 @@ use work::Work;
 
 const AFTER: &str = "\
 Keys: up and down choose a node, k kills it as a crash would (it comes back after 10 s, or on k),
-d drains it and d again ends that, s puts the next selector in charge, e explains the last placement,
-space pauses the load, q quits. With --hosts 3, l kills the host that leads: watch the others elect a
-new one while the load goes on; it comes back after 5 s and catches up.
+d drains it (its processes move) and d again takes it back, s puts the next selector in charge, e
+explains the last placement, space pauses the load, q quits. With --hosts 3, l kills the host that
+leads: watch the others elect a new one while the load goes on; it comes back after 5 s and catches up.
 
 Other terminals of this user find the host without flags: try `maitred node ls` meanwhile.
 

@@ -1,6 +1,6 @@
 //! One frame of the live table: nodes, placements, totals, keys, and the explanation on top.
 
-use maitred_protocol::{Members, NodeRecord};
+use maitred_protocol::{Members, NodeRecord, Status};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use ratatui::style::{Color, Style};
@@ -183,8 +183,13 @@ fn state(member: &Member, record: Option<&NodeRecord>) -> (String, Style) {
         (Some(seconds), None) => (format!("gone, back in {seconds} s"), colour(Color::Red)),
         (None, None) => ("registering".to_owned(), colour(Color::Yellow)),
         (None, Some(node)) => match node_state(node) {
-            "cordoned" if node.processes == 0 => ("drained".to_owned(), colour(Color::Yellow)),
-            "cordoned" => ("draining".to_owned(), colour(Color::Yellow)),
+            "draining" => (
+                format!("draining, {} left", node.processes),
+                colour(Color::Yellow),
+            ),
+            other @ ("drained" | "cordoned" | "damped") => {
+                (other.to_owned(), colour(Color::Yellow))
+            }
             "suspect" => ("suspect".to_owned(), colour(Color::Red)),
             other => (other.to_owned(), colour(Color::Green)),
         },
@@ -230,9 +235,30 @@ fn draw_totals(frame: &mut Frame<'_>, area: Rect, world: &World, screen: &Screen
             millis(0.99),
         )),
     ]);
-    let processes = Line::from(format!("processes: {running}"));
+    let processes = Line::from(vec![
+        Span::raw(format!("processes: {running}")),
+        Span::styled(
+            status.map_or_else(String::new, waiting),
+            colour(Color::Yellow),
+        ),
+    ]);
     let rules = Line::from(format!("selectors: {}", world.rules.text()));
     frame.render_widget(Paragraph::new(vec![counts, processes, rules]), area);
+}
+
+/// What is said of lost nodes, when there is something to say.
+fn waiting(status: &Status) -> String {
+    let mut text = String::new();
+    if status.lost > 0 {
+        text += &format!(
+            ", {} lost nodes with {} keys held",
+            status.lost, status.held
+        );
+    }
+    if status.recreation_paused.is_some() {
+        text += ", recreation paused";
+    }
+    text
 }
 
 fn draw_recent(frame: &mut Frame<'_>, area: Rect, world: &World) {

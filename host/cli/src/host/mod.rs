@@ -88,6 +88,9 @@ pub(crate) fn unusable(error: ConfigError) -> Failure {
             "raft" => {
                 "--election-ticks is at least 5 times --heartbeat-ticks, and at most 1000; see `maitred serve --help`"
             }
+            "failover" => {
+                "--mass-loss-window is 1s to 10m, --mass-loss-pause at most 1h; see `maitred serve --help`"
+            }
             "data_dir" => "give --data-dir DIR, MAITRED_DATA_DIR, or data_dir in the configuration",
             "tls.ca" | "tls.cert" | "tls.key" => {
                 "give --ca, --cert and --key; `maitred cert init` makes them"

@@ -7,7 +7,6 @@
 mod follow;
 mod look;
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -16,6 +15,7 @@ use maitred_protocol::{HostName, MemberRecord, MemberRole, Members};
 use serde_json::json;
 
 use crate::args::duration;
+use crate::ask;
 use crate::connect::Shell;
 use crate::failure::{Exit, Failure};
 use crate::json as shape;
@@ -258,36 +258,24 @@ impl Remove {
 
 /// Asks; scripts, which nobody can ask, say what they mean with --yes.
 fn confirmed(members: &Members, member: &MemberRecord) -> Result<bool, Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() || !std::io::stderr().is_terminal() {
-        let help = "say --yes when that is meant";
-        let message = format!(
-            "removing {} (host {}) is for good, and there is no terminal to ask at",
-            member.name, member.host
-        );
-        return Err(Failure::usage(message, help));
-    }
     let votes = |one: &&MemberRecord| one.role == MemberRole::Voter && one.host != member.host;
     let left = members.items.iter().filter(votes).count();
     // A majority has to be left after the loss of that many.
     let spare = left.saturating_sub(1) / 2;
-    eprint!(
-        "Remove {} (host {}, {}) for good? {} left, of which {spare} may fail. [y/N] ",
-        member.name,
-        member.host,
-        member.address,
-        if left == 1 {
-            "1 voter is".to_owned()
-        } else {
-            format!("{left} voters are")
-        },
-    );
-    let mut line = String::new();
-    let read = std::io::stderr()
-        .flush()
-        .and_then(|()| stdin.read_line(&mut line));
-    read.map_err(|error| Failure::file("read the answer from", "the terminal".as_ref(), &error))?;
-    Ok(["y", "yes"].contains(&line.trim().to_lowercase().as_str()))
+    let left = match left {
+        1 => "1 voter is".to_owned(),
+        left => format!("{left} voters are"),
+    };
+    ask::confirmed(
+        &format!(
+            "removing {} (host {}) is for good",
+            member.name, member.host
+        ),
+        &format!(
+            "Remove {} (host {}, {}) for good? {left} left, of which {spare} may fail.",
+            member.name, member.host, member.address,
+        ),
+    )
 }
 
 impl Transfer {

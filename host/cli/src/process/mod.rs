@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+pub(crate) mod pending;
 pub(crate) mod read;
 
 use clap::Subcommand;
@@ -44,6 +45,7 @@ pub(crate) fn chooser(chooser: &Chooser) -> String {
         Chooser::Node => "its node".to_owned(),
         Chooser::Selector { name, version, .. } => format!("{name}@{version}"),
         Chooser::Fallback { fallback, .. } => format!("fallback {}", json::fallback(*fallback)),
+        Chooser::Rebalance => "rebalance".to_owned(),
     }
 }
 
@@ -57,6 +59,7 @@ pub(crate) fn placed(why: &Why) -> String {
     );
     match &why.chooser {
         Chooser::Node => "registered by its node".to_owned(),
+        Chooser::Rebalance => format!("a move of `maitred rebalance` {cost}"),
         Chooser::Selector { digest, .. } => {
             format!("{} ({}) {cost}", chooser(&why.chooser), digest.short())
         }

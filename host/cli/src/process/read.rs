@@ -7,7 +7,7 @@ use maitred_protocol::{
 };
 use serde_json::{Value, json};
 
-use super::{chooser, placed, text};
+use super::{chooser, pending, placed, text};
 use crate::connect::Shell;
 use crate::failure::Failure;
 use crate::json as shape;
@@ -47,19 +47,25 @@ impl Get {
     }
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum State {
     /// Reserved on a node, being started
     Starting,
     /// Started, or registered by its node
     Running,
-    /// Its node was lost; a new one is being sought
+    /// It has no node: that was lost, or it is being moved
     Pending,
 }
 
 /// List processes, in the order of type and id
 ///
+/// With --state pending it says why each has no node: an earlier life that may still go on, a pause
+/// after a failure, no node that will do, others before it; since when, and its last failure. --node
+/// is then the node that it was on.
+///
 /// Example: maitred process ls --type room --node eu-1
+///
+/// Example: maitred process ls --state pending
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
     /// Only of this type
@@ -76,18 +82,30 @@ pub(crate) struct Ls {
     state: Option<State>,
     /// Only after this one: where the page before ended
     #[arg(long, value_name = "TYPE/ID")]
-    after: Option<ProcessKey>,
+    pub(super) after: Option<ProcessKey>,
     /// Processes to show, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 100,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE_ITEMS_MAX)))]
-    limit: u32,
+    pub(super) limit: u32,
     /// Show all, page by page
     #[arg(long, conflicts_with_all = ["limit", "after"])]
-    all: bool,
+    pub(super) all: bool,
 }
 
 impl Ls {
+    /// Whether it is of the type, the ids and the node that are asked for.
+    pub(super) fn wants(&self, record: &ProcessRecord) -> bool {
+        let of_type = self.type_name.as_ref();
+        let prefix = self.prefix.as_deref().unwrap_or_default();
+        of_type.is_none_or(|name| *name == record.key.type_name)
+            && record.key.id.as_str().starts_with(prefix)
+            && self.node.as_ref().is_none_or(|node| *node == record.node)
+    }
+
     pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        if self.state == Some(State::Pending) {
+            return pending::ls(shell, self).await;
+        }
         let list = ListProcesses {
             type_name: self.type_name.clone(),
             id_prefix: self.prefix.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Settings come from a TOML file, then the environment, then flags; later ones win.
 
+mod failover;
 mod group;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::connect::Shell;
 use crate::failure::{Exit, Failure};
 use crate::host::{self, Signals};
+use failover::Failover;
 use group::Group;
 
 /// A test reads it as a configuration and compares it with the defaults.
@@ -40,6 +42,12 @@ const FILE: &str = r#"
   heartbeat_ticks = 1               # between two signs of life of the leader
   election_ticks = 10               # without one: an election, within twice that
   disk_slow_ms = 1000               # a leader whose disk takes longer hands over
+  [failover]                        # processes of lost nodes that are created again:
+  recreate_per_second = 10000       # in the whole group
+  recreate_per_node_per_second = 1000
+  mass_loss_percent = 40            # more lost nodes than this pause that; 100 for never
+  mass_loss_window_ms = 30000       # lost within this
+  mass_loss_pause_ms = 60000
   [tls]                             # must be given
   ca = "ca.pem"
   cert = "host.pem"
@@ -140,6 +148,8 @@ pub(crate) struct Serve {
     log_format: LogFormat,
     #[command(flatten)]
     group: Group,
+    #[command(flatten)]
+    failover: Failover,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -184,6 +194,7 @@ impl Serve {
         config.listen = self.listen.unwrap_or(config.listen);
         config.http = self.http.or(config.http);
         self.group.lay_over(&mut config);
+        self.failover.lay_over(&mut config);
         for (given, field) in [
             (&global.ca, &mut config.tls.ca),
             (&global.cert, &mut config.tls.cert),

@@ -37,6 +37,11 @@ fn status(host: u64, role: &str, leader: Option<u64>, term: u64) -> Status {
         unavailable_modules: Vec::new(),
         fallbacks: 0,
         shedding: None,
+        held: 0,
+        lost: 0,
+        recreation_paused: None,
+        moves_suspended: false,
+        moves_left: 0,
     }
 }
 
@@ -104,4 +109,29 @@ fn a_host_of_another_cluster_is_called_that() {
     assert!(shown.text().contains("belongs to another cluster"));
     let others = &shown.to_json()["others"];
     assert_eq!(others[0]["problem"], "belongs to another cluster");
+}
+
+#[test]
+fn lost_nodes_and_moves_are_spoken_of_only_when_there_are_some() {
+    let quiet = shown(vec![answered(status(1, "leader", Some(1), 3))]);
+    for word in ["held", "recreation", "moves"] {
+        assert!(!quiet.text().contains(word), "{word}: {}", quiet.text());
+    }
+    assert_eq!(quiet.to_json()["held"], "0");
+    assert_eq!(quiet.to_json()["moves_left"], 0);
+    let mut busy = status(1, "leader", Some(1), 3);
+    busy.held = 40;
+    busy.lost = 2;
+    busy.recreation_paused = Some("30 of 100 nodes were lost".to_owned());
+    busy.moves_suspended = true;
+    busy.moves_left = 7;
+    let text = shown(vec![answered(busy)]).text();
+    for part in [
+        "40 keys",
+        "lost sessions: 2",
+        "PAUSED: 30 of 100",
+        "SUSPENDED, 7 left",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
