@@ -14,6 +14,7 @@
 //! says; all of it changes here, and [`Recreation::let_go`] takes a saga out of all of it. While
 //! anything can go on without an event, a timer is set.
 
+mod asking;
 pub(crate) mod breaker;
 pub(crate) mod bucket;
 mod listing;
@@ -24,8 +25,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maitred_protocol::{ProcessKey, ProcessState, TypeName};
-use maitred_registry::candidates::Refused;
-use maitred_registry::decide::Trace;
 use maitred_registry::{Change, Command, Event, Record};
 
 use crate::moves::MOVED;
@@ -35,11 +34,7 @@ use crate::saga::{Life, Placed, Step};
 use crate::timer::{Due, TimerId};
 use breaker::Breaker;
 use bucket::Bucket;
-use sleepers::{Kind, Sleepers, WAKE_US_MIN};
-
-/// Microseconds after which those that a selector refused are tried again though no capacity has
-/// appeared: what it looks at (loads, the time) changes without a word.
-const SELECTOR_AGAIN_US: u64 = 5_000_000;
+use sleepers::{Kind, Sleepers};
 
 /// Whose turn it is: the smallest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,16 +165,6 @@ fn turn_of(record: &Record) -> Turn {
         since_ms: spec.map_or(0, |spec| spec.pending_ms),
         key: record.key(),
     }
-}
-
-fn kind_of(record: &Record) -> Option<Kind> {
-    let spec = record.spec.as_deref()?;
-    Some(Kind {
-        type_name: (*record.type_name).clone(),
-        selector: spec.selector.clone(),
-        require: spec.options.require.clone(),
-        demand: record.demand,
-    })
 }
 
 /// How many attempts have failed since a process last ran, as far as that is on record: the first
@@ -348,108 +333,6 @@ impl Replica {
             self.ask_some();
         }
         self.set_recreation_timer();
-    }
-
-    fn wake_some(&mut self) {
-        let most = self.config.batch_max.max(1);
-        for turn in self.recreation.sleepers.step(self.now.mono_us, most) {
-            if let Some(saga) = self.sagas.all.get_mut(&turn.key) {
-                saga.step = Step::Queued;
-                saga.again.woken = true;
-                self.recreation.enqueue(&mut saga.again, turn);
-            }
-        }
-    }
-
-    fn ask_some(&mut self) {
-        let now_us = self.now.mono_us;
-        let rate = self.config.recreate_per_second;
-        let most = self.config.batch_max.max(1);
-        // As many as a turn looks at, so that a long queue holds nobody up.
-        for _ in 0..most {
-            let recreation = &mut self.recreation;
-            if recreation.deciding >= most || now_us < recreation.dry_until_us {
-                return;
-            }
-            if recreation.queue.is_empty() {
-                return;
-            }
-            if recreation.tokens.left(rate, now_us) == 0 {
-                // A few at a time cost less than one by one.
-                let next_us = recreation.tokens.next_us(rate);
-                recreation.dry_until_us = next_us.max(now_us + WAKE_US_MIN);
-                return;
-            }
-            if let Some(turn) = recreation.queue.pop_first() {
-                self.ask(turn);
-            }
-        }
-    }
-
-    /// It is the turn of one that stood first in the queue.
-    fn ask(&mut self, turn: Turn) {
-        let record = self.registry.process(&turn.key).cloned();
-        let kind = record.as_deref().and_then(kind_of);
-        let Some(saga) = self.sagas.all.get_mut(&turn.key) else {
-            return;
-        };
-        let recreation = &mut self.recreation;
-        if let Some(kind) = kind
-            && !saga.again.woken
-            && let Some(trace) = recreation.sleepers.refusal(&kind)
-        {
-            let kind = recreation.sleepers.add(kind, turn.clone(), &trace);
-            saga.again.stage = Stage::Asleep(turn, kind);
-            saga.step = Step::Asleep;
-            return;
-        }
-        let (rate, now_us) = (self.config.recreate_per_second, self.now.mono_us);
-        recreation.tokens.take(rate, now_us);
-        recreation.deciding += 1;
-        saga.again.stage = Stage::Deciding;
-        saga.again.appeared = recreation.appeared;
-        self.ask_selector(&turn.key);
-    }
-
-    /// No node takes a wanted process.
-    pub(crate) fn no_node(&mut self, key: &ProcessKey, trace: &Arc<Trace>) {
-        let Some(record) = self.registry.process(key).cloned() else {
-            return;
-        };
-        let Some((saga, kind)) = self.sagas.all.get_mut(key).zip(kind_of(&record)) else {
-            return;
-        };
-        let any = |what: Refused| trace.refused.iter().any(|(_, why)| *why == what);
-        let (by_budget, avoided) = (any(Refused::Budget), any(Refused::FailedBefore));
-        let by_all = trace.slots.is_empty();
-        let woken = std::mem::take(&mut saga.again.woken);
-        self.recreation.let_go(&mut saga.again);
-        saga.again.woken = woken;
-        let turn = turn_of(&record);
-        if avoided && !by_budget && !saga.again.widened {
-            saga.again.widened = true;
-            saga.step = Step::Queued;
-            return self.recreation.enqueue(&mut saga.again, turn);
-        }
-        let now_us = self.now.mono_us;
-        let missed = saga.again.appeared != self.recreation.appeared;
-        let refused_by_all = by_all.then_some(&kind);
-        self.recreation
-            .answered(&mut saga.again, refused_by_all, true);
-        let sleepers = &mut self.recreation.sleepers;
-        let kind = sleepers.add(kind, turn.clone(), trace);
-        saga.again.stage = Stage::Asleep(turn, kind);
-        saga.step = Step::Asleep;
-        if missed {
-            sleepers.wake(now_us);
-        }
-        if by_budget {
-            let token_us = 1_000_000 / u64::from(self.config.recreate_per_node_per_second.max(1));
-            sleepers.wake(now_us + token_us.max(WAKE_US_MIN));
-        }
-        if !by_all {
-            sleepers.wake(now_us + SELECTOR_AGAIN_US);
-        }
     }
 
     pub(crate) fn recreation_due(&mut self) {

@@ -216,3 +216,22 @@ fn one_that_is_deleted_while_it_is_decided_gives_its_token_back() {
     world.pass(60);
     assert_eq!(world.started(), ["2", "3"]);
 }
+
+#[test]
+fn room_for_one_does_not_wake_them_all() {
+    let mut world = World::new(|_| {});
+    world.join("a", 500);
+    world.fill(0..500);
+    world.join("b", 1);
+    world.create(&key("own"), |_| {});
+    world.lose(&["a"]);
+    let asked = world.asked;
+    world.delete(&key("own"));
+    world.pass(10_000);
+    assert_eq!((world.on("b"), world.pending()), (1, 499));
+    assert_eq!(
+        world.asked - asked,
+        32,
+        "the first few, until one finds no room"
+    );
+}

@@ -14,10 +14,11 @@ fn the_more_important_come_first_then_those_that_wait_longer_then_by_key() {
     world.join("x", 1);
     world.create(&key("0"), |options| options.priority = 5);
     world.cordon("b", false);
-    world.lose(&["a"]);
+    world.game("a").dead = true;
+    world.pass(400);
     world.lose(&["x"]);
     world.pass(6_000);
-    // 0 was lost a second after 2, which had taken the only token, and 4.
+    // 0 was lost after 2, which had taken the only token, and 4, which waited for the next.
     assert_eq!(world.started(), ["2", "4", "0", "1", "3"]);
 }
 
