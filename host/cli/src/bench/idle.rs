@@ -19,6 +19,8 @@ use crate::out::{fields, short};
 const NODES_MAX: u32 = 250;
 /// Units of each node's capacity.
 const CAPACITY: u32 = 1_000;
+/// Tries of one create.
+const TRIES: u32 = 10;
 /// How often the counts are looked at.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long beyond the TTL the last expiry may take before the measurement counts as failed.
@@ -171,7 +173,14 @@ pub(super) async fn expire(
         let client = creator.clone();
         async move {
             let key = ProcessKey::new(TYPE, &number.to_string())?;
-            client.create(key).send().await?;
+            let mut tries = 1;
+            // A machine that runs all of them may be too busy for a lease now and then.
+            while let Err(error) = client.create(key.clone()).send().await {
+                if tries == TRIES {
+                    return Err(error.into());
+                }
+                tries += 1;
+            }
             Ok(())
         }
     })

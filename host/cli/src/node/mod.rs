@@ -116,7 +116,7 @@ fn rows(nodes: &[NodeRecord]) -> String {
             node.capacity.to_string(),
             node.processes.to_string(),
             cpu(node),
-            format!("{:.1}s", f64::from(node.lease_left_ms) / 1_000.0),
+            lease(node),
             labels(node),
             node.address.clone(),
         ]
@@ -165,6 +165,14 @@ fn condition(node: &NodeRecord) -> String {
         "ready".to_owned()
     } else {
         parts.join("; ")
+    }
+}
+
+/// What is left of its lease; a host that does not lead, or has only begun to, does not know.
+fn lease(node: &NodeRecord) -> String {
+    match node.lease_left_ms {
+        0 => "?".to_owned(),
+        left => format!("{:.1}s", f64::from(left) / 1_000.0),
     }
 }
 
