@@ -1,6 +1,9 @@
 //! What operators hold up or empty: drains, and the switches. The leader carries drains out; what is
 //! kept here is what another leader needs to go on with one.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use maitred_protocol::{Drain, DrainState, NodeName, Rejection, Revision, Switch};
 
 use crate::Registry;
@@ -12,18 +15,25 @@ use crate::outcome::{Event, Outcome};
 pub(crate) struct Failover {
     pub(crate) moves_suspended: bool,
     pub(crate) recreation_suspended: bool,
-    /// When sessions were lost of late, in milliseconds since 1970; the latest last.
-    pub(crate) losses_ms: std::collections::VecDeque<u64>,
+    /// Nodes that were lost and have not come back, each once: when, in milliseconds since 1970, and
+    /// its name; the latest last.
+    pub(crate) losses: VecDeque<(u64, Arc<NodeName>)>,
     /// After a restore: indices that the registry cannot know of, from the first to before the last.
     pub(crate) forgotten: Option<(u64, u64)>,
 }
 
 impl Failover {
-    pub(crate) fn lost(&mut self, time_ms: u64) {
-        if self.losses_ms.len() >= LOSSES_MAX {
-            self.losses_ms.pop_front();
+    pub(crate) fn lost(&mut self, time_ms: u64, name: &Arc<NodeName>) {
+        self.came_back(name);
+        if self.losses.len() >= LOSSES_MAX {
+            self.losses.pop_front();
         }
-        self.losses_ms.push_back(time_ms);
+        self.losses.push_back((time_ms, Arc::clone(name)));
+    }
+
+    /// One that comes and goes is one node, and none while it is there.
+    pub(crate) fn came_back(&mut self, name: &NodeName) {
+        self.losses.retain(|(_, lost)| **lost != *name);
     }
 }
 
@@ -82,7 +92,7 @@ impl Registry {
             Switch::Recreation => {
                 self.failover.recreation_suspended = suspended;
                 if !suspended {
-                    self.failover.losses_ms.clear();
+                    self.failover.losses.clear();
                 }
             }
         }
@@ -104,10 +114,10 @@ impl Registry {
         }
     }
 
-    /// When sessions were lost of late, in milliseconds since 1970, in order; the last 1,024. None
-    /// after an operator let re-creation go on.
+    /// When each of the nodes was lost that have not come back since, in milliseconds since 1970, in
+    /// order; the last 1,024. None after an operator let re-creation go on.
     pub fn losses_ms(&self) -> impl DoubleEndedIterator<Item = u64> + ExactSizeIterator {
-        self.failover.losses_ms.iter().copied()
+        self.failover.losses.iter().map(|(time_ms, _)| *time_ms)
     }
 
     /// Whether something began at an index that a restore has lost sight of.

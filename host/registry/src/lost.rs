@@ -92,7 +92,7 @@ impl Registry {
                 instance: node.instance,
             };
             self.holds.lose(epoch, lost);
-            self.failover.lost(at.time_ms);
+            self.failover.lost(at.time_ms, &node.name);
         } else {
             self.release_session(epoch, |_, _| true, events);
         }

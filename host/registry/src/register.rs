@@ -69,6 +69,7 @@ impl Registry {
         };
         self.nodes.insert((*node.name).clone(), node);
         self.fleet_revision = at.index;
+        self.failover.came_back(&comer.name);
         events.push(Event::NodeUp {
             name: (*comer.name).clone(),
             epoch: comer.epoch,

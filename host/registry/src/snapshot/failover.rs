@@ -15,7 +15,7 @@ use crate::lost::Lost;
 pub(super) struct FailoverMirror {
     pub(super) moves_suspended: bool,
     pub(super) recreation_suspended: bool,
-    pub(super) losses_ms: Vec<u64>,
+    pub(super) losses: Vec<(u64, NodeName)>,
     pub(super) forgotten: Option<(u64, u64)>,
 }
 
@@ -44,7 +44,11 @@ impl From<&Failover> for FailoverMirror {
         Self {
             moves_suspended: failover.moves_suspended,
             recreation_suspended: failover.recreation_suspended,
-            losses_ms: failover.losses_ms.iter().copied().collect(),
+            losses: failover
+                .losses
+                .iter()
+                .map(|(time_ms, name)| (*time_ms, (**name).clone()))
+                .collect(),
             forgotten: failover.forgotten,
         }
     }
@@ -55,7 +59,11 @@ impl From<FailoverMirror> for Failover {
         Self {
             moves_suspended: mirror.moves_suspended,
             recreation_suspended: mirror.recreation_suspended,
-            losses_ms: mirror.losses_ms.into(),
+            losses: mirror
+                .losses
+                .into_iter()
+                .map(|(time_ms, name)| (time_ms, Arc::new(name)))
+                .collect(),
             forgotten: mirror.forgotten,
         }
     }

@@ -275,10 +275,23 @@ fn losses_are_remembered_up_to_a_limit() {
     let mut world = World::new();
     for n in 0..1_030 {
         world.time_ms = 10_000 + n;
-        world.up("a");
-        world.expire("a");
+        let name = format!("n{n}");
+        world.up(&name);
+        world.expire(&name);
     }
     let losses: Vec<_> = world.registry.losses_ms().collect();
     assert_eq!(losses.len(), 1_024);
     assert_eq!((losses[0], losses[1_023]), (10_006, 11_029));
+}
+
+#[test]
+fn a_node_that_comes_and_goes_is_one_loss_and_none_while_it_is_there() {
+    let mut world = World::new();
+    for n in 0..5 {
+        world.time_ms = 10_000 + n;
+        world.up("a");
+        assert_eq!(world.registry.losses_ms().len(), 0);
+        world.expire("a");
+        assert_eq!(world.registry.losses_ms().collect::<Vec<_>>(), [10_000 + n]);
+    }
 }
