@@ -128,6 +128,15 @@ impl Agent {
         matches!(process.life, Life::Running(_)).then_some(process.incarnation)
     }
 
+    /// Whether this life is being started, and nobody has had it stopped since.
+    #[must_use]
+    pub fn is_starting(&self, key: &ProcessKey, incarnation: Incarnation) -> bool {
+        let process = self.processes.get(key);
+        process.is_some_and(|process| {
+            process.incarnation == incarnation && matches!(process.life, Life::Starting)
+        })
+    }
+
     /// Why `key` cannot be one process more here; none when it can, or runs here already.
     #[must_use]
     pub fn has_no_room_for(&self, key: &ProcessKey) -> Option<&'static str> {

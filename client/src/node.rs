@@ -37,13 +37,15 @@ pub struct SpawnRequest {
 /// time; of one key only one at a time.
 pub trait NodeHandler: Send + Sync + 'static {
     /// Starts a process. Called at most once per incarnation. While it has not returned, its key
-    /// cannot be started or stopped here, so it should mind the deadline.
+    /// cannot be started or stopped here, so it should mind the deadline. When it fails, nothing of the
+    /// process may be left; when it panics, `stop` is called.
     fn spawn(
         &self,
         request: SpawnRequest,
     ) -> impl Future<Output = Result<Spawned, SpawnError>> + Send;
 
-    /// Stops a process, and returns when it has stopped. It may have just ended by itself.
+    /// Stops a process, and returns when it has stopped: its key may be given to another node then, and
+    /// not before. It may have just ended by itself. When it panics it is called again.
     fn stop(&self, key: ProcessKey, incarnation: Incarnation) -> impl Future<Output = ()> + Send;
 
     /// The lease is lost: the registry may give the processes to others from now on. `stop` of each
@@ -88,6 +90,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn agent(&self) -> MutexGuard<'_, Agent> {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a life that was to be started still is.
+    pub(crate) fn may_begin(&self, key: &ProcessKey, incarnation: Incarnation) -> bool {
+        let agent = self.agent();
+        self.clock.now_us() < agent.lease_until_us() && agent.is_starting(key, incarnation)
     }
 }
 

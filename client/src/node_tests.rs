@@ -167,6 +167,8 @@ async fn commands_are_carried_out_and_ends_are_told() {
     for expected in ["a", "busy", "panic"] {
         assert_eq!(bench.done().await, Done::Spawned(expected.to_owned()));
     }
+    // Of a start that panicked something may run.
+    assert_eq!(bench.done().await, Done::Stopped("panic".to_owned(), 7));
     assert_eq!(bench.done().await, Done::Stopped("a".to_owned(), 5));
 
     bench.node.exited(key("early"), Incarnation(4));

@@ -122,3 +122,142 @@ fn a_stuck_game_keeps_its_lease() {
         node.kill();
     });
 }
+
+#[test]
+fn what_a_stuck_game_was_to_start_under_a_lease_that_is_lost_never_begins() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (game, tests) = (runtime(), runtime());
+    tests.block_on(async {
+        let mut host = FakeHost::start();
+        let builder = host.builder();
+        let (tell, mut done) = mpsc::unbounded_channel();
+        let (free, stuck) = std::sync::mpsc::channel::<()>();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (given, node) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let node = game.block_on(async {
+                let client = builder.connect().await.unwrap();
+                let node = client.node("eu-1").ttl(Duration::from_secs(1));
+                node.start(Game(tell)).await.unwrap()
+            });
+            assert!(given.send(node).is_ok());
+            stuck.recv().unwrap();
+            game.block_on(ended).unwrap();
+        });
+        let (peer, id, _) = host.request().await;
+        peer.reply(id, &registered(1, vec![]));
+        let node = node.await.ok().unwrap();
+        // The game is told to start it, and does not get round to it until the lease is over.
+        peer.command(1, &start("a", 5));
+        assert_eq!(done.recv().await.unwrap(), Done::LeaseLost);
+        free.send(()).unwrap();
+        let answer = host.answers.recv().await.unwrap();
+        assert_eq!(answer, (1, NodeAnswer::Fenced));
+        end.send(()).unwrap();
+        thread.join().unwrap();
+        assert!(done.try_recv().is_err(), "the game was asked to start it");
+        node.kill();
+    });
+}
+
+/// A game whose stop panics the first time that it is called, and never returns after that.
+#[derive(Default)]
+struct Fragile(std::sync::atomic::AtomicU32, Arc<tokio::sync::Notify>);
+
+impl NodeHandler for Fragile {
+    async fn spawn(&self, _: SpawnRequest) -> Result<Spawned, SpawnError> {
+        Ok(Spawned {
+            pid: "pid-a".to_owned(),
+            share: b"args".to_vec(),
+        })
+    }
+
+    async fn stop(&self, _: ProcessKey, _: Incarnation) {
+        let earlier = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        assert_ne!(earlier, 0, "a handler of the test panics");
+        self.1.notified().await;
+    }
+}
+
+#[tokio::test]
+async fn only_a_stop_that_returns_has_stopped_anything() {
+    let mut host = FakeHost::start();
+    let client = host.builder().connect().await.unwrap();
+    let game = Fragile::default();
+    let gone = Arc::clone(&game.1);
+    let node = client.node("eu-1").ttl(LONG).start(game);
+    let (node, peer) = tokio::join!(node, async {
+        let (peer, id, _) = host.request().await;
+        peer.reply(id, &registered(1, vec![]));
+        peer
+    });
+    peer.command(1, &start("a", 5));
+    assert_eq!(host.answers.recv().await.unwrap(), (1, started("a")));
+    let stop = NodeCommand::Stop {
+        term: 1,
+        key: key("a"),
+        incarnation: Incarnation(5),
+    };
+    peer.command(2, &stop);
+    // What is answered meanwhile is answered before the stop.
+    peer.command(3, &start("a", 4));
+    assert_eq!(host.answers.recv().await.unwrap(), (3, NodeAnswer::Fenced));
+    let again = tokio::time::timeout(Duration::from_millis(600), host.answers.recv()).await;
+    assert!(again.is_err(), "nothing has been stopped: {again:?}");
+    gone.notify_one();
+    assert_eq!(host.answers.recv().await.unwrap(), (2, NodeAnswer::Stopped));
+    node.unwrap().kill();
+}
+
+#[test]
+fn a_game_that_ends_before_what_it_runs_leaves_the_session_alone() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (game, tests) = (runtime(), runtime());
+    tests.block_on(async {
+        let mut host = FakeHost::start();
+        let builder = host.builder();
+        let (tell, mut done) = mpsc::unbounded_channel();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (given, node) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            game.block_on(async {
+                let client = builder.connect().await.unwrap();
+                let node = client.node("eu-1").ttl(LONG).start(Game(tell)).await;
+                assert!(given.send(node.unwrap()).is_ok());
+                ended.await.unwrap();
+            });
+            drop(game);
+        });
+        let (peer, id, _) = host.request().await;
+        peer.reply(id, &registered(1, vec![]));
+        let node = node.await.ok().unwrap();
+        peer.command(1, &start("a", 5));
+        assert_eq!(host.answers.recv().await.unwrap(), (1, started("a")));
+        end.send(()).unwrap();
+        thread.join().unwrap();
+        // A process of the game may be a program or a thread of its own: nobody has stopped it.
+        let stop = NodeCommand::Stop {
+            term: 1,
+            key: key("a"),
+            incarnation: Incarnation(5),
+        };
+        peer.command(2, &stop);
+        node.shutdown().await;
+        node.ended().await.unwrap();
+        assert!(
+            host.answers.try_recv().is_err(),
+            "it was said to be stopped"
+        );
+        let asked: Vec<_> = std::iter::from_fn(|| host.requests.try_recv().ok()).collect();
+        let ends =
+            |(.., request): &(_, _, Request)| matches!(request, Request::DeregisterNode { .. });
+        assert!(!asked.iter().any(ends), "the session was given up");
+        assert_eq!(done.recv().await, Some(Done::Spawned("a".to_owned())));
+    });
+}

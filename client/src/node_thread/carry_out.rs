@@ -1,7 +1,7 @@
 //! What the agent wants done: the game's handlers, and what is asked of hosts in the background.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use maitred_protocol::{
@@ -18,6 +18,9 @@ use crate::verbs::NO_SESSION;
 const TRY_TIMEOUT: Duration = Duration::from_secs(30);
 const TRY_PAUSE: Duration = Duration::from_secs(1);
 const TRIES: u32 = 60;
+/// Pauses before a stop that panicked is called again: the first, which then doubles, and the longest.
+const STOP_PAUSE: Duration = Duration::from_millis(100);
+const STOP_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Longest to wait for the end of the session when leaving.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -95,36 +98,76 @@ impl<H: NodeHandler> Driver<H> {
     }
 
     fn stop(&self, key: ProcessKey, incarnation: Incarnation) {
-        let (handler, name) = (Arc::clone(&self.handler), key.clone());
-        let stop = async move { handler.stop(name, incarnation).await };
-        let (stop, inputs) = (self.game.spawn(stop), self.shared.inputs.clone());
-        let unstopped = Arc::clone(&self.unstopped);
+        let (inputs, stop) = (
+            self.shared.inputs.clone(),
+            self.stopping(key.clone(), incarnation),
+        );
         tokio::spawn(async move {
-            match stop.await {
-                Ok(()) => {}
-                Err(error) if error.is_panic() => {
-                    tracing::error!(%key, %error, "the stop handler panicked");
-                }
-                Err(_) => drop(unstopped.fetch_add(1, Ordering::Relaxed)),
-            }
+            stop.await;
             let _ = inputs.send(Input::StopEnded(key, incarnation));
         });
     }
 
+    /// Has the game stop a life, and ends when that has returned: nothing else says that nothing runs. A
+    /// handler that panics is called again; one that is dropped, with the game's runtime, never says so.
+    fn stopping(
+        &self,
+        key: ProcessKey,
+        incarnation: Incarnation,
+    ) -> impl Future<Output = ()> + use<H> {
+        let (handler, game) = (Arc::clone(&self.handler), self.game.clone());
+        let unstopped = Arc::clone(&self.unstopped);
+        async move {
+            let mut pause = STOP_PAUSE;
+            loop {
+                let (handler, name) = (Arc::clone(&handler), key.clone());
+                let stop = game.spawn(async move { handler.stop(name, incarnation).await });
+                match stop.await {
+                    Ok(()) => return,
+                    Err(error) if error.is_panic() => {
+                        tracing::error!(%key, %error, "the stop handler panicked; it is called again");
+                    }
+                    Err(_) => {
+                        unstopped.fetch_add(1, Ordering::Relaxed);
+                        return std::future::pending().await;
+                    }
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(STOP_PAUSE_MAX);
+            }
+        }
+    }
+
     fn spawn(&self, request: SpawnRequest) {
         let (key, incarnation) = (request.key.clone(), request.incarnation);
-        let handler = Arc::clone(&self.handler);
-        let spawn = self.game.spawn(async move { handler.spawn(request).await });
-        let inputs = self.shared.inputs.clone();
+        let (handler, shared) = (Arc::clone(&self.handler), Arc::clone(&self.shared));
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        let spawn = self.game.spawn(async move {
+            // The game's runtime may not have come to this for long.
+            if !shared.may_begin(&request.key, incarnation) {
+                let why = "the node has lost its lease, or the start was cancelled";
+                return Err(SpawnError::Busy(why.to_owned()));
+            }
+            begins.store(true, Ordering::Release);
+            handler.spawn(request).await
+        });
+        let (inputs, stop) = (
+            self.shared.inputs.clone(),
+            self.stopping(key.clone(), incarnation),
+        );
         tokio::spawn(async move {
-            let result = spawn.await.unwrap_or_else(|error| {
-                if error.is_panic() {
-                    tracing::error!(%key, %error, "the spawn handler panicked");
-                    Err(SpawnError::Failed("the spawn handler panicked".to_owned()))
-                } else {
+            let result = match spawn.await {
+                Ok(result) => result,
+                Err(_) if !begun.load(Ordering::Acquire) => {
                     Err(SpawnError::Busy("the game is ending".to_owned()))
                 }
-            });
+                Err(error) => {
+                    tracing::error!(%key, %error, "the spawn handler did not end; what it began is stopped");
+                    stop.await;
+                    Err(SpawnError::Failed("the spawn handler panicked".to_owned()))
+                }
+            };
             let _ = inputs.send(Input::SpawnEnded(key, incarnation, result));
         });
     }
