@@ -223,12 +223,16 @@ impl Agent {
             (Life::Starting | Life::Cancelled, Ok(_)) => {
                 // Nobody may hear that it has started.
                 let fenced = matches!(process.life, Life::Cancelled);
-                let too_long = "its pid is over 256 bytes, or its share over 4,096".to_owned();
                 process.life = Life::Stopping;
                 process.buried = process.buried.max(incarnation);
-                let failed = NodeAnswer::Failed(too_long);
-                let answer = if fenced { NodeAnswer::Fenced } else { failed };
-                answer_all(starters, &answer, out);
+                if fenced {
+                    answer_all(starters, &NodeAnswer::Fenced, out);
+                } else {
+                    // A failure says that nothing runs.
+                    let too_long = "its pid is over 256 bytes, or its share over 4,096";
+                    process.failed = Some(NodeAnswer::Failed(too_long.to_owned()));
+                    process.starters = starters;
+                }
                 out.push(Effect::Stop(key, incarnation));
                 return;
             }
@@ -297,11 +301,13 @@ impl Agent {
         };
         self.inventory.remove(key);
         let incarnation = process.incarnation;
+        let answer = answer.or(process.failed);
+        let started = answer.clone().unwrap_or(NodeAnswer::Fenced);
         self.tombstones.bury(now_us, key, incarnation, answer);
         if process.buried > incarnation {
             self.tombstones.bury(now_us, key, process.buried, None);
         }
-        answer_all(process.starters, &NodeAnswer::Fenced, out);
+        answer_all(process.starters, &started, out);
         answer_all(process.stoppers, &NodeAnswer::Stopped, out);
         if process.delete {
             let registered = process.registered.unwrap_or(incarnation);

@@ -56,6 +56,8 @@ pub(super) struct Process {
     pub(super) buried: Incarnation,
     /// Commands that wait for the start.
     pub(super) starters: Vec<u64>,
+    /// What they are told once it has been stopped, when its start came to nothing; else fenced.
+    pub(super) failed: Option<NodeAnswer>,
     /// Commands that wait for the end.
     pub(super) stoppers: Vec<u64>,
     pub(super) next: Option<Box<Next>>,
@@ -73,6 +75,7 @@ impl Process {
             life,
             buried: Incarnation(0),
             starters,
+            failed: None,
             stoppers: Vec::new(),
             next: None,
             delete: false,
@@ -97,8 +100,8 @@ impl Process {
 
 pub(super) fn wait(waiters: &mut Vec<u64>, tag: u64, out: &mut Vec<Effect>) {
     if waiters.len() == WAITERS_MAX {
-        let busy = NodeAnswer::Busy("asked too often for the same process".to_owned());
-        out.push(Effect::Answer(waiters.remove(0), busy));
+        // Not busy, nor stopped: it may run all the same, or go on running.
+        out.push(Effect::Answer(waiters.remove(0), NodeAnswer::Fenced));
     }
     waiters.push(tag);
 }

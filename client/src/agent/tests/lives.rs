@@ -133,12 +133,38 @@ fn a_lower_term_is_refused() {
 fn an_answer_that_is_too_long_is_a_failure_and_is_stopped() {
     let mut bench = Bench::serving();
     bench.start(1, 1, "a", 5);
-    let effects = bench.spawn_ended("a", 5, spawned(&"x".repeat(PID_BYTES_MAX + 1)));
-    assert!(matches!(
-        &effects[0],
-        Effect::Answer(1, NodeAnswer::Failed(_))
-    ));
-    assert_eq!(effects[1..], [stop_effect("a", 5)]);
+    let too_long = spawned(&"x".repeat(PID_BYTES_MAX + 1));
+    assert_eq!(bench.spawn_ended("a", 5, too_long), [stop_effect("a", 5)]);
+    // A failure says that nothing runs, so it is told when nothing does.
+    for (tag, effects) in [
+        (1, bench.stop_ended("a", 5)),
+        (2, bench.start(2, 1, "a", 5)),
+    ] {
+        let [Effect::Answer(answered, NodeAnswer::Failed(why))] = &effects[..] else {
+            panic!("{effects:?}");
+        };
+        assert_eq!(*answered, tag);
+        assert!(why.contains("pid"), "{why}");
+    }
+}
+
+#[test]
+fn nobody_hears_that_a_start_came_to_nothing_while_it_is_under_way() {
+    let mut bench = Bench::serving();
+    assert_eq!(bench.start(1, 1, "a", 5), [spawn("a", 5)]);
+    for tag in 2..=8 {
+        assert_eq!(bench.start(tag, 1, "a", 5), []);
+    }
+    // Of many that wait for the same start the oldest is let go: it may run all the same.
+    assert_eq!(
+        bench.start(9, 1, "a", 5),
+        [Effect::Answer(1, NodeAnswer::Fenced)]
+    );
+    let effects = bench.spawn_ended("a", 5, spawned("a"));
+    let expected: Vec<_> = (2..=9)
+        .map(|tag| Effect::Answer(tag, started("a")))
+        .collect();
+    assert_eq!(effects, expected);
 }
 
 #[test]
