@@ -104,6 +104,11 @@ impl Lease {
         }
     }
 
+    /// Whether the node registers no more.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.phase, Phase::Leaving(_) | Phase::Left)
+    }
+
     /// Why no process may be started; none when it may.
     pub(super) fn refuses_starts(&self) -> Option<&'static str> {
         match self.phase {
@@ -214,7 +219,7 @@ impl Agent {
         self.lease.sent.clear();
         out.push(Effect::LeaseLost);
         self.stop_all(out);
-        if !matches!(self.lease.phase, Phase::Leaving(_) | Phase::Left) {
+        if !self.lease.is_leaving() {
             self.lease.phase = Phase::Fenced(self.lease.grace_us(now_us));
         }
     }
@@ -245,7 +250,7 @@ impl Agent {
 
     /// The node ends: stop everything, and register no more.
     pub(super) fn shut_down(&mut self, now_us: u64, out: &mut Vec<Effect>) {
-        if !matches!(self.lease.phase, Phase::Leaving(_) | Phase::Left) {
+        if !self.lease.is_leaving() {
             self.lease.phase = Phase::Leaving(self.lease.grace_us(now_us));
             self.stop_all(out);
         }
