@@ -2,7 +2,8 @@
 //!
 //! Holds: keep-alives are taken before everything else, all of them, so that nothing that waits can
 //! cost a node its lease; the newest of a session takes the place of an older one, so there are no
-//! more than sessions. Then comes what the host itself has to say (what peers said, what became durable,
+//! more than sessions. They do not wake the taker, since that would cost more than they do: it takes
+//! those of some milliseconds at once, and they share a round of proof. Then comes what the host itself has to say (what peers said, what became durable,
 //! decisions, ends of spawns); it is never refused, because each of these answers something that the
 //! replica asked for, or is bounded where it comes in. What clients ask comes last, is bounded here, and
 //! is taken in small lots: a turn is short, and whatever comes meanwhile is soon seen. Batches go in
@@ -24,6 +25,9 @@ pub(crate) const REQUESTS_MAX: usize = 65_536;
 const PEER_BYTES_MAX: usize = 64 << 20;
 /// Requests taken in one turn: a few milliseconds.
 const TURN_MAX: usize = 1_024;
+
+/// Longest that a keep-alive waits for others, a fiftieth of the shortest lease.
+const RENEWALS_EVERY: Duration = Duration::from_millis(20);
 
 /// A keep-alive that counts, as it came.
 #[derive(Debug)]
@@ -103,7 +107,7 @@ impl Inbox {
         self.wake(queues);
     }
 
-    /// Puts in a keep-alive that came over its session's connection.
+    /// Puts in a keep-alive that came over its session's connection. It is taken within 20 ms.
     pub(crate) fn renew(&self, renewal: Renewal) {
         let mut queues = self.lock();
         match queues.renewals.entry(renewal.keep_alive.epoch) {
@@ -115,7 +119,6 @@ impl Inbox {
                 queues.renewals.insert(epoch, before.and(renewal));
             }
         }
-        self.wake(queues);
     }
 
     /// Puts in what a peer said, in its order, and empties `batch`. Whoever does so then waits for
@@ -166,9 +169,9 @@ impl Inbox {
     /// most for anything. False when the inbox has been closed.
     pub(crate) fn take(&self, into: &mut Taken, patience: Duration) -> bool {
         let mut queues = self.lock();
-        let empty = queues.renewals.is_empty() && queues.own.is_empty();
-        if empty && queues.requests.is_empty() && !queues.closed {
+        if queues.own.is_empty() && queues.requests.is_empty() && !queues.closed {
             queues.asleep = true;
+            let patience = patience.min(RENEWALS_EVERY);
             let waited = self.filled.wait_timeout(queues, patience);
             queues = waited.unwrap_or_else(PoisonError::into_inner).0;
             queues.asleep = false;
