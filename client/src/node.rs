@@ -193,7 +193,11 @@ impl NodeHandle {
             return Err(wrong_answer("a process"));
         };
         let owned = Input::Owned(epoch, key, record.incarnation, Spawned { pid, share });
-        let _ = shared.inputs.send(owned);
+        let told = shared.inputs.send(owned);
+        if told.is_err() || shared.agent().has_left() {
+            // Its session has ended, and its record with it.
+            return Err(Error::closed());
+        }
         if shared.agent().enrolments() != enrolments {
             // The answer may be an old one, asked for again of another host, and the process deleted
             // since: when the node attached, this one was not in its inventory.

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::conn::{Conn, NodeEvent};
 use crate::error::{Error, Fatal};
 use crate::node::{NodeHandler, Shared};
+use crate::pool::Tasks;
 use crate::verbs::SESSION_TIMEOUT;
 use crate::watchdog::{Watch, Watchdog};
 
@@ -132,15 +133,23 @@ async fn live<H: NodeHandler>(setup: Setup<H>) {
             () = tokio::time::sleep(wait) => driver.step(Input::Tick),
         }
     }
-    if let Some(Some(epoch)) = driver.leaving {
-        driver.deregister(epoch).await;
+    // What the game has registered by now runs, and then the session is not given up.
+    while !killed && let Ok(input) = inputs_in.try_recv() {
+        driver.step(input);
     }
-    if !killed {
-        shared.caller.close_session(SESSION_TIMEOUT).await;
-    }
-    tasks.close();
-    if !killed {
-        tasks.wait_idle(CLOSE_TIMEOUT).await;
+    let idle = shared.agent().is_idle();
+    let over = driver.leaving.flatten().filter(|_| idle);
+    {
+        let ending = take_leave(&shared, &tasks, over, killed);
+        tokio::pin!(ending);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut ending => break,
+                // The watchdog is to hear of what stops meanwhile.
+                Some(input) = inputs_in.recv() => driver.step(input),
+            }
+        }
     }
     let unstopped = driver.unstopped.load(Ordering::Relaxed);
     if unstopped > 0 {
@@ -157,6 +166,20 @@ async fn live<H: NodeHandler>(setup: Setup<H>) {
         }
     }
     shared.watch.end();
+}
+
+/// Ends the session, if there is one to end, and closes the connections.
+async fn take_leave(shared: &Shared, tasks: &Tasks, over: Option<NodeEpoch>, killed: bool) {
+    if let Some(epoch) = over {
+        carry_out::deregister(shared, epoch).await;
+    }
+    if !killed {
+        shared.caller.close_session(SESSION_TIMEOUT).await;
+    }
+    tasks.close();
+    if !killed {
+        tasks.wait_idle(CLOSE_TIMEOUT).await;
+    }
 }
 
 fn share<H>(setup: &Setup<H>, caller: Caller, inputs: mpsc::UnboundedSender<Input>) -> Shared {

@@ -206,6 +206,12 @@ impl Agent {
         self.processes.is_empty() && self.ending.is_empty()
     }
 
+    /// Whether the node has ended, or does nothing any more but end its session.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        matches!(self.lease.phase, Phase::Left)
+    }
+
     pub(super) fn check_lease(&mut self, now_us: u64, out: &mut Vec<Effect>) {
         if self.lease.epoch.is_some() && now_us >= self.lease.until_us {
             self.fence(now_us, out);

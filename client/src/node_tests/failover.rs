@@ -165,3 +165,23 @@ async fn a_process_whose_key_is_held_is_registered_when_it_no_longer_is() {
     assert_eq!(set.await.unwrap().unwrap().incarnation, Incarnation(12));
     bench.node.kill();
 }
+
+#[tokio::test]
+async fn what_is_registered_while_the_node_leaves_is_not_said_to_run() {
+    let mut bench = bench(LONG).await;
+    let node = bench.node.clone();
+    let set = tokio::spawn(async move { node.set(key("a"), "p", vec![]).await });
+    let (peer, setting, request) = bench.host.request().await;
+    assert!(matches!(request, Request::SetProcess(..)), "{request:?}");
+    let node = bench.node.clone();
+    let left = tokio::spawn(async move { node.shutdown().await });
+    let (peer_left, leaving, request) = bench.host.request().await;
+    let ends = matches!(request, Request::DeregisterNode { .. });
+    assert!(ends, "{request:?}");
+    // Its session ends right after it was registered in that.
+    peer.reply(setting, &process("a", 12));
+    peer_left.reply(leaving, &Response::Done(Revision(13)));
+    let set = set.await.unwrap();
+    assert!(set.is_err(), "{set:?}");
+    left.await.unwrap();
+}

@@ -171,16 +171,17 @@ impl<H: NodeHandler> Driver<H> {
             let _ = inputs.send(Input::SpawnEnded(key, incarnation, result));
         });
     }
+}
 
-    pub(super) async fn deregister(&self, epoch: NodeEpoch) {
-        let request = Request::DeregisterNode {
-            client: NO_SESSION,
-            name: self.shared.name.clone(),
-            epoch,
-        };
-        if let Err(error) = self.shared.caller.call(request, LEAVE_TIMEOUT).await {
-            tracing::warn!(%error, "the node's session was not ended; its lease will run out");
-        }
+/// Ends the session, in which nothing runs.
+pub(super) async fn deregister(shared: &Shared, epoch: NodeEpoch) {
+    let request = Request::DeregisterNode {
+        client: NO_SESSION,
+        name: shared.name.clone(),
+        epoch,
+    };
+    if let Err(error) = shared.caller.call(request, LEAVE_TIMEOUT).await {
+        tracing::warn!(%error, "the node's session was not ended; its lease will run out");
     }
 }
 
