@@ -144,7 +144,7 @@ impl World {
                 self.node_noticed(actor, from, &notice);
             }
             Down::Command(number, command) => self.node_command(actor, conn, number, command),
-            Down::Ack(ack) => self.node_ack(actor, ack),
+            Down::Ack(ack, _) => self.node_ack(actor, ack),
         }
     }
 
@@ -161,6 +161,7 @@ impl World {
             }
             Purpose::Delete(key, incarnation) => self.deleted(actor, key, incarnation, outcome),
             Purpose::Leave => self.left(actor),
+            Purpose::Rebalance => self.rebalance(actor, outcome),
         }
     }
 
@@ -176,8 +177,17 @@ impl World {
             return;
         }
         say!(self, "a{actor} goes on");
+        let is_node = matches!(self.actors[actor].role, Role::Node(_));
+        let overslept = is_node && self.node_wakes(actor);
+        let life = self.actors[actor].life;
         for event in std::mem::take(&mut self.actors[actor].backlog) {
-            self.take_event(actor, event);
+            // One of them may be its end.
+            if self.actors[actor].life == life {
+                self.take_event(actor, event);
+            }
+        }
+        if is_node {
+            self.node_is_awake(actor, overslept);
         }
     }
 

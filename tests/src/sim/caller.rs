@@ -41,6 +41,8 @@ pub enum Purpose {
     Delete(ProcessKey, Incarnation),
     /// A node leaves.
     Leave,
+    /// The operator's plan of moves.
+    Rebalance,
     /// The operator's.
     Member,
 }

@@ -7,13 +7,14 @@ pub mod agreement;
 pub mod leaders;
 pub mod leases;
 pub mod lives;
+pub mod needless;
 pub mod once;
 pub mod quiet;
 pub mod truth;
 
 use std::sync::Arc;
 
-use maitred_registry::Event;
+use maitred_registry::{Event, Registry};
 use maitred_replica::{Effect, Recovered, Replica};
 
 use super::cover::Cover;
@@ -25,6 +26,7 @@ use agreement::{Agreement, Kind};
 use leaders::Leaders;
 use leases::Leases;
 use lives::Lives;
+use needless::Needless;
 use once::Once;
 
 /// All that need to remember something.
@@ -38,6 +40,8 @@ pub struct Checks {
     pub leases: Leases,
     /// Incarnations.
     pub lives: Lives,
+    /// What is taken away.
+    pub needless: Needless,
     /// Requests and their effects.
     pub once: Once,
     /// What clients saw.
@@ -93,7 +97,9 @@ impl Checks {
             };
             let fresh = self.agreement.written(now_us, host.machine, persist);
             for kind in fresh.map_err(violation("agreement"))? {
-                if let Kind::Expire(_, epoch) | Kind::Leave(epoch) = kind {
+                if let Kind::Expire(_, epoch) | Kind::Leave(epoch) | Kind::Dead(_, Some(epoch)) =
+                    kind
+                {
                     self.leases.ends(epoch);
                 }
                 // Whoever writes it first is the leader that proposed it.
@@ -112,20 +118,34 @@ impl Checks {
         host: &Host,
         replica: &Replica,
         cover: &mut Cover,
-    ) -> Result<Vec<Kind>, Violation> {
+    ) -> Result<Vec<(u64, Kind)>, Violation> {
         let registry = replica.registry();
         let fresh = self.agreement.applied(host.machine, registry, cover);
         fresh.map_err(violation("agreement"))
     }
 
-    /// What a replica told of changes.
-    pub fn events(&mut self, now_us: u64, machine: usize, events: &[Event]) -> Result<(), String> {
+    /// What a replica told of changes, and its state after them.
+    pub fn events(
+        &mut self,
+        now_us: u64,
+        machine: usize,
+        registry: &Registry,
+        events: &[Event],
+    ) -> Result<(), Violation> {
         for event in events {
+            let kinds = match event {
+                Event::Process(_, record) => self.agreement.kinds(record.revision.0),
+                _ => Vec::new(),
+            };
+            let found = self.needless.told(event, registry, &kinds);
+            found.map_err(violation("needless"))?;
             let Event::Process(change, record) = event else {
                 continue;
             };
-            self.once.changed(*change, record)?;
-            self.lives.changed(machine, *change, record)?;
+            let found = self.once.changed(*change, record);
+            found.map_err(violation("once"))?;
+            let found = self.lives.changed(machine, *change, record);
+            found.map_err(violation("lives"))?;
             let lost = self.lives.lost(*change, record);
             let Some(moved) = lost else { continue };
             let index = record.revision.0;

@@ -15,8 +15,8 @@ use super::world::{Phase, World};
 
 /// The session goes into a request when it is sent.
 const NO_SESSION: maitred_protocol::ClientId = maitred_protocol::ClientId(0);
-/// The types; processes of the first are started again when their node is lost.
-pub const TYPES: [&str; 2] = ["player", "room"];
+/// The types; the scenario says what they are like.
+pub const TYPES: [&str; 3] = ["match", "player", "room"];
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub struct Client {
 
 /// One of the few keys.
 pub fn key_of(random: &mut Random, keys: u32) -> ProcessKey {
-    let type_name = TYPES[random.below(2) as usize];
+    let type_name = TYPES[random.below(TYPES.len() as u32) as usize];
     let id = random.below(keys).to_string();
     ProcessKey::new(type_name, &id).expect("a valid key")
 }
@@ -113,6 +113,7 @@ impl World {
                 client: NO_SESSION,
                 key,
                 incarnation: None,
+                ended: false,
             },
         };
         self.client(actor).busy = true;
@@ -163,6 +164,7 @@ fn create(random: &mut Random, key: ProcessKey) -> Request {
         attempts: random.below(4) as u8,
         back_off_ms: random.below(200),
         demand: random.below(3),
+        priority: random.below(10) as i32,
         ..CreateOptions::default()
     };
     let create = CreateProcess {

@@ -51,10 +51,13 @@ impl World {
             }
             Effect::KeepAliveAck { link, ack } => {
                 let epoch = ack.epoch;
-                self.checks.leases.acknowledged(machine, &ack);
+                let found = self.checks.leases.acknowledged(machine, &ack);
+                self.verify("leases", found);
                 say!(self, "h{machine}: keep-alive of {epoch} acknowledged");
-                self.send_down(link as ConnId, Down::Ack(ack));
+                let by_stream = link & 1 == 1;
+                self.send_down((link >> 1) as ConnId, Down::Ack(ack, by_stream));
             }
+            Effect::Examine(examination) => self.examine(machine, &examination),
             Effect::Snapshot(take) => self.snapshot(machine, take),
             Effect::Send(messages) => self.post(machine, messages),
             Effect::Peers(peers) => {
@@ -82,13 +85,19 @@ impl World {
                 self.fail("start", text);
             }
             Effect::Events(revision, events) => {
-                let found = self.checks.events(self.now, machine, &events);
+                let registry = self.hosts[machine].replica.as_ref();
+                let found = registry.map_or(Ok(()), |replica| {
+                    self.checks
+                        .events(self.now, machine, replica.registry(), &events)
+                });
                 say!(
                     self,
                     "h{machine}: events up to {revision}: {}",
                     events.len()
                 );
-                self.verify("lives", found);
+                if let Err(violation) = found {
+                    self.fail(violation.checker, violation.text);
+                }
                 self.follow(machine, &events);
             }
             Effect::Modules(_) | Effect::Record(..) => {}

@@ -1,5 +1,6 @@
 //! Faults befall the world, and end; and the end of chaos, when everything is mended.
 
+use super::caller::Purpose;
 use super::host::State;
 use super::plan::{Fault, Mend, Pick, Way};
 use super::queue::What;
@@ -122,7 +123,21 @@ impl World {
             | Fault::NodeCut(..)
             | Fault::NodeLeave(..)
             | Fault::ProcessExit(_)
+            | Fault::NodeLost(..)
+            | Fault::Drain(..)
+            | Fault::NoDatagrams(..)
+            | Fault::NodeGone(_)
             | Fault::Cordon(..) => self.bring_to_node(fault),
+            Fault::Rebalance => {
+                self.plan_rebalance();
+                true
+            }
+            Fault::Suspend(recreation, for_us) => {
+                self.suspend(recreation, true);
+                self.mend_later(for_us, Mend::Unsuspend(recreation));
+                true
+            }
+            Fault::ConfirmDead => self.confirm_dead(),
         }
     }
 
@@ -176,6 +191,10 @@ impl World {
         | Fault::NodeCut(actor, ..)
         | Fault::NodeLeave(actor, _)
         | Fault::ProcessExit(actor)
+        | Fault::NodeLost(actor, ..)
+        | Fault::Drain(actor, ..)
+        | Fault::NoDatagrams(actor, _)
+        | Fault::NodeGone(actor)
         | Fault::Cordon(actor, _)) = fault
         else {
             return false;
@@ -208,6 +227,24 @@ impl World {
                 self.cordon(actor, true);
                 self.mend_later(for_us, Mend::Uncordon(actor));
             }
+            Fault::NodeLost(_, all, for_us) => {
+                let leader = self.resolve(Pick::Leader);
+                let mask = if all { u32::MAX } else { 1 << leader };
+                self.cut_node(actor, mask, Way::Both, true);
+                self.mend_later(for_us, Mend::NodeCut(actor, mask, Way::Both));
+            }
+            Fault::Drain(_, per_second, for_us) => {
+                self.drain(actor, per_second);
+                self.mend_later(for_us, Mend::Uncordon(actor));
+            }
+            Fault::NodeGone(_) => {
+                self.kill_node(actor);
+                self.node(actor).retired = true;
+            }
+            Fault::NoDatagrams(_, for_us) => {
+                self.node(actor).no_datagrams += 1;
+                self.mend_later(for_us, Mend::Datagrams(actor));
+            }
             _ => {}
         }
         true
@@ -221,18 +258,6 @@ impl World {
         }
     }
 
-    fn cordon(&mut self, node: usize, cordoned: bool) {
-        let name = self.node(node).name.clone();
-        let request = maitred_protocol::Request::CordonNode {
-            client: maitred_protocol::ClientId(0),
-            name,
-            cordoned,
-        };
-        let operator = self.actors.len() - 1;
-        let purpose = super::caller::Purpose::Scenery;
-        self.ask(operator, purpose, request, 60_000_000, None);
-    }
-
     /// A fault comes to its end.
     pub fn mend(&mut self, mend: Mend) {
         match mend {
@@ -243,7 +268,7 @@ impl World {
                 self.resume_host(machine);
             }
             Mend::NodeStart(actor, life) if self.actors[actor].life == life => {
-                if !self.actors[actor].up {
+                if !self.actors[actor].up && !self.node(actor).retired {
                     self.start_node(actor);
                 }
             }
@@ -259,6 +284,11 @@ impl World {
             Mend::Trap => self.trapping -= 1,
             Mend::NodeCut(actor, mask, way) => self.cut_node(actor, mask, way, false),
             Mend::Uncordon(actor) => self.cordon(actor, false),
+            Mend::Unsuspend(recreation) => self.suspend(recreation, false),
+            Mend::Datagrams(actor) => {
+                let node = self.node(actor);
+                node.no_datagrams = node.no_datagrams.saturating_sub(1);
+            }
         }
     }
 
@@ -283,10 +313,14 @@ impl World {
         }
         for actor in 0..self.scenario.nodes {
             self.resume_actor(actor);
-            if !self.actors[actor].up {
+            self.node(actor).no_datagrams = 0;
+            if !self.actors[actor].up && !self.node(actor).retired {
                 self.start_node(actor);
             }
-            self.cordon(actor, false);
         }
+        // What is still being asked of them must not come after what mends it.
+        let operator = self.actors.len() - 1;
+        self.give_up(operator, |purpose| matches!(purpose, Purpose::Scenery));
+        self.let_go_on();
     }
 }

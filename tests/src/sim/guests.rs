@@ -82,7 +82,8 @@ impl World {
             } else {
                 Spawned::Elsewhere(why)
             };
-            return self.spawned(machine, incarnation, result);
+            // What an earlier run has asked of the node is not known.
+            return self.spawned(machine, incarnation, result, false);
         }
         let start = NodeCommand::Start {
             term,
@@ -95,7 +96,7 @@ impl World {
         self.command(machine, node.epoch, start, Some((incarnation, within_us)));
     }
 
-    fn spawned(&mut self, machine: usize, incarnation: Incarnation, result: Spawned) {
+    fn spawned(&mut self, machine: usize, incarnation: Incarnation, result: Spawned, over: bool) {
         let Some(key) = self.hosts[machine].runner.0.remove(&incarnation) else {
             return;
         };
@@ -111,6 +112,7 @@ impl World {
                 key,
                 incarnation,
                 result,
+                over,
             };
             self.later(machine, delay, input);
         }
@@ -118,17 +120,33 @@ impl World {
 
     /// The node has answered a start.
     pub fn spawn_answered(&mut self, machine: usize, incarnation: Incarnation, answer: NodeAnswer) {
+        let says_over = matches!(
+            answer,
+            NodeAnswer::Busy(_) | NodeAnswer::Failed(_) | NodeAnswer::Stopped
+        );
+        // A callback may fail after it has had its answer, and nobody knows what that was.
+        if self.trapping > 0 && self.guests.below(4) == 0 {
+            self.cover.count("callback trapped after its answer");
+            let why = Spawned::Elsewhere("the callback trapped".to_owned());
+            return self.spawned(machine, incarnation, why, says_over);
+        }
         let result = match answer {
             NodeAnswer::Started { pid, share } => Spawned::Started { pid, share },
             NodeAnswer::Busy(why) | NodeAnswer::Failed(why) => Spawned::Elsewhere(why),
             NodeAnswer::Fenced => Spawned::Elsewhere("fenced".to_owned()),
             NodeAnswer::Stopped => Spawned::Elsewhere("stopped".to_owned()),
         };
-        self.spawned(machine, incarnation, result);
+        self.spawned(machine, incarnation, result, says_over);
     }
 
     /// It never will.
     pub fn spawn_unanswered(&mut self, machine: usize, incarnation: Incarnation, why: &str) {
-        self.spawned(machine, incarnation, Spawned::Elsewhere(why.to_owned()));
+        let over = self.mutant("shell-unknown-is-over");
+        self.spawned(
+            machine,
+            incarnation,
+            Spawned::Elsewhere(why.to_owned()),
+            over,
+        );
     }
 }

@@ -121,6 +121,8 @@ pub struct Host {
     pub(super) answers: u64,
     pub(super) fetching: bool,
     inbox: Vec<Input>,
+    /// Keep-alives.
+    urgent: Vec<Input>,
     next_tick_us: u64,
     wake_at: u64,
     /// The members that it was told of when it joined.
@@ -168,6 +170,7 @@ impl Host {
             answers: 0,
             fetching: false,
             inbox: Vec::new(),
+            urgent: Vec::new(),
             next_tick_us: 0,
             wake_at: u64::MAX,
             seeds: (0..scenario.founders)
@@ -325,6 +328,7 @@ impl World {
         host.state = State::Down;
         host.replica = None;
         host.inbox.clear();
+        host.urgent.clear();
         host.tickets.clear();
         host.sessions = Sessions::default();
         host.runner = Runner::default();
@@ -347,6 +351,16 @@ impl World {
             self.conns[conn].open = false;
             self.notice_loss(conn);
         }
+    }
+
+    /// A keep-alive is taken before everything else that waits, as the server does.
+    pub fn give_first(&mut self, machine: usize, input: Input) {
+        let host = &mut self.hosts[machine];
+        if host.replica.is_none() || host.urgent.len() >= INBOX_MAX {
+            return;
+        }
+        host.urgent.push(input);
+        self.wake(machine, WAKE_US);
     }
 
     /// Something for a process; what does not fit is dropped.
@@ -436,6 +450,10 @@ impl World {
         };
         let now = host.clock.now(self.now);
         let tick_us = self.scenario.knobs.tick_us;
+        // Also before a tick, which would find the leases run out that they renew.
+        for input in host.urgent.drain(..) {
+            replica.step(now, input);
+        }
         while host.next_tick_us <= now.mono_us {
             replica.step(now, Input::Tick);
             let oldest = now.mono_us.saturating_sub(TICKS_LATE_MAX * tick_us);

@@ -36,15 +36,22 @@ const DURABLE: &[&str] = &["start", "agreement", "leaders"];
 
 /// The replica's; they show only with the feature `mutants`.
 pub const REPLICA: &[Mutant] = &[
+    mutant("ack-after-expiry", &["leases"], stage::late_nodes),
     mutant("ack-before-commit", SEEN, stage::deposed),
     mutant("ack-without-round", &["truth"], stage::marooned),
     mutant("apply-uses-clock", AGREED, stage::anything),
     mutant("dedup-forgets", &["linear", "once"], stage::anything),
+    mutant("drain-without-stop", &["truth"], stage::moved),
     mutant("disown-forgotten", &["quiet"], stage::deposed),
     mutant("exists-without-round", SEEN, stage::deposed),
     mutant("expire-early", &["leases"], stage::anything),
     mutant("expire-without-epoch", &["leases"], stage::late_nodes),
     mutant("follower-reads-own-commit", SEEN, stage::anything),
+    mutant("hold-not-resumed", &["quiet"], stage::lost_with_leaders),
+    mutant("hold-skipped-on-delete", &["truth"], stage::anything),
+    mutant("hold-skipped-on-expiry", &["truth"], stage::lost),
+    mutant("hold-skipped-on-unknown", &["truth"], stage::unanswered),
+    mutant("hold-too-short", &["truth"], stage::lost),
     mutant("install-backwards", AGREED, stage::snapshots),
     mutant("install-keeps-log", AGREED, stage::snapshots),
     mutant("joined-answered-at-once", SEEN, stage::stalled),
@@ -56,10 +63,12 @@ pub const REPLICA: &[Mutant] = &[
     mutant("no-tombstone", &["quiet"], stage::anything),
     mutant("read-before-applied", SEEN, stage::anything),
     mutant("read-without-round", SEEN, stage::deposed),
+    mutant("released-without-answer", &["truth"], stage::anything),
     mutant("release-early", DURABLE, stage::crashes),
     // The replica's own assertion, in builds that have it, or a create that never ends.
     mutant("saga-not-resumed", &["quiet", "panic"], stage::mortal),
     mutant("serve-before-own-term", &["leaders"], stage::deposed),
+    mutant("strict-released-by-bound", &["truth"], stage::fenced),
     mutant("waiter-by-index-only", AGREED, stage::deposed),
 ];
 
@@ -71,6 +80,11 @@ pub const SHELL: &[Mutant] = &[
     mutant("shell-snapshot-not-durable", &["start"], stage::snapshots),
     mutant("node-long-lease", &["truth"], stage::late_nodes),
     mutant("node-no-fence", &["truth"], stage::late_nodes),
+    mutant("node-fence-late", &["truth"], stage::lost),
+    mutant("node-lease-from-receipt", &["truth"], stage::slow_acks),
+    mutant("node-survives-verdict", &["quiet"], stage::fast),
+    mutant("shell-fence-lies", &["truth"], stage::fenced),
+    mutant("shell-unknown-is-over", &["truth"], stage::unanswered),
     mutant("client-new-id", &["linear"], stage::anything),
 ];
 

@@ -1,23 +1,23 @@
-//! A game node: the client library's own agent, and the processes that it really runs.
+//! A game node: the client library's own agent, and what is between it and the hosts.
 //!
-//! The truth is here: which lives run at each moment, and which of them have been told to stop. Starting
-//! and stopping take a while; a start may fail. What the agent wants is carried out as
-//! `client/src/node_thread.rs` does it.
+//! What the agent wants is carried out as `client/src/node_thread.rs` does it; its processes are in
+//! [`super::game`]. Bugs of nodes are put in here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use maitred_client::agent::{Agent, Effect, Input, SpawnError, Spawned};
+use maitred_client::agent::{Agent, Effect, Input, Refused, SpawnError, Spawned};
 use maitred_protocol::{
     ClientId, Incarnation, KeepAlive, KeepAliveAck, Load, NodeCommand, NodeEpoch, NodeName, Notice,
-    ProcessKey, RegisterNode, Request, Response,
+    ProcessKey, RegisterNode, Request, Response, Verdict,
 };
 
 use super::actor::{ActorEvent, Role};
 use super::caller::{Outcome, Purpose};
+use super::game::{LATE_US, Life, Truth};
 use super::plan::{Mend, Scenario};
 use super::queue::What;
 use super::wire::{ConnId, Up};
-use super::world::{Phase, World, say};
+use super::world::{World, say};
 
 /// The session goes into a request when it is sent.
 const NO_SESSION: ClientId = ClientId(0);
@@ -29,6 +29,8 @@ const EARLY_MAX: usize = 4_096;
 pub enum NodeEvent {
     /// The agent's time.
     Tick,
+    /// The watchdog's.
+    Watchdog,
     /// A start has come to its end.
     Started(ProcessKey, Incarnation, Result<Spawned, SpawnError>),
     /// A process is gone.
@@ -39,15 +41,6 @@ pub enum NodeEvent {
     Delete(ProcessKey, Incarnation),
 }
 
-/// A life that really runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Truth {
-    /// Which.
-    pub incarnation: Incarnation,
-    /// Whether it was told to stop.
-    pub stopping: bool,
-}
-
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Node {
@@ -56,9 +49,23 @@ pub struct Node {
     /// The library's agent.
     pub agent: Agent,
     /// What really runs.
-    pub truth: BTreeMap<(ProcessKey, Incarnation), Truth>,
+    pub truth: BTreeMap<Life, Truth>,
+    /// What the game is starting, and the session that it began in.
+    pub(super) starting: BTreeMap<Life, Option<NodeEpoch>>,
+    /// Of those, what was being started while the lease ended in a pause.
+    pub(super) overslept: BTreeSet<Life>,
+    /// Proves which process it is.
+    pub instance: u64,
+    /// Another process has its name: it has ended for good.
+    pub retired: bool,
+    /// How many faults keep its datagrams from coming through.
+    pub(super) no_datagrams: u32,
     capacity: u32,
     ttl_ms: u32,
+    kill_bound_ms: u32,
+    /// The last keep-alive that was sent.
+    last_sent: u64,
+    pub(super) watchdog_at: u64,
     attached: Option<ConnId>,
     early: Vec<(ConnId, u64, NodeCommand)>,
     tags: BTreeMap<u64, (ConnId, u64)>,
@@ -74,11 +81,21 @@ pub struct Node {
 impl Node {
     /// A node that has not begun.
     pub fn new(number: usize, scenario: &Scenario) -> Self {
-        let ttl_ms = scenario.knobs.ttl_ms;
+        let (ttl_ms, kill_bound_ms) = (scenario.knobs.ttl_ms, scenario.knobs.kill_bound_ms);
+        let twin = scenario.twins && number == 1;
+        let name = if twin { 0 } else { number };
         Self {
-            name: NodeName::new(format!("n{number}")).expect("letters and digits"),
-            agent: Agent::new(u64::from(ttl_ms) * 1_000),
+            name: NodeName::new(format!("n{name}")).expect("letters and digits"),
+            agent: Agent::new(u64::from(ttl_ms) * 1_000, u64::from(kill_bound_ms) * 1_000),
             truth: BTreeMap::new(),
+            starting: BTreeMap::new(),
+            overslept: BTreeSet::new(),
+            instance: 0,
+            retired: false,
+            no_datagrams: 0,
+            kill_bound_ms,
+            last_sent: 0,
+            watchdog_at: u64::MAX,
             capacity: scenario.knobs.capacity,
             ttl_ms,
             attached: None,
@@ -92,7 +109,7 @@ impl Node {
         }
     }
 
-    fn register(&self, inventory: Vec<(ProcessKey, Incarnation)>) -> RegisterNode {
+    fn register(&self, inventory: Vec<Life>, last_epoch: Option<NodeEpoch>) -> RegisterNode {
         RegisterNode {
             name: self.name.clone(),
             types: Vec::new(),
@@ -102,6 +119,9 @@ impl Node {
             share: Vec::new(),
             ttl_ms: self.ttl_ms,
             inventory,
+            kill_bound_ms: self.kill_bound_ms,
+            instance: self.instance,
+            last_epoch,
         }
     }
 }
@@ -126,9 +146,15 @@ impl World {
         let factor = if self.mutant("node-long-lease") { 2 } else { 1 };
         let at = &mut self.actors[actor];
         at.up = true;
+        let instance = (actor as u64 + 1) << 20 | u64::from(at.life + 1);
         let node = self.node(actor);
-        node.agent = Agent::new(ttl_us * factor);
+        node.agent = Agent::new(ttl_us * factor, u64::from(node.kill_bound_ms) * 1_000);
+        node.instance = instance;
         node.truth.clear();
+        node.starting.clear();
+        node.overslept.clear();
+        node.last_sent = 0;
+        node.watchdog_at = u64::MAX;
         node.attached = None;
         node.early.clear();
         node.tags.clear();
@@ -146,7 +172,10 @@ impl World {
     pub fn kill_node(&mut self, actor: usize) {
         say!(self, "a{actor} dies");
         self.kill_actor(actor);
-        self.node(actor).truth.clear();
+        let node = self.node(actor);
+        node.truth.clear();
+        node.starting.clear();
+        node.overslept.clear();
     }
 
     /// Something happens to a node.
@@ -158,35 +187,18 @@ impl World {
                     self.agent_step(actor, Input::Tick);
                 }
             }
-            NodeEvent::Started(key, incarnation, result) => {
-                if result.is_ok() {
-                    self.runs(actor, key.clone(), incarnation);
+            NodeEvent::Watchdog => {
+                if self.node(actor).watchdog_at <= self.now {
+                    self.watchdog(actor);
                 }
-                self.agent_step(actor, Input::SpawnEnded(key, incarnation, result));
             }
-            NodeEvent::Stopped(key, incarnation) => {
-                self.node(actor).truth.remove(&(key.clone(), incarnation));
-                say!(self, "a{actor}: {key}@{incarnation} is gone");
-                self.agent_step(actor, Input::StopEnded(key, incarnation));
+            NodeEvent::Started(key, incarnation, result) => {
+                self.game_started(actor, (key, incarnation), result);
             }
+            NodeEvent::Stopped(key, incarnation) => self.game_stopped(actor, key, incarnation),
             NodeEvent::Own => self.own(actor),
             NodeEvent::Delete(key, incarnation) => self.delete(actor, key, incarnation),
         }
-    }
-
-    /// A life really begins.
-    fn runs(&mut self, actor: usize, key: ProcessKey, incarnation: Incarnation) {
-        say!(self, "a{actor}: {key}@{incarnation} runs");
-        self.cover.count("process started");
-        let truth = Truth {
-            incarnation,
-            stopping: false,
-        };
-        self.node(actor)
-            .truth
-            .insert((key.clone(), incarnation), truth);
-        let found = self.check_one_life(actor, &key, incarnation);
-        self.verify("truth", found);
     }
 
     pub(super) fn agent_step(&mut self, actor: usize, input: Input) {
@@ -197,11 +209,12 @@ impl World {
             self.agent_effect(actor, effect);
         }
         self.schedule_tick(actor);
+        self.set_watchdog(actor);
     }
 
     fn schedule_tick(&mut self, actor: usize) {
         let next = self.node(actor).agent.next_us();
-        let late = u64::from(self.actors[actor].random.below(5_000));
+        let late = u64::from(self.actors[actor].random.below(LATE_US as u32));
         let at = self.actors[actor].clock.true_us(next);
         let at = at.max(self.now + 1).min(self.now + 1_000_000) + late;
         if at < self.node(actor).tick_at {
@@ -223,12 +236,25 @@ impl World {
                 key, incarnation, ..
             } => self.game_start(actor, key, incarnation),
             Effect::Stop(key, incarnation) => self.game_stop(actor, key, incarnation),
-            Effect::KeepAlive(epoch, sequence) => self.keep_alive(actor, epoch, sequence),
+            Effect::KeepAlive {
+                epoch,
+                sequence,
+                stop_ms,
+                by_stream,
+            } => self.keep_alive(actor, (epoch, sequence), stop_ms, by_stream),
             Effect::Enroll {
                 number,
                 epoch,
+                last_epoch,
                 inventory,
-            } => self.enroll(actor, number, epoch, inventory),
+            } => self.enroll(actor, number, (epoch, last_epoch), inventory),
+            Effect::Adopt {
+                key, incarnation, ..
+            }
+            | Effect::Adopted(key, incarnation, _) => {
+                let text = format!("{key}@{incarnation} is adopted, and no snapshot was restored");
+                self.fail("needless", text);
+            }
             Effect::Delete(key, incarnation) => self.delete(actor, key, incarnation),
             Effect::LeaseLost => {
                 say!(self, "a{actor}: the lease is lost");
@@ -238,41 +264,14 @@ impl World {
         }
     }
 
-    fn game_start(&mut self, actor: usize, key: ProcessKey, incarnation: Incarnation) {
-        say!(self, "a{actor}: is starting {key}@{incarnation}");
-        self.node(actor).owned.insert((key.clone(), incarnation));
-        let chaos = self.phase == Phase::Chaos;
-        let random = &mut self.actors[actor].random;
-        let slow = random.below(20) == 0;
-        let took = 500 + u64::from(random.below(if slow { 1_500_000 } else { 20_000 }));
-        let result = match random.below(20) {
-            0 if chaos => Err(SpawnError::Busy("not now".to_owned())),
-            1 if chaos => Err(SpawnError::Failed("it went wrong".to_owned())),
-            _ => Ok(Spawned {
-                pid: format!("{actor}-{incarnation}"),
-                share: vec![1, 2, 3],
-            }),
-        };
-        let event = NodeEvent::Started(key, incarnation, result);
-        self.actor_later(actor, took, ActorEvent::Node(event));
-    }
-
-    fn game_stop(&mut self, actor: usize, key: ProcessKey, incarnation: Incarnation) {
-        say!(self, "a{actor}: is stopping {key}@{incarnation}");
-        if self.mutant("node-no-fence") && self.node(actor).agent.epoch().is_none() {
-            return;
-        }
-        if let Some(truth) = self.node(actor).truth.get_mut(&(key.clone(), incarnation)) {
-            truth.stopping = true;
-        }
-        let random = &mut self.actors[actor].random;
-        let slow = random.below(20) == 0;
-        let took = 200 + u64::from(random.below(if slow { 400_000 } else { 5_000 }));
-        let event = NodeEvent::Stopped(key, incarnation);
-        self.actor_later(actor, took, ActorEvent::Node(event));
-    }
-
-    fn keep_alive(&mut self, actor: usize, epoch: NodeEpoch, sequence: u64) {
+    fn keep_alive(
+        &mut self,
+        actor: usize,
+        (epoch, sequence): (NodeEpoch, u64),
+        stop_ms: u32,
+        by_stream: bool,
+    ) {
+        self.node(actor).last_sent = sequence;
         let leader = self.node(actor).agent.leader();
         let attached = self.node(actor).attached;
         let machine = leader.and_then(|host| self.hosts.iter().position(|one| one.id == host));
@@ -286,9 +285,13 @@ impl World {
             epoch,
             sequence,
             load: sequence.is_multiple_of(4).then_some(load),
+            stop_ms,
         };
         if let Some(conn) = conn {
-            self.send_up(conn, Up::KeepAlive(keep_alive));
+            if by_stream {
+                self.cover.count("keep-alive on the stream");
+            }
+            self.send_up(conn, Up::KeepAlive(keep_alive, by_stream));
         }
     }
 
@@ -296,8 +299,8 @@ impl World {
         &mut self,
         actor: usize,
         number: u64,
-        epoch: Option<NodeEpoch>,
-        inventory: Vec<(ProcessKey, Incarnation)>,
+        (epoch, last_epoch): (Option<NodeEpoch>, Option<NodeEpoch>),
+        inventory: Vec<Life>,
     ) {
         self.give_up(actor, |purpose| matches!(purpose, Purpose::Enroll(..)));
         let node = self.node(actor);
@@ -307,7 +310,9 @@ impl World {
                 epoch,
                 inventory,
             },
-            None => Request::RegisterNode(NO_SESSION, Box::new(node.register(inventory))),
+            None => {
+                Request::RegisterNode(NO_SESSION, Box::new(node.register(inventory, last_epoch)))
+            }
         };
         say!(self, "a{actor}: enrols, session {epoch:?}");
         let sent_us = self.actors[actor].clock.mono_us(self.now);
@@ -319,11 +324,23 @@ impl World {
     /// A registration or attachment has come to its end.
     pub fn enrolled(&mut self, actor: usize, number: u64, sent_us: u64, outcome: Outcome) {
         let input = match outcome {
-            Outcome::Answer(conn, Response::Registered { epoch, verdicts }) => {
+            Outcome::Answer(
+                conn,
+                Response::Registered {
+                    epoch,
+                    mut verdicts,
+                },
+            ) => {
                 say!(self, "a{actor}: session {epoch}, {verdicts:?}");
                 self.cover.count("node enrolled");
                 let host = self.conns[conn].host;
+                if self.mutant("node-survives-verdict") {
+                    verdicts.fill(Verdict::Keep);
+                }
                 let node = self.node(actor);
+                for truth in node.truth.values_mut() {
+                    truth.session = Some(epoch);
+                }
                 node.attached = Some(conn);
                 Input::Enrolled {
                     number,
@@ -333,10 +350,13 @@ impl World {
                     sent_us,
                 }
             }
-            Outcome::Answer(_, Response::Rejected(_)) => Input::EnrollFailed { number, over: true },
+            Outcome::Answer(_, Response::Rejected(no)) => {
+                let refused = Refused::by(&no);
+                Input::EnrollFailed { number, refused }
+            }
             _ => Input::EnrollFailed {
                 number,
-                over: false,
+                refused: Refused::Unavailable,
             },
         };
         let done = matches!(input, Input::Enrolled { .. });
@@ -372,8 +392,12 @@ impl World {
     }
 
     /// A keep-alive is acknowledged.
-    pub fn node_ack(&mut self, actor: usize, ack: KeepAliveAck) {
+    pub fn node_ack(&mut self, actor: usize, mut ack: KeepAliveAck) {
         if self.is_node(actor) {
+            // A node that counts its lease from when it hears, not from when it spoke.
+            if self.mutant("node-lease-from-receipt") && ack.alive {
+                ack.sequence = self.node(actor).last_sent;
+            }
             self.cover.count("keep-alive acknowledged");
             self.agent_step(actor, Input::Acknowledged(ack));
         }
@@ -422,10 +446,23 @@ impl World {
 
     /// A node has left.
     pub fn left(&mut self, actor: usize) {
-        let down_us = self.node(actor).leaving.unwrap_or(0);
+        let leaving = self.node(actor).leaving;
         self.kill_node(actor);
+        let Some(down_us) = leaving else {
+            return self.retire(actor);
+        };
         let start = Mend::NodeStart(actor, self.actors[actor].life);
         self.queue.push(self.now + down_us, What::Mend(start));
+    }
+
+    /// A node has ended since another process has its name.
+    fn retire(&mut self, actor: usize) {
+        self.cover.count("node gave way to another of its name");
+        self.node(actor).retired = true;
+        if !self.scenario.twins {
+            let text = format!("a{actor} stops for good, and no other process has its name");
+            self.fail("needless", text);
+        }
     }
 
     /// Whether a node is there and not stopped.

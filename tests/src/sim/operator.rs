@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use maitred_protocol::{
     ClientId, Digest, HostName, MemberRole, ModuleKind, ModuleName, OnNodeLost, Request, Response,
-    TypeName, TypeSpec,
+    Restart, TypeName, TypeSpec,
 };
 use maitred_replica::{Input, Push};
 
@@ -19,6 +19,8 @@ use super::queue::What;
 use super::world::{World, say};
 
 const NO_SESSION: ClientId = ClientId(0);
+/// The fence module's name.
+const FENCE: &str = "witness";
 /// Longest that one change of the membership is asked for.
 const WITHIN_US: u64 = 120_000_000;
 
@@ -58,10 +60,18 @@ impl World {
 
     /// Types and modules, as an operator would make them.
     pub fn make_scenery(&mut self, actor: usize) {
-        let mut spec = TypeSpec::new(TypeName::new(TYPES[0]).expect("a valid constant"));
-        spec.on_node_lost = OnNodeLost::Recreate;
-        let put = Request::PutType(NO_SESSION, Box::new(spec));
-        self.ask(actor, Purpose::Scenery, put, WITHIN_US, None);
+        for (name, manner) in TYPES.iter().zip(self.scenario.knobs.types) {
+            let mut spec = TypeSpec::new(TypeName::new(*name).expect("a valid constant"));
+            if manner.recreate {
+                spec.on_node_lost = OnNodeLost::Recreate;
+            }
+            spec.restart = manner.restart;
+            spec.on_drain = manner.on_drain;
+            let fence = manner.fence && manner.restart == Restart::Strict;
+            spec.fence = fence.then(|| ModuleName::new(FENCE).expect("a valid constant"));
+            let put = Request::PutType(NO_SESSION, Box::new(spec));
+            self.ask(actor, Purpose::Scenery, put, WITHIN_US, None);
+        }
         self.push_modules(actor);
     }
 
@@ -80,6 +90,7 @@ impl World {
         for (at, (name, kind)) in [
             ("least-loaded", ModuleKind::Selector),
             ("start", ModuleKind::Callback),
+            (FENCE, ModuleKind::Fence),
         ]
         .into_iter()
         .enumerate()

@@ -8,7 +8,8 @@ use maitred_protocol::{
 
 use super::actor::ActorEvent;
 use super::caller::{Outcome, Purpose};
-use super::node::{NodeEvent, Truth};
+use super::game::{Life, Truth};
+use super::node::NodeEvent;
 use super::world::{Phase, World, say};
 
 /// The session goes into a request when it is sent.
@@ -36,6 +37,7 @@ impl World {
             client: NO_SESSION,
             key: key.clone(),
             incarnation: Some(incarnation),
+            ended: true,
         };
         let purpose = Purpose::Delete(key, incarnation);
         self.ask(actor, purpose, request, DELETE_WITHIN_US, None);
@@ -87,6 +89,16 @@ impl World {
         self.ask(actor, purpose, request, 8_000_000, None);
     }
 
+    /// A life of the node's own serves from now on, if the agent has taken it.
+    fn begins(&mut self, actor: usize, life: &Life) {
+        let now = self.now;
+        let node = self.node(actor);
+        let taken = node.agent.running_incarnation(&life.0) == Some(life.1);
+        if let Some(truth) = node.truth.get_mut(life).filter(|_| taken) {
+            truth.since_us = truth.since_us.min(now);
+        }
+    }
+
     /// The registration of a node's own process has come to its end.
     pub fn own_set(
         &mut self,
@@ -104,16 +116,23 @@ impl World {
         // An update of a life that has ended meanwhile does not bring it back.
         if self.node(actor).owned.insert(life.clone()) {
             let truth = Truth {
-                incarnation,
                 stopping: false,
+                // It serves only once the agent takes it: it may be over already.
+                since_us: u64::MAX,
+                session: Some(epoch),
+                overslept: false,
+                own: true,
             };
-            self.node(actor).truth.insert(life, truth);
+            self.node(actor).truth.insert(life.clone(), truth);
         }
         let spawned = Spawned {
             pid,
             share: Vec::new(),
         };
         self.agent_step(actor, Input::Owned(epoch, key, incarnation, spawned));
+        self.begins(actor, &life);
+        let found = self.check_lives_of(actor);
+        self.verify("truth", found);
         if self.node(actor).agent.enrolments() != enrolments {
             self.cover
                 .count("node compares inventories after a late answer");

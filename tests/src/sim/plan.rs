@@ -5,7 +5,10 @@
 
 use std::fmt;
 
+use maitred_protocol::{OnDrain, Restart};
 use maitred_registry::random::Random;
+
+use super::client::TYPES;
 
 /// Which host an event is for: a machine, or whichever leads at that moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +92,20 @@ pub enum Fault {
     Cordon(usize, u64),
     /// The leader is cut off from the other hosts, and the nodes reach nobody else.
     Maroon(u64),
+    /// A game node reaches the leader no more, or not even the others: the flag says so.
+    NodeLost(usize, bool, u64),
+    /// A game node is drained, by so many processes a second; that ends after a while.
+    Drain(usize, u32, u64),
+    /// The nodes are made more even.
+    Rebalance,
+    /// An operator holds something up for a while: moves, or re-creation if the flag is set.
+    Suspend(bool, u64),
+    /// An operator looks which node is dead, and says so.
+    ConfirmDead,
+    /// Datagrams of a game node do not come through.
+    NoDatagrams(usize, u64),
+    /// A game node dies for good. Only staged: the others must have room for what it ran.
+    NodeGone(usize),
 }
 
 impl Fault {
@@ -126,6 +143,13 @@ impl Fault {
             Self::ProcessExit(..) => "fault: process exits",
             Self::Cordon(..) => "fault: node cordoned",
             Self::Maroon(..) => "fault: leader alone with the nodes",
+            Self::NodeLost(..) => "fault: node cut off from the leader",
+            Self::Drain(..) => "fault: node drained",
+            Self::Rebalance => "fault: rebalance",
+            Self::Suspend(..) => "fault: suspended",
+            Self::ConfirmDead => "fault: node confirmed dead",
+            Self::NoDatagrams(..) => "fault: no datagrams",
+            Self::NodeGone(_) => "fault: node gone for good",
         }
     }
 }
@@ -157,6 +181,10 @@ pub enum Mend {
     NodeCut(usize, u32, Way),
     /// A node takes new processes again.
     Uncordon(usize),
+    /// What was held up goes on.
+    Unsuspend(bool),
+    /// A node's datagrams come through again.
+    Datagrams(usize),
 }
 
 /// Settings that differ from run to run.
@@ -186,6 +214,27 @@ pub struct Knobs {
     pub idle_us: u64,
     /// One packet in so many goes through real bytes.
     pub bytes_one_in: u32,
+    /// Milliseconds that a node's game takes at most to stop what it runs.
+    pub kill_bound_ms: u32,
+    /// Whether nodes have a watchdog, which ends a node whose game is late; its games may be so then.
+    pub watchdog: bool,
+    /// What the types are like, in the order of [`super::client::TYPES`].
+    pub types: [Manner; TYPES.len()],
+    /// The fence module fails so many times of a hundred.
+    pub fence_fails: u32,
+}
+
+/// What a type is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// When its keys may be given to another node.
+    pub restart: Restart,
+    /// Whether its processes are created again when their node is lost.
+    pub recreate: bool,
+    /// What a drain does with them.
+    pub on_drain: OnDrain,
+    /// Whether a fence module may say that a lost node is dead.
+    pub fence: bool,
 }
 
 /// See the head of this file.
@@ -199,6 +248,8 @@ pub struct Scenario {
     pub founders: usize,
     /// Game nodes.
     pub nodes: usize,
+    /// The first two of them have one name.
+    pub twins: bool,
     /// Clients.
     pub clients: usize,
     /// True microseconds until everything is mended.
@@ -234,14 +285,19 @@ impl Scenario {
             capacity: 6 + random.below(20),
             idle_us: 1_000_000 * u64::from(1 + random.below(4)),
             bytes_one_in: 8,
+            kill_bound_ms: [300, 600, 1_000, 1_000, 2_500, 8_000][random.below(6) as usize],
+            watchdog: random.below(3) == 0,
+            types: std::array::from_fn(|_| Manner::drawn(random)),
+            fence_fails: [0, 25, 100][random.below(3) as usize],
         };
         let chaos_us = 1_000_000 * u64::from(6 + random.below(9));
-        let nodes = 2 + random.below(2) as usize;
+        let nodes = 2 + random.below(3) as usize;
         let mut scenario = Self {
             seed,
             hosts,
             founders: hosts,
             nodes,
+            twins: false,
             clients: 3 + random.below(3) as usize,
             chaos_us,
             knobs,
@@ -287,12 +343,12 @@ impl Scenario {
         let pause = ttl_us * u64::from(random.below(11)) * u64::from(1 + random.below(4)) / 4;
         let mask = 1 + random.below((1 << self.hosts) - 2);
         let kind = match mood {
-            Mood::Any => random.below(100),
+            Mood::Any => random.below(110),
             Mood::Hosts => random.below(30),
             Mood::Network => 30 + random.below(25),
             Mood::Disks => 55 + random.below(15),
             Mood::Members => 70 + random.below(10),
-            Mood::Nodes => 80 + random.below(20),
+            Mood::Nodes => 80 + random.below(30),
         };
         match kind {
             0..14 => Fault::Crash(pick, random.below(12), last),
@@ -322,7 +378,30 @@ impl Scenario {
             95..96 => Fault::NodeLeave(node, last),
             96..98 => Fault::ProcessExit(node),
             98..99 => Fault::Cordon(node, last),
-            _ => Fault::Maroon(pause),
+            99..100 => Fault::Maroon(pause),
+            100..102 => Fault::NodeLost(node, random.below(2) == 0, pause),
+            102..104 => Fault::Drain(node, 1 + random.below(40), 200_000 + 2 * last),
+            104..106 => Fault::Rebalance,
+            106..107 => Fault::Suspend(random.below(2) == 0, last),
+            107..109 => Fault::ConfirmDead,
+            _ => Fault::NoDatagrams(node, 2 * last),
+        }
+    }
+}
+
+impl Manner {
+    fn drawn(random: &mut Random) -> Self {
+        let restart = match random.below(8) {
+            0..4 => Restart::Safe,
+            4..7 => Restart::Strict,
+            _ => Restart::Fast,
+        };
+        Self {
+            restart,
+            recreate: random.below(2) == 0,
+            on_drain: [OnDrain::Move, OnDrain::Move, OnDrain::Wait, OnDrain::Stop]
+                [random.below(4) as usize],
+            fence: random.below(2) == 0,
         }
     }
 }

@@ -14,9 +14,6 @@ use super::queue::What;
 use super::wire::{ConnId, Down, Up};
 use super::world::{World, say};
 
-/// How long a tombstone is sent again after reconnects.
-const STOP_KEPT_US: u64 = 60_000_000;
-
 #[derive(Debug, Default)]
 struct Session {
     conn: Option<ConnId>,
@@ -30,6 +27,7 @@ struct Pending {
     command: NodeCommand,
     /// Whose spawn waits for the answer.
     spawn: Option<Incarnation>,
+    /// How long a start may take; a stop is kept for as long as the session.
     until_us: u64,
 }
 
@@ -59,6 +57,30 @@ impl Sessions {
             session.commands.remove(&number);
         }
         Some(pending)
+    }
+
+    /// What is to be stopped is asked for once at a time, and with the newest term.
+    fn forget_stop(&mut self, epoch: NodeEpoch, stop: &NodeCommand) {
+        let NodeCommand::Stop {
+            key, incarnation, ..
+        } = stop
+        else {
+            return;
+        };
+        let session = self.all.get(&epoch);
+        let numbers = session.into_iter().flat_map(|session| &session.commands);
+        let same = |number: &&u64| match self.pending.get(number).map(|one| &one.command) {
+            Some(NodeCommand::Stop {
+                key: old,
+                incarnation: life,
+                ..
+            }) => old == key && life == incarnation,
+            _ => false,
+        };
+        let found: Vec<u64> = numbers.filter(same).copied().collect();
+        for number in found {
+            self.forget(number);
+        }
     }
 
     /// The spawn's command is no longer waited for.
@@ -108,17 +130,22 @@ impl World {
                 self.give(machine, input);
             }
             Up::Answer(number, answer) => self.command_answered(machine, conn, number, answer),
-            Up::KeepAlive(keep_alive) => {
+            Up::KeepAlive(keep_alive, by_stream) => {
                 if !self.hosts[machine]
                     .sessions
                     .may_renew(conn, keep_alive.epoch)
                 {
                     return self.cover.count("keep-alive over the wrong connection");
                 }
-                let link = conn as u64;
-                let mono_us = self.hosts[machine].clock.mono_us(self.now);
-                self.checks.leases.received(machine, &keep_alive, mono_us);
-                self.give(machine, Input::KeepAlive { link, keep_alive });
+                let link = (conn as u64) << 1 | u64::from(by_stream);
+                let at_us = self.hosts[machine].clock.mono_us(self.now);
+                self.checks.leases.received(machine, &keep_alive, at_us);
+                let input = Input::KeepAlive {
+                    link,
+                    keep_alive,
+                    at_us,
+                };
+                self.give_first(machine, input);
             }
         }
     }
@@ -167,8 +194,9 @@ impl World {
         command: NodeCommand,
         spawn: Option<(Incarnation, u64)>,
     ) {
-        let until_us = self.now + spawn.map_or(STOP_KEPT_US, |(_, within_us)| within_us);
+        let until_us = spawn.map_or(u64::MAX, |(_, within_us)| self.now + within_us);
         let host = &mut self.hosts[machine];
+        host.sessions.forget_stop(epoch, &command);
         host.sessions.last_number += 1;
         let number = host.sessions.last_number;
         let session = host.sessions.all.entry(epoch).or_default();
@@ -182,8 +210,10 @@ impl World {
         };
         host.sessions.pending.insert(number, pending);
         let life = host.life;
-        self.queue
-            .push(until_us, What::Host(machine, life, HostEvent::Late(number)));
+        if spawn.is_some() {
+            self.queue
+                .push(until_us, What::Host(machine, life, HostEvent::Late(number)));
+        }
         if let Some(conn) = conn {
             self.send_down(conn, Down::Command(number, command));
         }
@@ -204,10 +234,23 @@ impl World {
         if !epoch.is_some_and(|epoch| sessions.may_renew(conn, epoch)) {
             return self.cover.count("answer that nobody waits for");
         }
-        let spawn = sessions.forget(number).and_then(|pending| pending.spawn);
         say!(self, "h{machine}: command {number} answered: {answer:?}");
-        if let Some(incarnation) = spawn {
-            self.spawn_answered(machine, incarnation, answer);
+        let sessions = &mut self.hosts[machine].sessions;
+        let Some(pending) = sessions.forget(number) else {
+            return;
+        };
+        match (pending.command, pending.spawn) {
+            (_, Some(incarnation)) => self.spawn_answered(machine, incarnation, answer),
+            (
+                NodeCommand::Stop {
+                    key, incarnation, ..
+                },
+                None,
+            ) if answer == NodeAnswer::Stopped => {
+                self.cover.count("node said that it has stopped");
+                self.give(machine, Input::Stopped { key, incarnation });
+            }
+            _ => self.cover.count("stop not carried out"),
         }
     }
 }

@@ -91,6 +91,10 @@ fn node_of(fault: &Fault) -> Option<usize> {
         | Fault::NodeCut(node, ..)
         | Fault::NodeLeave(node, _)
         | Fault::ProcessExit(node)
+        | Fault::NodeLost(node, ..)
+        | Fault::Drain(node, ..)
+        | Fault::NoDatagrams(node, _)
+        | Fault::NodeGone(node)
         | Fault::Cordon(node, _) => Some(*node),
         _ => None,
     }

@@ -3,6 +3,7 @@
 //! They are drawn from a seed as others are, and every property holds in them too: the bugs that are put
 //! in show there sooner.
 
+use maitred_protocol::Restart;
 use maitred_registry::random::Random;
 
 use super::plan::{Fault, Pick, Scenario, Way};
@@ -25,6 +26,15 @@ pub const ALL: &[(&str, Stage)] = &[
     ("members", members),
     ("founded", founded),
     ("mortal", mortal),
+    ("lost", lost),
+    ("lost-with-leaders", lost_with_leaders),
+    ("slow-acks", slow_acks),
+    ("zombies", zombies),
+    ("moved", moved),
+    ("unanswered", unanswered),
+    ("fenced", fenced),
+    ("fast", fast),
+    ("twins", twins),
 ];
 
 fn random(scenario: &Scenario) -> Random {
@@ -209,4 +219,146 @@ pub fn mortal(scenario: &mut Scenario) {
         let down = 1_000_000 + u64::from(random.below(500_000));
         vec![(0, Fault::Crash(Pick::Leader, effects, down))]
     });
+}
+
+/// Types that restart in this way, created again, with stops that may take long.
+fn wanted(scenario: &mut Scenario, restart: Restart) {
+    for manner in &mut scenario.knobs.types {
+        (manner.restart, manner.recreate) = (restart, true);
+    }
+    scenario.nodes = 3;
+    scenario.clients = 6;
+    scenario.knobs.ttl_ms = 1_000;
+    scenario.knobs.kill_bound_ms = 2_500;
+    scenario.knobs.watchdog = false;
+    scenario.chaos_us = scenario.chaos_us.max(10_000_000);
+}
+
+fn one_of(scenario: &Scenario) -> impl Fn(&mut Random) -> usize + use<> {
+    let nodes = scenario.nodes as u32;
+    move |random| random.below(nodes) as usize
+}
+
+/// One node after another is cut off for longer than its lease.
+pub fn lost(scenario: &mut Scenario) {
+    wanted(scenario, Restart::Safe);
+    scenario.knobs.kill_bound_ms = 8_000;
+    let node = one_of(scenario);
+    only(scenario, 2_000_000, |random| {
+        let last = 1_100_000 + u64::from(random.below(1_500_000));
+        vec![(0, Fault::NodeLost(node(random), true, last))]
+    });
+}
+
+/// A node dies for good, and leaders die when its lease has run out.
+pub fn lost_with_leaders(scenario: &mut Scenario) {
+    wanted(scenario, Restart::Safe);
+    scenario.nodes = 4;
+    scenario.knobs.capacity = 60;
+    let gone = (2_500_000, Fault::NodeGone(0));
+    only(scenario, 60_000_000, |random| {
+        let crash = |at: u64| (at, Fault::Crash(Pick::Leader, 0, 400_000));
+        let after = 2_600_000 + u64::from(random.below(1_500_000));
+        vec![gone, crash(after), crash(after + 1_500_000)]
+    });
+}
+
+/// Rounds of heartbeats take long, and so do acknowledgements; then keep-alives are not heard any more.
+pub fn slow_acks(scenario: &mut Scenario) {
+    wanted(scenario, Restart::Safe);
+    scenario.knobs.tick_us = 50_000;
+    let node = one_of(scenario);
+    only(scenario, 2_500_000, |random| {
+        let last = 1_200_000 + u64::from(random.below(800_000));
+        vec![(0, Fault::NodeCut(node(random), 7, Way::In, last))]
+    });
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        let slow = Fault::Slow(a, b, 250_000, scenario.chaos_us);
+        scenario.plan.insert(0, (900_000, slow));
+    }
+}
+
+/// Nodes are stopped for up to ten leases, and wake with all that came meanwhile.
+pub fn zombies(scenario: &mut Scenario) {
+    let restart = match scenario.seed % 2 {
+        0 => Restart::Safe,
+        _ => Restart::Strict,
+    };
+    wanted(scenario, restart);
+    let node = one_of(scenario);
+    only(scenario, 2_000_000, |random| {
+        let leases = [1, 1, 1, 2, 3, 10][random.below(6) as usize];
+        let last = leases * (850_000 + u64::from(random.below(300_000)));
+        let mut round = vec![(0, Fault::NodePause(node(random), last))];
+        if random.below(2) == 0 {
+            // What it says when it wakes is not heard.
+            let cut = Fault::NodeLost(node(random), true, last + 300_000);
+            round.push((100_000, cut));
+        }
+        round
+    });
+}
+
+/// Nodes are drained and made even, over and over.
+pub fn moved(scenario: &mut Scenario) {
+    wanted(scenario, Restart::Safe);
+    let node = one_of(scenario);
+    only(scenario, 900_000, |random| {
+        let fault = match random.below(3) {
+            0 => Fault::Rebalance,
+            _ => Fault::Drain(node(random), 5 + random.below(40), 800_000),
+        };
+        vec![(0, fault)]
+    });
+}
+
+/// Callbacks trap and nodes do not answer in time.
+pub fn unanswered(scenario: &mut Scenario) {
+    wanted(scenario, Restart::Safe);
+    let node = one_of(scenario);
+    only(scenario, 1_000_000, |random| {
+        let trap = Fault::Trap(500_000);
+        let pause = 200_000 + u64::from(random.below(700_000));
+        vec![(0, trap), (100_000, Fault::NodePause(node(random), pause))]
+    });
+}
+
+/// Nodes are lost or die, and a fence module is asked which it is.
+pub fn fenced(scenario: &mut Scenario) {
+    wanted(scenario, Restart::Strict);
+    for manner in &mut scenario.knobs.types {
+        manner.fence = true;
+    }
+    scenario.knobs.fence_fails = scenario.knobs.fence_fails.min(25);
+    let node = one_of(scenario);
+    only(scenario, 2_000_000, |random| {
+        let last = 1_500_000 + u64::from(random.below(3_000_000));
+        let fault = match random.below(3) {
+            0 => Fault::NodeCrash(node(random), last),
+            1 => Fault::NodePause(node(random), last),
+            _ => Fault::NodeLost(node(random), true, last),
+        };
+        vec![(0, fault), (last - 100_000, Fault::ConfirmDead)]
+    });
+}
+
+/// Nothing is waited for, connections to nodes break, and leaders change.
+pub fn fast(scenario: &mut Scenario) {
+    wanted(scenario, Restart::Fast);
+    scenario.clients = 8;
+    let node = one_of(scenario);
+    only(scenario, 1_200_000, |random| {
+        let cut = Fault::NodeLost(node(random), true, 600_000);
+        let crash = Fault::Crash(Pick::Leader, 0, 300_000);
+        vec![
+            (0, cut),
+            (100_000 + u64::from(random.below(300_000)), crash),
+        ]
+    });
+}
+
+/// Two processes have one name.
+pub fn twins(scenario: &mut Scenario) {
+    scenario.twins = true;
+    scenario.nodes = scenario.nodes.max(3);
 }

@@ -191,7 +191,12 @@ impl World {
     pub fn install(&mut self, machine: usize, message: Message, saved: Arc<Saved>) {
         self.hosts[machine].fetching = false;
         let registry = saved.load();
-        say!(self, "h{machine}: has fetched snapshot {}", saved.index);
+        say!(
+            self,
+            "h{machine}: has fetched snapshot {} of {}",
+            saved.index,
+            registry.applied()
+        );
         if !self.mutant("shell-snapshot-not-durable") {
             self.hosts[machine].disk.save(saved);
         }

@@ -9,7 +9,7 @@ use maitred_protocol::{
     KeepAlive, KeepAliveAck, NodeAnswer, NodeCommand, Notice, Request, Response, codec,
 };
 
-use super::actor::ActorEvent;
+use super::actor::{ActorEvent, Role};
 use super::network::delay_us;
 use super::plan::Way;
 use super::queue::What;
@@ -25,8 +25,8 @@ pub enum Up {
     Request(u64, Box<Request>),
     /// With the command's number.
     Answer(u64, NodeAnswer),
-    /// A datagram.
-    KeepAlive(KeepAlive),
+    /// A datagram; or, when the flag is set, a frame.
+    KeepAlive(KeepAlive, bool),
 }
 
 /// From a host to a client.
@@ -36,8 +36,8 @@ pub enum Down {
     Response(u64, Box<Response>),
     /// With its number.
     Command(u64, NodeCommand),
-    /// A datagram.
-    Ack(KeepAliveAck),
+    /// In the way in which the keep-alive came.
+    Ack(KeepAliveAck, bool),
     /// From the host of this number.
     Notice(u64, Notice),
 }
@@ -117,8 +117,12 @@ impl World {
         self.hosts[machine].conns.remove(&conn);
     }
 
-    fn is_datagram_lost(&mut self) -> bool {
-        self.network.below(1_000) < 2 + self.lossy
+    fn is_datagram_lost(&mut self, actor: usize) -> bool {
+        let blocked = match &self.actors[actor].role {
+            Role::Node(node) => node.no_datagrams > 0,
+            _ => false,
+        };
+        self.network.below(1_000) < 2 + self.lossy || blocked
     }
 
     /// A client or node sends.
@@ -129,8 +133,8 @@ impl World {
         }
         let cut = self.reach(actor, machine).up > 0;
         let mut delay = delay_us(&mut self.network);
-        if matches!(up, Up::KeepAlive(_)) {
-            if !cut && !self.is_datagram_lost() {
+        if matches!(up, Up::KeepAlive(_, false)) {
+            if !cut && !self.is_datagram_lost(actor) {
                 self.queue
                     .push(self.now + delay, What::ToHost(ToHost { conn, up }));
             }
@@ -160,8 +164,8 @@ impl World {
         }
         let cut = self.reach(actor, machine).down > 0;
         let mut delay = delay_us(&mut self.network);
-        if matches!(down, Down::Ack(_)) {
-            if !cut && !self.is_datagram_lost() {
+        if matches!(down, Down::Ack(_, false)) {
+            if !cut && !self.is_datagram_lost(actor) {
                 let event = ActorEvent::Frame(conn, down);
                 self.queue
                     .push(self.now + delay, What::Actor(actor, life, event));

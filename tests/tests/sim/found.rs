@@ -28,6 +28,9 @@ fn register(driver: &mut Driver, ticket: u64, node: &str, capacity: u32) -> Node
         share: Vec::new(),
         ttl_ms: 60_000,
         inventory: Vec::new(),
+        kill_bound_ms: 1_000,
+        instance: ticket,
+        last_epoch: None,
     };
     let request = Request::RegisterNode(driver.client, Box::new(register));
     driver.request(ticket, ticket, request);
@@ -89,7 +92,7 @@ fn a_create_is_not_refused_while_its_reservation_is_on_its_way() {
         pid: "q".to_owned(),
         share: Vec::new(),
     };
-    let spawned = driver.spawned(&key, started);
+    let spawned = driver.spawned(&key, started, false);
     assert!(spawned, "{:?}", driver.seen);
     let told = answer(&driver, 23);
     let made = matches!(told, Some(Response::Created { created: true, .. }));

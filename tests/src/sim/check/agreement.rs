@@ -8,12 +8,15 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use maitred_protocol::{NodeEpoch, NodeName};
+use maitred_protocol::{
+    Incarnation, NodeEpoch, NodeName, OnNodeLost, ProcessKey, Restart, TypeName,
+};
 use maitred_registry::{Command, Entry, Record, Registry};
 use maitred_replica::{LEVEL_MAX, Persist, Recovered};
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
 use crate::sim::cover::Cover;
+use crate::sim::game::Life;
 
 /// States are compared at every so many indices.
 const COMPARE_EVERY: u64 = 8;
@@ -25,10 +28,73 @@ pub enum Kind {
     Expire(NodeName, NodeEpoch),
     /// A node's session ends because it says so.
     Leave(NodeEpoch),
-    /// A node may lose processes otherwise.
-    Loss,
+    /// A node, or this session of it, is said to be dead.
+    Dead(NodeName, Option<NodeEpoch>),
+    /// A process of this instance registers.
+    Register(NodeName, u64),
+    /// A node lacks these.
+    Missing(NodeEpoch, Vec<Life>),
+    /// A process is taken off its node.
+    Unplace {
+        /// Which.
+        life: Life,
+        /// Whether its node has said that it does not run.
+        over: bool,
+        /// Why.
+        cause: String,
+    },
+    /// A create is given up.
+    Abort {
+        /// Which.
+        life: Life,
+        /// As above.
+        over: bool,
+    },
+    /// A process is removed.
+    Delete {
+        /// Which.
+        key: ProcessKey,
+        /// Only this life of it.
+        only: Option<Incarnation>,
+        /// Whether that has ended already.
+        ended: bool,
+        /// Whether a client or node has asked; if not, a drain stops it.
+        asked: bool,
+    },
+    /// A process that has lost its node is given up.
+    GiveUp,
+    /// Nodes have said that these are over.
+    Released(Vec<Life>),
+    /// The kill bound of a session has passed.
+    KillBound(NodeEpoch),
+    /// What a type is like.
+    Type {
+        /// Its name.
+        name: TypeName,
+        /// Whether its processes are created again.
+        recreate: bool,
+        /// Whether proof is needed.
+        strict: bool,
+    },
     /// Anything else.
     Other,
+}
+
+impl Kind {
+    /// Whether processes may go with it that no client has deleted.
+    fn loses(&self) -> bool {
+        matches!(
+            self,
+            Self::Expire(..)
+                | Self::Leave(_)
+                | Self::Dead(..)
+                | Self::Register(..)
+                | Self::Missing(..)
+                | Self::Unplace { .. }
+                | Self::GiveUp
+                | Self::Delete { asked: false, .. }
+        )
+    }
 }
 
 #[derive(Debug)]
@@ -67,12 +133,55 @@ fn kind_of(entry: &RaftEntry) -> Kind {
     if entry.entry_type != EntryType::EntryNormal || entry.data.is_empty() {
         return Kind::Other;
     }
-    match Entry::decode(&entry.data, LEVEL_MAX).map(|entry| entry.command) {
-        Ok(Command::Expire { name, epoch }) => Kind::Expire(name, epoch),
-        Ok(Command::DeregisterNode { epoch, .. }) => Kind::Leave(epoch),
-        Ok(Command::RegisterNode(_) | Command::Missing { .. } | Command::Unplace { .. }) => {
-            Kind::Loss
-        }
+    let Ok(entry) = Entry::decode(&entry.data, LEVEL_MAX) else {
+        return Kind::Other;
+    };
+    let asked = entry.request.is_some();
+    match entry.command {
+        Command::Expire { name, epoch } => Kind::Expire(name, epoch),
+        Command::DeregisterNode { epoch, .. } => Kind::Leave(epoch),
+        Command::ConfirmDead { name, epoch, .. } => Kind::Dead(name, epoch),
+        Command::RegisterNode(register) => Kind::Register(register.name, register.instance),
+        Command::Missing {
+            epoch, processes, ..
+        } => Kind::Missing(epoch, processes),
+        Command::Unplace {
+            key,
+            incarnation,
+            cause,
+            over,
+        } => Kind::Unplace {
+            life: (key, incarnation),
+            over,
+            cause,
+        },
+        Command::Abort {
+            key,
+            incarnation,
+            over,
+            ..
+        } => Kind::Abort {
+            life: (key, incarnation),
+            over,
+        },
+        Command::DelProcess {
+            key,
+            incarnation,
+            ended,
+        } => Kind::Delete {
+            key,
+            only: incarnation,
+            ended,
+            asked,
+        },
+        Command::GiveUp { .. } => Kind::GiveUp,
+        Command::Released(lives) => Kind::Released(lives),
+        Command::KillBoundPassed(epoch) => Kind::KillBound(epoch),
+        Command::PutType(spec) => Kind::Type {
+            recreate: spec.on_node_lost == OnNodeLost::Recreate,
+            strict: spec.restart == Restart::Strict,
+            name: spec.name,
+        },
         _ => Kind::Other,
     }
 }
@@ -177,7 +286,7 @@ impl Agreement {
         machine: usize,
         registry: &Registry,
         cover: &mut Cover,
-    ) -> Result<Vec<Kind>, String> {
+    ) -> Result<Vec<(u64, Kind)>, String> {
         let mut fresh = Vec::new();
         let Some(shadow) = self.logs.get_mut(&machine) else {
             return Ok(fresh);
@@ -209,7 +318,8 @@ impl Agreement {
                 None => {
                     self.committed.insert(index, term);
                     cover.count("entry committed");
-                    fresh.extend(self.seen.get(&(index, term)).map(|seen| seen.kind.clone()));
+                    let seen = self.seen.get(&(index, term));
+                    fresh.extend(seen.map(|seen| (index, seen.kind.clone())));
                 }
             }
         }
@@ -243,6 +353,12 @@ impl Agreement {
         ))
     }
 
+    /// What is known of an index, in all terms.
+    pub fn kinds(&self, index: u64) -> Vec<&Kind> {
+        let of_index = self.seen.range((index, 0)..=(index, u64::MAX));
+        of_index.map(|(_, seen)| &seen.kind).collect()
+    }
+
     /// Since when a process that was lost at this index may have been, and whether with its node.
     pub fn loss(&self, index: u64, _record: &Record, now_us: u64) -> (u64, bool) {
         let of_index = self.seen.range((index, 0)..=(index, u64::MAX));
@@ -250,7 +366,7 @@ impl Agreement {
         let mut by_node = false;
         for (_, seen) in of_index {
             since = since.min(seen.at_us);
-            by_node |= seen.kind != Kind::Other;
+            by_node |= seen.kind.loses();
         }
         (since, by_node)
     }

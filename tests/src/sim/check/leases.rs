@@ -1,7 +1,7 @@
 //! **Property: no lease expires early.** A leader proposes the expiry of a node only when, by its own
 //! clock, the whole lease and the bound of the clocks' drift have passed since it received the last
-//! keep-alive that it acknowledged, and since it began to serve. And no other session ends than the one
-//! whose end was proposed.
+//! keep-alive that it acknowledged, and since it began to serve; from then on it acknowledges nothing more of
+//! that session. And no other session ends than the one whose end was proposed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,8 @@ struct Known {
     received: BTreeMap<(NodeEpoch, u64), u64>,
     /// When the last acknowledged one of a session came.
     acknowledged: BTreeMap<NodeEpoch, u64>,
+    /// Sessions whose expiry it has proposed.
+    expiring: BTreeSet<NodeEpoch>,
 }
 
 /// See the head of this file. Times are of each machine's own clock.
@@ -38,6 +40,7 @@ impl Leases {
         let known = self.machines.entry(machine).or_default();
         known.serving_us = mono_us;
         known.acknowledged.clear();
+        known.expiring.clear();
     }
 
     /// A keep-alive has come.
@@ -48,13 +51,23 @@ impl Leases {
     }
 
     /// It is acknowledged.
-    pub fn acknowledged(&mut self, machine: usize, ack: &KeepAliveAck) {
+    ///
+    /// # Errors
+    /// The session's expiry was proposed before, by the same leader.
+    pub fn acknowledged(&mut self, machine: usize, ack: &KeepAliveAck) -> Result<(), String> {
         let known = self.machines.entry(machine).or_default();
+        if ack.alive && known.expiring.contains(&ack.epoch) {
+            let epoch = ack.epoch;
+            return Err(format!(
+                "machine {machine} acknowledges session {epoch}, whose expiry it has proposed"
+            ));
+        }
         let received = known.received.get(&(ack.epoch, ack.sequence)).copied();
         if let Some(received) = received.filter(|_| ack.alive) {
             let last = known.acknowledged.entry(ack.epoch).or_insert(received);
             *last = received.max(*last);
         }
+        Ok(())
     }
 
     /// Somebody has proposed that this session ends.
@@ -80,15 +93,16 @@ impl Leases {
     /// # Errors
     /// It is too early.
     pub fn expires(
-        &self,
+        &mut self,
         machine: usize,
         epoch: NodeEpoch,
         mono_us: u64,
         (ttl_us, slack_us): (u64, u64),
     ) -> Result<(), String> {
-        let Some(known) = self.machines.get(&machine) else {
+        let Some(known) = self.machines.get_mut(&machine) else {
             return Ok(());
         };
+        known.expiring.insert(epoch);
         let last = known.acknowledged.get(&epoch).copied().unwrap_or(0);
         let since = last.max(known.serving_us);
         if mono_us + slack_us >= since + ttl_us + ttl_us / DRIFT_PART {

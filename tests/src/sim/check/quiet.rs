@@ -17,6 +17,10 @@ use crate::sim::world::{Phase, World, say};
 /// Within this after everything was mended: longer than the longest pause between two attempts of a
 /// re-creation (30 s), a lease, and an election.
 pub const BOUND_US: u64 = 75_000_000;
+/// So long before that the group is asked what it waits for.
+const ASKED_US: u64 = 5_000_000;
+/// When what holds things up is undone once more.
+const LET_GO_US: u64 = 3_000_000;
 /// Least time that a quiet world is looked at.
 const LEAST_US: u64 = 1_500_000;
 /// How often it is.
@@ -43,6 +47,16 @@ impl World {
                         let text = format!("{bound} s after everything was mended: {what}");
                         return self.fail("quiet", text);
                     }
+                    // Of what was asked for before, something may have been on its way.
+                    Some(_) if since == LET_GO_US => {
+                        self.let_go_on();
+                        // Of a process that gave way to another of its name nobody else says so.
+                        if self.scenario.twins {
+                            self.confirm_dead();
+                        }
+                    }
+                    // The trace of a failure shows what they wait for.
+                    Some(_) if since == BOUND_US - ASKED_US => self.ask_what_waits(),
                     _ => {}
                 }
             }
@@ -102,9 +116,19 @@ impl World {
         let counts = registry.counts();
         if (counts.starting, counts.pending) != (0, 0) {
             let (starting, pending) = (counts.starting, counts.pending);
+            let waits = registry
+                .unsettled()
+                .map(|one| (one.key(), one.incarnation.0));
+            let waits: Vec<_> = waits.take(3).collect();
             return Some(format!(
-                "{starting} creates are starting and {pending} wait for a node"
+                "{starting} creates are starting and {pending} wait for a node: {waits:?}"
             ));
+        }
+        if registry.held() > 0 || registry.lost().count() > 0 {
+            let lost: Vec<_> = registry.lost().map(|(_, lost)| &*lost.name).collect();
+            let holds = registry.holding();
+            let holds: Vec<_> = holds.flat_map(|epoch| registry.held_by(epoch)).collect();
+            return Some(format!("{holds:?} are held; lost are {lost:?}"));
         }
         if let Some(actor) = self
             .actors
@@ -125,6 +149,9 @@ impl World {
             let Role::Node(node) = &actor.role else {
                 continue;
             };
+            if node.retired {
+                continue;
+            }
             let known = registry.node(&node.name).map(maitred_registry::Node::epoch);
             if known.is_none() || node.agent.epoch() != known {
                 return Some(format!("{} is not registered", node.name));
