@@ -12,6 +12,7 @@ use maitred_registry::{Command, Known, Outcome};
 
 use crate::effect::{Answer, Effect};
 use crate::input::Ticket;
+use crate::mutants;
 use crate::proposals::Waiter;
 use crate::replica::Replica;
 use crate::saga::{Joined, selector_of};
@@ -101,11 +102,15 @@ impl Replica {
                 incarnation,
                 ended,
                 ..
-            } => Command::DelProcess {
-                key,
-                incarnation,
-                ended,
-            },
+            } => {
+                let current = self.registry.process(&key);
+                let current = current.filter(|_| mutants::on("hold-skipped-on-delete"));
+                Command::DelProcess {
+                    incarnation: incarnation.or(current.map(|record| record.incarnation)),
+                    ended: ended || current.is_some(),
+                    key,
+                }
+            }
             Request::RegisterNode(_, register) => Command::RegisterNode(register),
             Request::UpdateNode {
                 name,

@@ -25,8 +25,9 @@ use crate::timer::Due;
 /// Lives in one entry that says that they are over: some 300 KiB at most.
 const RELEASED_MAX: usize = 1_000;
 
-/// How much longer than a node's own clock the leader's may take for the same time, in parts.
-const DRIFT_PART: u64 = 50;
+/// How much longer the leader waits than the kill bound, in parts of it: its own clock may run fast by
+/// one part in fifty, and the node's, by which it ends what does not stop, slow by as much.
+const DRIFT_PART: u64 = 24;
 
 /// The least kill bound that is written down: bounds are rounded up to this, doubled as often as it
 /// takes, so that a node that slows down little by little costs a few entries at most.
@@ -84,7 +85,7 @@ impl Replica {
         let bound_us = if mutants::on("hold-too-short") {
             0
         } else {
-            bound_us + bound_us / DRIFT_PART
+            bound_us + bound_us / DRIFT_PART + 1_000
         };
         let at_us = self.now.mono_us + bound_us;
         self.holding.bounds_us.insert(epoch, at_us);
@@ -107,6 +108,17 @@ impl Replica {
     }
 
     pub(crate) fn kill_bound_due(&mut self, epoch: NodeEpoch) {
+        if mutants::on("strict-released-by-bound")
+            && let Some(lost) = self.registry.lost_session(epoch)
+        {
+            let command = Command::ConfirmDead {
+                name: (*lost.name).clone(),
+                epoch: Some(epoch),
+                types: Vec::new(),
+                proof: String::new(),
+            };
+            return self.queue(None, command, Waiter::Nobody);
+        }
         if self.registry.held_counts(epoch).0 > 0 {
             let command = Command::KillBoundPassed(epoch);
             self.queue(None, command, Waiter::Nobody);
@@ -290,6 +302,9 @@ impl Replica {
     ) {
         let current = self.registry.node(node).map(Node::epoch);
         let (key, incarnation) = life;
+        if mutants::on("released-without-answer") {
+            self.stopped(key.clone(), incarnation);
+        }
         self.effects.push(Effect::Stop {
             node: node.clone(),
             epoch: current.unwrap_or(epoch),

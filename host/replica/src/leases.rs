@@ -274,9 +274,10 @@ impl Replica {
     /// A quorum has confirmed this host since the keep-alive came.
     pub(crate) fn acknowledge(&mut self, link: u64, ack: KeepAliveAck) {
         let lease = self.leases.all.get(&ack.epoch);
-        let expiring = lease.is_some_and(|lease| lease.expiring);
-        let expiring = expiring && !mutants::on("ack-after-expiry");
-        if self.serving.is_some() && !expiring {
+        // Its end may have been decided, or even come, while it waited for the quorum.
+        let over = ack.alive && lease.is_none_or(|lease| lease.expiring);
+        let over = over && !mutants::on("ack-after-expiry");
+        if self.serving.is_some() && !over {
             self.effects.push(Effect::KeepAliveAck { link, ack });
         }
     }

@@ -10,6 +10,7 @@ use maitred_registry::{AbortCause, Command, Record};
 
 use crate::effect::{Effect, SpawnJob};
 use crate::input::Spawned;
+use crate::mutants;
 use crate::proposals::Waiter;
 use crate::recreation::is_wanted;
 use crate::replica::Replica;
@@ -185,7 +186,7 @@ impl Replica {
         if saga.step != Step::Spawning || record.state != ProcessState::Starting {
             return;
         }
-        saga.over = over;
+        saga.over = over || mutants::on("hold-skipped-on-unknown");
         match within_bounds(result) {
             Spawned::Started { pid, share } => {
                 saga.step = Step::Proposed;
