@@ -12,11 +12,25 @@ pub(crate) type Told = (u64, Option<String>, u64, bool);
 
 impl Replica {
     pub(crate) fn install(&mut self, install: Install) {
-        let Install { message, registry } = install;
+        let Install {
+            mut message,
+            registry,
+        } = install;
         let index = message.get_snapshot().get_metadata().index;
         self.peers.heard(message.from, self.now.mono_us);
         if registry.applied() != index {
             return;
+        }
+        // It was fetched for a leader that is one no longer, and the one that is waits for an answer,
+        // too: what is committed is the same for both, and Raft would ignore an older term's.
+        let standing = self.consensus.standing();
+        if message.term < standing.term && standing.leader != self.config.id {
+            if standing.leader == 0 {
+                self.postponed = Some(Install { message, registry });
+                return;
+            }
+            message.term = standing.term;
+            message.from = standing.leader;
         }
         if mutants::on("install-backwards") && index < self.registry.applied() {
             self.registry = registry;
@@ -33,6 +47,15 @@ impl Replica {
         let taken = self.consensus.node.snap();
         if taken.is_some_and(|taken| taken.get_metadata().index == index) {
             self.installing = Some(registry);
+        }
+    }
+
+    /// Installs what came while nobody led, when somebody does.
+    pub(crate) fn install_postponed(&mut self) {
+        if self.consensus.standing().leader != 0
+            && let Some(install) = self.postponed.take()
+        {
+            self.install(install);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::consensus::{Consensus, Lost, Proposal, Refused};
 use crate::effect::{Answer, Effect};
 use crate::holding::Holding;
-use crate::input::{Disk, Input, Now, Push, Ticket};
+use crate::input::{Disk, Input, Install, Now, Push, Ticket};
 use crate::leading::Told;
 use crate::leases::Leases;
 use crate::membership::Peers;
@@ -66,6 +66,8 @@ pub struct Replica {
     pub(crate) told: Option<Told>,
     /// What a snapshot under way to storage contains.
     pub(crate) installing: Option<Registry>,
+    /// A snapshot that was fetched for a leader that is one no longer, while there is no other.
+    pub(crate) postponed: Option<Install>,
     /// This host must not go on, and its caller has been told why.
     pub(crate) halted: bool,
 }
@@ -275,6 +277,7 @@ impl Replica {
     fn tick(&mut self) {
         self.consensus.tick();
         self.check_leadership();
+        self.install_postponed();
         self.look_at_group();
         self.look_at_disk();
         if self.serving.is_some() {
