@@ -94,12 +94,12 @@ impl Runner {
             let said = Arc::new(Said::default());
             let result = carry_out(&parts, job, &said).await;
             let mut entries = lock(&running);
-            if entries
-                .get(&incarnation)
-                .is_some_and(|(current, _)| *current == run)
-            {
-                entries.remove(&incarnation);
+            let current = entries.get(&incarnation).map(|(number, _)| *number);
+            if current != Some(run) {
+                // Given up, or replaced, just now: what this one has heard is not the last word.
+                return;
             }
+            entries.remove(&incarnation);
             drop(entries);
             if matches!(result, Spawned::Started { .. }) {
                 Metrics::count(&parts.metrics.spawns_started);

@@ -86,9 +86,10 @@ impl Examiner {
             let verdict = parts.verdict(examination).await;
             let mut state = parts.lock();
             let current = state.running.get(&of).map(|(number, _)| *number);
-            if current == Some(number) {
-                state.running.remove(&of);
+            if current != Some(number) {
+                return; // Given up, or replaced, just now.
             }
+            state.running.remove(&of);
             drop(state);
             let (epoch, fence) = of;
             parts.inbox.push(Input::Examined {
