@@ -201,7 +201,7 @@ impl Agent {
     ) {
         self.ending.started(&key, incarnation);
         if result.is_err() {
-            self.ending.gone(now_us, &key, incarnation);
+            self.ending.gone(now_us, &key, incarnation, out);
         }
         let process = self.processes.get_mut(&key);
         let Some(process) = process.filter(|process| process.incarnation == incarnation) else {
@@ -256,7 +256,7 @@ impl Agent {
         incarnation: Incarnation,
         out: &mut Vec<Effect>,
     ) {
-        self.ending.gone(now_us, key, incarnation);
+        self.ending.gone(now_us, key, incarnation, out);
         let stopping = self.processes.get(key).filter(|process| {
             process.incarnation == incarnation && matches!(process.life, Life::Stopping)
         });
@@ -272,7 +272,7 @@ impl Agent {
         incarnation: Incarnation,
         out: &mut Vec<Effect>,
     ) {
-        self.ending.gone(now_us, key, incarnation);
+        self.ending.gone(now_us, key, incarnation, out);
         let process = self.processes.get_mut(key);
         let Some(process) = process.filter(|process| process.incarnation == incarnation) else {
             return;

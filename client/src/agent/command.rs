@@ -68,8 +68,16 @@ impl Agent {
                 let over = self.tombstones.refusal(vacant.key(), start.incarnation);
                 let late = start.is_late(now_us).then_some(LATE);
                 let busy = refusal.or(full).or(late);
-                let over = over.or(outlived);
-                if let Some(no) = over.or(busy.map(|why| NodeAnswer::Busy(why.to_owned()))) {
+                if let Some(no) = over.or(outlived) {
+                    answer_all(start.waiters, &no, out);
+                    return;
+                }
+                if let Some(why) = busy {
+                    // Whoever hears that counts on it: the same command, come again, starts nothing.
+                    let no = NodeAnswer::Busy(why.to_owned());
+                    let (key, incarnation) = (vacant.into_key(), start.incarnation);
+                    self.tombstones
+                        .bury(now_us, &key, incarnation, Some(no.clone()));
                     answer_all(start.waiters, &no, out);
                     return;
                 }
@@ -91,6 +99,7 @@ impl Agent {
         let (key, process) = (process.key().clone(), process.into_mut());
         if start.incarnation > process.incarnation && start.incarnation > process.buried {
             if let Some(no) = refusal {
+                process.buried = process.buried.max(start.incarnation);
                 answer_all(start.waiters, &NodeAnswer::Busy(no.to_owned()), out);
                 return;
             }
@@ -121,6 +130,12 @@ impl Agent {
         incarnation: Incarnation,
         out: &mut Vec<Effect>,
     ) {
+        let place = self.processes.get(key).map(|process| process.incarnation);
+        if place != Some(incarnation) && self.ending.has(key, incarnation) {
+            // Another life has its place, or had, and it is not gone yet.
+            self.ending.wait_for((key, incarnation), vec![tag], out);
+            return;
+        }
         let Some(process) = self.processes.get_mut(key) else {
             self.tombstones.bury(now_us, key, incarnation, None);
             out.push(Effect::Answer(tag, NodeAnswer::Stopped));

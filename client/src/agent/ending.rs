@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use maitred_protocol::{Incarnation, ProcessKey};
+use maitred_protocol::{Incarnation, NodeAnswer, ProcessKey};
+
+use super::process::wait;
+use super::{Effect, answer_all};
 
 type LifeId = (ProcessKey, Incarnation);
 
@@ -15,6 +18,8 @@ pub(super) struct Ending {
     stops: BTreeMap<LifeId, u64>,
     /// Lives that were still starting when a newer one took their place.
     displaced: BTreeSet<LifeId>,
+    /// Commands that wait for the end of a life whose place another one has taken.
+    waiters: BTreeMap<LifeId, Vec<u64>>,
     /// The longest that a stop has taken in this session.
     longest_us: u64,
     /// What is left of sessions that are over.
@@ -42,13 +47,37 @@ impl Ending {
         }
     }
 
-    /// A life is over.
-    pub(super) fn gone(&mut self, now_us: u64, key: &ProcessKey, incarnation: Incarnation) {
+    /// These commands are answered when a life is over that has not the place of its key.
+    pub(super) fn wait_for(
+        &mut self,
+        (key, incarnation): (&ProcessKey, Incarnation),
+        tags: Vec<u64>,
+        out: &mut Vec<Effect>,
+    ) {
+        if tags.is_empty() {
+            return;
+        }
+        let waiters = self.waiters.entry((key.clone(), incarnation)).or_default();
+        for tag in tags {
+            wait(waiters, tag, out);
+        }
+    }
+
+    /// A life is over. Says so to those who wait for that.
+    pub(super) fn gone(
+        &mut self,
+        now_us: u64,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+        out: &mut Vec<Effect>,
+    ) {
         let life = (key.clone(), incarnation);
         if let Some(began_us) = self.stops.remove(&life) {
             self.longest_us = self.longest_us.max(now_us.saturating_sub(began_us));
         }
         self.left.remove(&life);
+        let waiters = self.waiters.remove(&life).unwrap_or_default();
+        answer_all(waiters, &NodeAnswer::Stopped, out);
     }
 
     /// A session begins.

@@ -114,6 +114,8 @@ impl Lease {
         match self.phase {
             Phase::Leaving(_) | Phase::Left => Some("the node is shutting down"),
             _ if self.epoch.is_none() => Some("the node has lost its lease"),
+            // What began now would be missing in the inventory that is on its way.
+            Phase::Enrolling(_) => Some("the node is attaching to a host anew"),
             _ => None,
         }
     }

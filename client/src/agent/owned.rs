@@ -41,6 +41,15 @@ impl Agent {
                 if matches!(process.life, Life::Starting | Life::Cancelled) {
                     self.ending.displace(&key, process.incarnation);
                 }
+                if matches!(
+                    process.life,
+                    Life::Starting | Life::Cancelled | Life::Stopping
+                ) {
+                    // It may still run: whoever has it stopped hears when it does not.
+                    let stoppers = std::mem::take(&mut process.stoppers);
+                    let life = (&key, process.incarnation);
+                    self.ending.wait_for(life, stoppers, out);
+                }
                 next = process.next.take();
                 process.delete = false;
                 self.bury(now_us, &key, None, out);

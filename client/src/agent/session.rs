@@ -205,6 +205,7 @@ impl Agent {
         // could begin. Whoever still wants it asks again once the node is attached.
         for process in self.processes.values_mut() {
             if let Some(next) = process.next.take() {
+                process.buried = process.buried.max(next.incarnation);
                 let busy = "the node is attaching to a host anew".to_owned();
                 answer_all(next.waiters, &NodeAnswer::Busy(busy), out);
             }

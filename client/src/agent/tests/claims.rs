@@ -106,7 +106,7 @@ fn a_late_answer_that_comes_while_inventories_are_compared_is_compared_too() {
 }
 
 #[test]
-fn a_life_that_waits_for_the_one_before_is_asked_for_again_after_attaching() {
+fn a_life_that_waits_for_the_one_before_is_given_up_when_the_node_attaches() {
     let mut bench = Bench::serving();
     bench.run("a", 5);
     assert_eq!(bench.start(1, 1, "a", 9), [stop_effect("a", 5)]);
@@ -116,7 +116,10 @@ fn a_life_that_waits_for_the_one_before_is_asked_for_again_after_attaching() {
     // Its record may be gone by now: it does not begin by itself.
     assert_eq!(bench.stop_ended("a", 5), []);
     bench.enrolled(2, 1, &[Verdict::Stop], bench.now);
-    assert_eq!(bench.start(2, 1, "a", 9), [spawn("a", 9)]);
+    // Nor when the command comes again: whoever heard of the refusal counts on it.
+    let fenced = Effect::Answer(2, NodeAnswer::Fenced);
+    assert_eq!(bench.start(2, 1, "a", 9), [fenced]);
+    assert_eq!(bench.start(3, 1, "a", 10), [spawn("a", 10)]);
 }
 
 #[test]

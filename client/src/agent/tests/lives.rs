@@ -187,8 +187,8 @@ fn a_start_that_waited_too_long_for_the_life_before_is_not_begun() {
         bench.stop_ended("b", 6),
         [Effect::Answer(2, NodeAnswer::Busy(LATE.to_owned()))]
     );
-    // A host that asks again may have it.
-    let later = Effect::Answer(3, started("b"));
-    assert_eq!(bench.start(3, 1, "b", 9), [spawn("b", 9)]);
-    assert_eq!(bench.spawn_ended("b", 9, spawned("b")), [later]);
+    // Whoever heard that counts on it: asked again, the node says the same.
+    let same = Effect::Answer(3, NodeAnswer::Busy(LATE.to_owned()));
+    assert_eq!(bench.start(3, 1, "b", 9), [same]);
+    assert_eq!(bench.start(4, 1, "b", 10), [spawn("b", 10)]);
 }

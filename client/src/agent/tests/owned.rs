@@ -48,14 +48,16 @@ fn a_life_that_the_node_began_itself_leaves_nobody_waiting_for_the_one_before() 
     assert_eq!(bench.start(1, 1, "a", 5), [spawn("a", 5)]);
     assert_eq!(bench.stop(2, 1, "a", 5), []);
     let owned = Input::Owned(NodeEpoch(1), key("a"), inc(9), Spawned::default());
-    assert_eq!(
-        bench.step(owned),
-        [
-            Effect::Answer(1, NodeAnswer::Fenced),
-            Effect::Answer(2, NodeAnswer::Stopped)
-        ]
-    );
+    assert_eq!(bench.step(owned), [Effect::Answer(1, NodeAnswer::Fenced)]);
     assert_eq!(bench.agent.running_incarnation(&key("a")), Some(inc(9)));
+    // It is over only when it has been stopped: until then nobody hears that it is, however asked.
+    assert_eq!(bench.stop(3, 1, "a", 5), []);
+    assert_eq!(
+        bench.spawn_ended("a", 5, spawned("a")),
+        [stop_effect("a", 5)]
+    );
+    let over = [2, 3].map(|tag| Effect::Answer(tag, NodeAnswer::Stopped));
+    assert_eq!(bench.stop_ended("a", 5), over);
     // A start that is newer still waits on.
     let mut bench = Bench::serving();
     bench.run("a", 5);
