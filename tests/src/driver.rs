@@ -69,10 +69,13 @@ pub struct Driver {
     pub hold_select: bool,
     /// Holds writes back.
     pub hold_persist: bool,
+    /// Holds back what nodes answer when they are told to stop something; else they do so at once.
+    pub hold_stop: bool,
     /// The session that requests are made in.
     pub client: ClientId,
     held_selects: Vec<Input>,
     held_persists: Vec<Persist>,
+    held_stops: Vec<Input>,
     answered: BTreeSet<u64>,
     config: Config,
 }
@@ -93,9 +96,11 @@ impl Driver {
             spawns: Vec::new(),
             hold_select: false,
             hold_persist: false,
+            hold_stop: false,
             client: ClientId(0),
             held_selects: Vec::new(),
             held_persists: Vec::new(),
+            held_stops: Vec::new(),
             answered: BTreeSet::new(),
             config,
         };
@@ -221,15 +226,19 @@ impl Driver {
             epoch,
             sequence,
             load: None,
+            stop_ms: 0,
         };
+        let at_us = self.now.mono_us;
         self.step(Input::KeepAlive {
             link: 0,
             keep_alive,
+            at_us,
         });
     }
 
-    /// Ends the oldest spawn of a key; false when there is none.
-    pub fn spawned(&mut self, key: &ProcessKey, result: Spawned) -> bool {
+    /// Ends the oldest spawn of a key, and whether its node has said that it does not run; false when
+    /// there is none.
+    pub fn spawned(&mut self, key: &ProcessKey, result: Spawned, over: bool) -> bool {
         let Some(at) = self.spawns.iter().position(|job| job.key == *key) else {
             return false;
         };
@@ -238,6 +247,7 @@ impl Driver {
             key: job.key,
             incarnation: job.incarnation,
             result,
+            over,
         });
         true
     }
@@ -255,6 +265,14 @@ impl Driver {
     pub fn release_selects(&mut self) {
         self.hold_select = false;
         for input in std::mem::take(&mut self.held_selects) {
+            self.step(input);
+        }
+    }
+
+    /// Lets go of the answers of nodes that were to stop something.
+    pub fn release_stops(&mut self) {
+        self.hold_stop = false;
+        for input in std::mem::take(&mut self.held_stops) {
             self.step(input);
         }
     }
@@ -321,6 +339,16 @@ impl Driver {
             } => {
                 let is_this = |job: &SpawnJob| job.key == key && job.incarnation <= incarnation;
                 self.spawns.retain(|job| !is_this(job));
+                let current = self.replica.registry().node(&node);
+                if current.is_some_and(|current| current.epoch() == epoch) {
+                    let key = key.clone();
+                    let stopped = Input::Stopped { key, incarnation };
+                    if self.hold_stop {
+                        self.held_stops.push(stopped);
+                    } else {
+                        self.replica.step(self.now, stopped);
+                    }
+                }
                 self.seen.push(Seen::Stop {
                     node,
                     epoch,
@@ -350,6 +378,7 @@ impl Driver {
             Effect::Events(_, events) => self.seen.push(Seen::Events(events)),
             // Alone, there is nobody to talk to.
             Effect::Modules(_)
+            | Effect::Examine(_)
             | Effect::Record(..)
             | Effect::Send(_)
             | Effect::Peers(_)

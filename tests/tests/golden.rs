@@ -17,10 +17,10 @@ use std::path::Path;
 
 use maitred_protocol::codec::{Wire, decode, encode, split};
 use maitred_protocol::{
-    Chooser, ClientId, CreateOptions, CreateProcess, Digest, Hello, Incarnation, KeepAlive,
+    Chooser, ClientId, CreateOptions, CreateProcess, Digest, Drain, Hello, Incarnation, KeepAlive,
     KeepAliveAck, Load, ModuleKind, ModuleName, NodeAnswer, NodeCommand, NodeEpoch, NodeName,
     OnConflict, ProcessKey, ProcessRecord, ProcessState, RegisterNode, Request, RequestId,
-    Response, Revision, TypeName, TypeSpec, Upload, UploadStage, Welcome, Why,
+    Response, Revision, SetProcess, Switch, TypeName, TypeSpec, Upload, UploadStage, Welcome, Why,
 };
 use maitred_registry::{Command, Entry, Loader, Place, Registry, Reserve};
 
@@ -104,6 +104,9 @@ fn register() -> RegisterNode {
         share: vec![6],
         ttl_ms: 3_000,
         inventory: vec![(key(), Incarnation(4))],
+        kill_bound_ms: 1_000,
+        instance: 77,
+        last_epoch: Some(NodeEpoch(2)),
     }
 }
 
@@ -171,6 +174,86 @@ fn registry() -> Registry {
     }
     assert_eq!(registry.counts().starting, 1, "the reservation holds");
     registry
+}
+
+/// The same, and its node is drained and then lost, a life of another key with it.
+fn failed_over() -> Registry {
+    let mut registry = registry();
+    let epoch = registry.node(&node()).unwrap().epoch();
+    let own = SetProcess {
+        key: ProcessKey::new("room", "7").unwrap(),
+        node: node(),
+        epoch,
+        pid: "5".to_owned(),
+        share: Vec::new(),
+        incarnation: None,
+    };
+    for (index, command) in
+        (20..).zip(std::iter::once(Command::SetProcess(Box::new(own))).chain(failover(epoch)))
+    {
+        registry.apply(index, entry(command, index), &mut Vec::new());
+    }
+    assert_eq!(registry.held(), 2, "both are held");
+    assert_eq!(registry.lost().count(), 1);
+    assert_eq!(registry.drains().count(), 1);
+    registry
+}
+
+/// What failing over brings into the log.
+fn failover(epoch: NodeEpoch) -> [Command; 4] {
+    let drain = Drain {
+        deadline_ms: 60_000,
+        per_second: 10,
+    };
+    [
+        Command::RaiseKillBound {
+            name: node(),
+            epoch,
+            kill_bound_ms: 2_000,
+        },
+        Command::DrainNode {
+            name: node(),
+            drain: Some(drain),
+        },
+        Command::Suspend {
+            what: Switch::Moves,
+            suspended: true,
+        },
+        Command::Expire {
+            name: node(),
+            epoch,
+        },
+    ]
+}
+
+/// What ends holds, and what is held.
+fn endings() -> [Command; 6] {
+    let incarnation = Incarnation(8);
+    [
+        Command::Released(vec![(key(), incarnation)]),
+        Command::KillBoundPassed(NodeEpoch(2)),
+        Command::ConfirmDead {
+            name: node(),
+            epoch: Some(NodeEpoch(2)),
+            types: vec![TypeName::new("room").unwrap()],
+            proof: "its power is off".to_owned(),
+        },
+        Command::GiveUp {
+            key: key(),
+            incarnation,
+        },
+        Command::Unplace {
+            key: key(),
+            incarnation,
+            cause: "moved".to_owned(),
+            over: false,
+        },
+        Command::DelProcess {
+            key: key(),
+            incarnation: Some(incarnation),
+            ended: true,
+        },
+    ]
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -303,6 +386,7 @@ impl Formats {
             epoch: NodeEpoch(5),
             sequence: 6,
             load: Some(load),
+            stop_ms: 12,
         };
         self.frame("keep-alive", &keep_alive);
         let ack = KeepAliveAck {
@@ -336,6 +420,10 @@ fn no_format_has_changed() {
     let register = Command::RegisterNode(Box::new(register()));
     formats.entry("entry-register", &entry(register, 9));
     formats.snapshot("snapshot", &registry());
+    formats.snapshot("snapshot-failover", &failed_over());
+    for (at, command) in (0..).zip(failover(NodeEpoch(2)).into_iter().chain(endings())) {
+        formats.entry(&format!("entry-failover-{at}"), &entry(command, 20 + at));
+    }
     formats.group();
     if update {
         let lines = formats

@@ -93,16 +93,15 @@ fn put(by_key: &mut HashTable<Held>, key: &Key, hold: Hold) -> bool {
 impl Holds {
     /// Says whether the life was not held already.
     pub(crate) fn add(&mut self, key: Key, hold: Hold) -> bool {
-        let (incarnation, strict) = (hold.incarnation, hold.strict);
-        let holder = self.by_session.entry(hold.epoch).or_insert_with(|| {
-            let node = Arc::clone(&hold.node);
-            let lives = BTreeMap::new();
-            Arc::new(Holder { node, lives })
-        });
+        let (life, strict) = ((key.clone(), hold.incarnation), hold.strict);
+        let (node, epoch) = (Arc::clone(&hold.node), hold.epoch);
         let is_new = put(&mut self.by_key, &key, hold);
         if is_new {
-            let lives = &mut Arc::make_mut(holder).lives;
-            lives.insert((key, incarnation), strict);
+            let holder = self.by_session.entry(epoch).or_insert_with(|| {
+                let lives = BTreeMap::new();
+                Arc::new(Holder { node, lives })
+            });
+            Arc::make_mut(holder).lives.insert(life, strict);
         }
         is_new
     }

@@ -130,7 +130,7 @@ impl Stage {
         lines: &mut Vec<String>,
     ) -> Result<bool, String> {
         match verb {
-            "started" | "busy" | "give-up" => self.spawned(verb, words)?,
+            "started" | "busy" | "unanswered" | "give-up" => self.spawned(verb, words)?,
             "alive" => {
                 let name: NodeName = words.next_as()?;
                 let sequence = words.take("seq")?;
@@ -178,17 +178,19 @@ impl Stage {
                 pid: pid.unwrap_or_else(|| "p".to_owned()),
                 share: Vec::new(),
             },
-            "busy" => Spawned::Elsewhere(cause),
+            "busy" | "unanswered" => Spawned::Elsewhere(cause),
             _ => Spawned::GiveUp(cause),
         };
+        let over = verb != "started" && verb != "unanswered";
         let driver = self.driver()?;
         if let Some(incarnation) = late.map(Incarnation) {
             driver.step(Input::Spawned {
                 key,
                 incarnation,
                 result,
+                over,
             });
-        } else if !driver.spawned(&key, result) {
+        } else if !driver.spawned(&key, result, over) {
             return Err(format!("{key} is not being started"));
         }
         Ok(())
@@ -228,6 +230,8 @@ impl Stage {
         match (what, hold) {
             ("select", true) => driver.hold_select = true,
             ("select", false) => driver.release_selects(),
+            ("stop", true) => driver.hold_stop = true,
+            ("stop", false) => driver.release_stops(),
             ("persist", true) => driver.hold_persist = true,
             ("persist", false) => driver.release_persists(),
             _ => return Err(format!("what is {what}?")),

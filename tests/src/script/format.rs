@@ -1,8 +1,8 @@
 //! What is seen, as lines of text: short, and the same on every machine.
 
 use maitred_protocol::{
-    Attempt, Chooser, MemberRecord, ModuleRecord, NodeRecord, ProcessRecord, ProcessState, Refusal,
-    Rejection, Response, Status, TypeSpec, Verdict,
+    Attempt, Chooser, LostNode, MemberRecord, ModuleRecord, Move, NodeRecord, PendingProcess,
+    ProcessRecord, ProcessState, Refusal, Rejection, Response, Status, TypeSpec, Verdict, Waits,
 };
 use maitred_registry::{Change, Event, Record};
 
@@ -68,6 +68,14 @@ fn event(event: &Event) -> String {
             format!("event: {} {change}, revision {revision}", life(record))
         }
         Event::Ended(record) => format!("event: {} ended on {}", life(record), record.node),
+        Event::Linger {
+            node,
+            key,
+            incarnation,
+            ..
+        } => format!("event: {key}@{incarnation} lingers on {node}"),
+        Event::Released(key) => format!("event: {key} is released"),
+        Event::Switched(what) => format!("event: {what:?} switched").to_lowercase(),
         Event::NodeUp {
             name,
             epoch,
@@ -109,6 +117,7 @@ fn response(response: &Response) -> Vec<String> {
             let verdicts = verdicts.iter().map(|verdict| match verdict {
                 Verdict::Keep => ", keep",
                 Verdict::Stop => ", stop",
+                Verdict::Adopt => ", adopt",
             });
             format!("session {epoch}{}", verdicts.collect::<String>())
         }
@@ -129,6 +138,12 @@ fn response(response: &Response) -> Vec<String> {
             lines.push(chooser(&plan.evidence.why.chooser));
             lines.extend(refusals(&plan.evidence.refusals));
             return lines;
+        }
+        Response::Pending { items, .. } => return listed(items, "pending", pending),
+        Response::Lost(items) => return listed(items, "lost", lost),
+        Response::Rebalance(plan) => {
+            let one = |it: &Move| format!("{} from {} to {}", it.key, it.from, it.to);
+            return listed(&plan.moves, "moves", one);
         }
         Response::Member(record) => member(record),
         Response::Members(members) => return listed(&members.items, "members", member),
@@ -211,6 +226,7 @@ fn chooser(chooser: &Chooser) -> String {
     match chooser {
         Chooser::Node => "registered by its node".to_owned(),
         Chooser::Selector { name, version, .. } => format!("chosen by {name} {version}"),
+        Chooser::Rebalance => "chosen by a plan of rebalancing".to_owned(),
         Chooser::Fallback {
             fallback, cause, ..
         } => format!("chosen by the fallback {fallback:?}: {cause}"),
@@ -225,7 +241,59 @@ fn node(node: &NodeRecord) -> String {
     for (is, what) in [(node.cordoned, ", cordoned"), (node.suspect, ", suspect")] {
         text += if is { what } else { "" };
     }
+    if let Some(drain) = &node.drain {
+        text += &format!(", drained of {}", drain.processes);
+    }
+    if node.damped_ms > 0 {
+        text += &format!(", damped for {} ms", node.damped_ms);
+    }
     text
+}
+
+fn pending(pending: &PendingProcess) -> String {
+    let waits = match &pending.waits {
+        Waits::Nothing => "is being placed".to_owned(),
+        Waits::Held {
+            node,
+            lost,
+            strict,
+            left_ms,
+            ..
+        } => {
+            let node = if *lost {
+                format!("lost node {node}")
+            } else {
+                format!("node {node} to stop it")
+            };
+            match (strict, left_ms) {
+                (true, _) => format!("waits for proof about {node}"),
+                (false, Some(left_ms)) => format!("waits {left_ms} ms for {node}"),
+                (false, None) => format!("waits for {node}"),
+            }
+        }
+        Waits::BackOff(left_ms) => format!("is tried again in {left_ms} ms"),
+        Waits::NoNode {
+            refusals: named, ..
+        } => {
+            let why: Vec<String> = refusals(named).collect();
+            format!("waits for a node; {}", why.join(", "))
+        }
+        Waits::Turn(before) => format!("waits its turn after {before}"),
+        Waits::Paused(why) => format!("waits: {why}"),
+    };
+    let key = &pending.record.key;
+    match pending.left_ms {
+        Some(left_ms) => format!("{key} {waits}; given up in {left_ms} ms"),
+        None => format!("{key} {waits}"),
+    }
+}
+
+fn lost(lost: &LostNode) -> String {
+    let (name, epoch) = (&lost.name, lost.epoch);
+    format!(
+        "{name} session {epoch}: {} keys wait for its kill bound of {} ms, {} for proof",
+        lost.safe, lost.kill_bound_ms, lost.strict
+    )
 }
 
 fn module(module: &ModuleRecord) -> String {

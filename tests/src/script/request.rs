@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use maitred_protocol::{
-    ClientId, CreateOptions, CreateProcess, Incarnation, ListProcesses, NodeEpoch, NodeName,
-    OnConflict, OnNodeLost, RegisterNode, Request, SetProcess, TypeSpec,
+    ClientId, CreateOptions, CreateProcess, Drain, Incarnation, ListProcesses, NodeEpoch, NodeName,
+    OnConflict, OnDrain, OnNodeLost, RegisterNode, Request, Restart, SetProcess, Switch, TypeSpec,
 };
 
 use super::words::{Words, key};
@@ -28,6 +28,7 @@ pub(super) fn request(
             client,
             key: key(words.next()?)?,
             incarnation: words.take("inc")?.map(Incarnation),
+            ended: words.take("ended")?.unwrap_or(false),
         },
         "explain" => Request::Explain(key(words.next()?)?),
         "list" => Request::ListProcesses(Box::new(ListProcesses {
@@ -60,6 +61,38 @@ pub(super) fn request(
             let version = words.take("version")?.unwrap_or(0);
             Request::RemoveModule(client, words.next_as()?, version)
         }
+        "pending" => Request::ListPending {
+            after: None,
+            limit: 0,
+        },
+        "lost" => Request::ListLost,
+        "dead" => Request::ConfirmDead {
+            client,
+            name: words.next_as()?,
+            epoch: words.take("epoch")?.map(NodeEpoch),
+        },
+        "drain" => {
+            let name = words.next_as()?;
+            let drain = Drain {
+                deadline_ms: words.take("deadline")?.unwrap_or(60_000),
+                per_second: words.take("rate")?.unwrap_or(100),
+            };
+            let cancel: bool = words.take("cancel")?.unwrap_or(false);
+            Request::DrainNode {
+                client,
+                name,
+                drain: (!cancel).then_some(drain),
+            }
+        }
+        "suspend" | "resume" => Request::Suspend {
+            client,
+            what: match words.next()? {
+                "moves" => Switch::Moves,
+                "recreation" => Switch::Recreation,
+                other => return Err(format!("what is {other}?")),
+            },
+            suspended: verb == "suspend",
+        },
         "type" => Request::PutType(client, Box::new(type_spec(words)?)),
         other => return Err(format!("there is no command {other}")),
     })
@@ -151,7 +184,7 @@ fn create(words: &mut Words<'_>) -> Result<CreateProcess, String> {
             group: words.take("group")?,
             require: words.pairs("require")?,
             demand: words.take("demand")?.unwrap_or(0),
-            priority: 0,
+            priority: words.take("priority")?.unwrap_or(0),
             requester: None,
         },
     })
@@ -168,6 +201,9 @@ fn register(words: &mut Words<'_>) -> Result<RegisterNode, String> {
         share: Vec::new(),
         ttl_ms: words.take("ttl")?.unwrap_or(3_000),
         inventory: words.lives("inventory")?,
+        kill_bound_ms: words.take("kill-bound")?.unwrap_or(1_000),
+        instance: words.take("instance")?.unwrap_or(1),
+        last_epoch: words.take("last")?.map(NodeEpoch),
     })
 }
 
@@ -182,5 +218,22 @@ fn type_spec(words: &mut Words<'_>) -> Result<TypeSpec, String> {
     if lost.as_deref() == Some("recreate") {
         spec.on_node_lost = OnNodeLost::Recreate;
     }
+    let restart: Option<String> = words.take("restart")?;
+    spec.restart = match restart.as_deref() {
+        None | Some("safe") => Restart::Safe,
+        Some("fast") => Restart::Fast,
+        Some("strict") => Restart::Strict,
+        Some(other) => return Err(format!("what is restart={other}?")),
+    };
+    spec.fence = words.take("fence")?;
+    let on_drain: Option<String> = words.take("on-drain")?;
+    spec.on_drain = match on_drain.as_deref() {
+        None | Some("move") => OnDrain::Move,
+        Some("wait") => OnDrain::Wait,
+        Some("stop") => OnDrain::Stop,
+        Some(other) => return Err(format!("what is on-drain={other}?")),
+    };
+    spec.recreate_attempts = words.take("recreate-attempts")?.unwrap_or(0);
+    spec.pending_deadline_ms = words.take("pending-deadline")?.unwrap_or(0);
     Ok(spec)
 }

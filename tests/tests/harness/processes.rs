@@ -325,6 +325,7 @@ fn requests_and_responses_are_understood() {
         client: ClientId(1),
         key: key(),
         incarnation: only.map(Incarnation),
+        ended: false,
     };
     let get = |stale| Request::GetProcess { key: key(), stale };
     assert_eq!(history.request(0, 1, &get(true)), None);

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use maitred_protocol::{
-    Chooser, ClientId, CreateOptions, Digest, Fallback, Incarnation, ListProcesses, ModuleKind,
-    ModuleName, NodeEpoch, NodeName, OnNodeLost, ProcessKey, ProcessState, RegisterNode, RequestId,
-    SetProcess, TypeName, TypeSpec, Why,
+    Chooser, ClientId, CreateOptions, Digest, Drain, Fallback, Incarnation, ListProcesses,
+    ModuleKind, ModuleName, NodeEpoch, NodeName, OnNodeLost, ProcessKey, ProcessState,
+    RegisterNode, RequestId, Restart, SetProcess, TypeName, TypeSpec, Why,
 };
 use maitred_registry::random::Random;
 use maitred_registry::{
@@ -145,6 +145,9 @@ impl Run {
             share: Vec::new(),
             ttl_ms: 1_000,
             inventory,
+            kill_bound_ms: 1_000,
+            instance: 1 + u64::from(self.random.below(2)),
+            last_epoch: self.chance(30).then_some(NodeEpoch(1 + self.index / 2)),
         }
     }
 
@@ -152,7 +155,7 @@ impl Run {
         let key = self.key();
         let incarnation = self.life(&key);
         let (name, epoch) = self.node();
-        match self.random.below(22) {
+        match self.random.below(26) {
             0..4 => Command::Reserve(Box::new(self.reserve())),
             4..7 => Command::Confirm {
                 key,
@@ -171,11 +174,13 @@ impl Run {
                 incarnation,
                 failure: Some("busy".to_owned()),
                 cause: AbortCause::SpawnFailed,
+                over: self.chance(50),
             },
             10 => Command::Unplace {
                 key,
                 incarnation,
                 cause: "lost".to_owned(),
+                over: self.chance(50),
             },
             11..13 => Command::SetProcess(Box::new(SetProcess {
                 key,
@@ -188,6 +193,7 @@ impl Run {
             13 => Command::DelProcess {
                 key,
                 incarnation: self.chance(50).then_some(incarnation),
+                ended: self.chance(50),
             },
             14 => Command::Missing {
                 node: name,
@@ -207,7 +213,43 @@ impl Run {
                 name,
                 cordoned: self.chance(50),
             },
+            20..24 => self.failover_command(key, incarnation, (name, epoch)),
             _ => self.other_command(),
+        }
+    }
+
+    /// Lives that may still go on, nodes that are lost, and what operators do about it.
+    fn failover_command(
+        &mut self,
+        key: ProcessKey,
+        incarnation: Incarnation,
+        (name, epoch): (NodeName, NodeEpoch),
+    ) -> Command {
+        let holds = self.registry.holds(&key);
+        let held = holds.first().map(|hold| hold.incarnation);
+        let lost = self.registry.lost().next().map(|(epoch, _)| epoch);
+        match self.random.below(9) {
+            0..3 => Command::Released(vec![(key, held.unwrap_or(incarnation))]),
+            3 | 4 => Command::KillBoundPassed(lost.unwrap_or(epoch)),
+            5 => Command::ConfirmDead {
+                name,
+                epoch: self.chance(50).then_some(epoch),
+                types: Vec::new(),
+                proof: String::new(),
+            },
+            6 => Command::DrainNode {
+                name,
+                drain: self.chance(70).then_some(Drain {
+                    deadline_ms: 1_000,
+                    per_second: 1,
+                }),
+            },
+            7 => Command::GiveUp { key, incarnation },
+            _ => Command::RaiseKillBound {
+                name,
+                epoch,
+                kill_bound_ms: 1_000 * self.random.below(4),
+            },
         }
     }
 
@@ -221,6 +263,11 @@ impl Run {
                 spec.on_node_lost = match self.chance(50) {
                     true => OnNodeLost::Recreate,
                     false => OnNodeLost::Forget,
+                };
+                spec.restart = match self.random.below(3) {
+                    0 => Restart::Fast,
+                    1 => Restart::Strict,
+                    _ => Restart::Safe,
                 };
                 Command::PutType(Box::new(spec))
             }
@@ -266,6 +313,10 @@ impl Run {
             self.clients.push(client);
         }
         if let Outcome::Reserved(record) = &outcome {
+            assert!(
+                !self.registry.is_held(&record.key()),
+                "a held key was given away"
+            );
             let node = self.registry.node(&record.node).unwrap();
             assert!(node.used <= node.facts.capacity, "over capacity");
         }
@@ -304,6 +355,28 @@ impl Run {
             let node = registry.node(&record.node);
             let lives = node.is_some_and(|node| node.epoch() == record.epoch);
             assert!(lives || !record.is_placed(), "{record:?} has no node");
+        }
+        for epoch in registry.holding() {
+            let lives = registry.held_by(epoch);
+            for (key, life) in lives {
+                let mut holds = registry.holds(&key).iter();
+                let same = holds.any(|hold| hold.incarnation == life && hold.epoch == epoch);
+                assert!(same, "{key}@{life} is held by {epoch} alone");
+                let current = registry.process(&key);
+                let runs =
+                    current.is_some_and(|record| record.is_placed() && record.incarnation == life);
+                assert!(!runs, "{key}@{life} runs, and is held");
+            }
+        }
+        for (epoch, lost) in registry.lost() {
+            let live = registry
+                .node(&lost.name)
+                .is_some_and(|node| node.epoch() == epoch);
+            assert!(!live, "{} is lost and lives", lost.name);
+            assert!(
+                registry.held_by(epoch).next().is_some(),
+                "{epoch} holds nothing"
+            );
         }
         assert_eq!(counts, registry.counts());
         let unsettled = records

@@ -101,6 +101,9 @@ impl Run {
             share: Vec::new(),
             ttl_ms: 1_000,
             inventory: inventory.clone(),
+            kill_bound_ms: 500,
+            instance: 1,
+            last_epoch: None,
         };
         self.alive.insert(name.clone());
         let client = self.driver().client;
@@ -173,7 +176,8 @@ impl Run {
             7..9 => Spawned::Elsewhere("busy".to_owned()),
             _ => Spawned::GiveUp("no".to_owned()),
         };
-        self.driver().spawned(&job.key, result);
+        let over = !matches!(result, Spawned::Started { .. }) && self.random.below(2) == 0;
+        self.driver().spawned(&job.key, result, over);
         self.look();
     }
 
@@ -189,6 +193,7 @@ impl Run {
                 client,
                 key,
                 incarnation: None,
+                ended: false,
             },
             3 => Request::SetProcess(
                 client,
@@ -335,7 +340,7 @@ impl Run {
             while let Some(job) = self.driver().spawns.first().cloned() {
                 let (pid, share) = ("p".to_owned(), Vec::new());
                 let started = Spawned::Started { pid, share };
-                self.driver().spawned(&job.key, started);
+                self.driver().spawned(&job.key, started, false);
                 self.look();
             }
             self.pass(250);

@@ -123,8 +123,19 @@ impl World {
         self.answered.insert(ticket);
         let asked = self.asked.get(&ticket).cloned().unwrap();
         match (asked, response) {
-            (Asked::Session(node, inventory), Response::Registered { verdicts, .. }) => {
+            (Asked::Session(node, inventory), Response::Registered { epoch, verdicts }) => {
                 assert_eq!(inventory.len(), verdicts.len());
+                // A node that waits for the answer begins nothing, whatever its last session was told.
+                let is_named = |key: &ProcessKey, life: &Life| {
+                    let named =
+                        |(of, at): &(ProcessKey, Incarnation)| of == key && *at == life.incarnation;
+                    inventory.iter().any(named)
+                };
+                for (key, lives) in &mut self.lives {
+                    lives.retain(|life| {
+                        life.node != node || life.incarnation.0 > epoch.0 || is_named(key, life)
+                    });
+                }
                 for ((key, incarnation), verdict) in inventory.iter().zip(verdicts) {
                     if *verdict == Verdict::Stop {
                         self.stop(&node, key, *incarnation);
