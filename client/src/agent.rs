@@ -272,6 +272,10 @@ impl Agent {
         incarnation: Incarnation,
         out: &mut Vec<Effect>,
     ) {
+        // The game may not have heard yet what it is called since it was adopted.
+        let known = self.processes.get(key);
+        let renamed = known.filter(|process| process.earlier == Some(incarnation));
+        let incarnation = renamed.map_or(incarnation, |process| process.incarnation);
         self.ending.gone(now_us, key, incarnation, out);
         let process = self.processes.get_mut(key);
         let Some(process) = process.filter(|process| process.incarnation == incarnation) else {

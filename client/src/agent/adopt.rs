@@ -77,6 +77,7 @@ impl Agent {
             return;
         }
         process.incarnation = new;
+        process.earlier = Some(old);
         self.tombstones.bury(now_us, &key, old, None);
         out.push(Effect::Adopted(key, old, new));
         if self.lease.number != adoption.number {

@@ -51,6 +51,8 @@ pub(super) struct Adoption {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) incarnation: Incarnation,
+    /// What it was called before it was adopted.
+    pub(super) earlier: Option<Incarnation>,
     pub(super) life: Life,
     /// Starts up to here are refused; at least the incarnation once it is being stopped.
     pub(super) buried: Incarnation,
@@ -72,6 +74,7 @@ impl Process {
     pub(super) fn new(incarnation: Incarnation, life: Life, starters: Vec<u64>) -> Self {
         Self {
             incarnation,
+            earlier: None,
             life,
             buried: Incarnation(0),
             starters,

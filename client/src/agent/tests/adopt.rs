@@ -80,6 +80,16 @@ fn a_life_that_ended_meanwhile_is_not_left_registered() {
 }
 
 #[test]
+fn an_end_that_crosses_the_new_name_is_the_end() {
+    let mut bench = adopting();
+    bench.step(adopted("a", 5, Some(12)));
+    // The game said so before it heard of the new one.
+    let gone = [Effect::Delete(key("a"), inc(12))];
+    assert_eq!(bench.step(Input::Exited(key("a"), inc(5))), gone);
+    assert_eq!(bench.agent.running().count(), 0);
+}
+
+#[test]
 fn a_verdict_that_crosses_the_answer_does_not_stop_it() {
     let mut bench = adopting();
     let effects = bench.step(Input::Disconnected);
