@@ -52,6 +52,7 @@ impl Agent {
                 }
                 next = process.next.take();
                 process.delete = false;
+                process.failed = None;
                 self.bury(now_us, &key, None, out);
             }
             None => {}

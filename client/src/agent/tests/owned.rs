@@ -99,3 +99,15 @@ fn of_two_lives_that_the_node_began_at_the_same_time_the_older_is_stopped() {
     assert_eq!(bench.step(owned(12, "two")), []);
     assert_eq!(bench.agent.running_incarnation(&key("a")), Some(inc(12)));
 }
+
+#[test]
+fn a_start_that_came_to_nothing_is_not_said_to_have_failed_while_it_is_stopped() {
+    let mut bench = Bench::serving();
+    bench.start(1, 1, "a", 5);
+    let too_long = spawned(&"x".repeat(PID_BYTES_MAX + 1));
+    assert_eq!(bench.spawn_ended("a", 5, too_long), [stop_effect("a", 5)]);
+    // Its place is taken before it has stopped.
+    let effects = bench.step(owned(1, "a", 9));
+    assert_eq!(effects, [Effect::Answer(1, NodeAnswer::Fenced)]);
+    assert_eq!(bench.stop_ended("a", 5), []);
+}
