@@ -28,6 +28,7 @@ impl Agent {
             // A newer life is known: the one that was registered is not the current one, and the game
             // runs it.
             Some((Ordering::Greater, _)) => {
+                self.outlives(now_us, epoch, &key, incarnation);
                 out.push(Effect::Stop(key, incarnation));
                 return;
             }
@@ -66,12 +67,23 @@ impl Agent {
         if !current || over || process.next.is_some() {
             process.stop(&key, out);
         }
+        self.outlives(now_us, epoch, &key, incarnation);
+        self.inventory.add(&key);
+        self.processes.insert(key, process);
+    }
+
+    /// Takes note of a life whose session may be over: then it must be gone a kill bound from now.
+    fn outlives(
+        &mut self,
+        now_us: u64,
+        epoch: NodeEpoch,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+    ) {
         if self.lease.epoch != Some(epoch) {
             let gone_by_us = self.lease.gone_by_us(now_us);
             let life = (key.clone(), incarnation);
             self.ending.outlive(gone_by_us, std::iter::once(life));
         }
-        self.inventory.add(&key);
-        self.processes.insert(key, process);
     }
 }

@@ -111,3 +111,16 @@ fn a_start_that_came_to_nothing_is_not_said_to_have_failed_while_it_is_stopped()
     assert_eq!(effects, [Effect::Answer(1, NodeAnswer::Fenced)]);
     assert_eq!(bench.stop_ended("a", 5), []);
 }
+
+#[test]
+fn a_life_of_a_lost_session_beside_a_newer_one_must_be_gone_in_time_too() {
+    let mut bench = Bench::serving();
+    let (number, ..) = enrolment(&bench.ack(1, false));
+    bench.enrolled(number, 9, &[], bench.now);
+    bench.run("a", 12);
+    // It was registered in the session before, and its place is taken.
+    assert_eq!(bench.step(owned(1, "a", 5)), [stop_effect("a", 5)]);
+    assert_eq!(bench.agent.kill_by_us(), Some(bench.now + KILL_BOUND));
+    bench.stop_ended("a", 5);
+    assert_eq!(bench.agent.kill_by_us(), Some(SAFE + KILL_BOUND));
+}
