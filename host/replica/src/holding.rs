@@ -107,6 +107,19 @@ impl Replica {
         fences
     }
 
+    /// Types have changed: those that wait for proof may have a fence module now that was not asked.
+    pub(crate) fn fences_changed(&mut self) {
+        let lost: Vec<NodeEpoch> = self.registry.lost().map(|(epoch, _)| epoch).collect();
+        for epoch in lost {
+            for module in self.fences_of(epoch).into_keys() {
+                let asked = (epoch, module);
+                if !self.holding.examined.contains_key(&asked) {
+                    self.examine(epoch, &asked.1);
+                }
+            }
+        }
+    }
+
     pub(crate) fn kill_bound_due(&mut self, epoch: NodeEpoch) {
         if mutants::on("strict-released-by-bound")
             && let Some(lost) = self.registry.lost_session(epoch)
@@ -293,7 +306,8 @@ impl Replica {
 
     /// Has a node told that a life of a process must not run there. A node that has registered again
     /// may still be starting what was asked of its session before: it is the new session that can
-    /// be told.
+    /// be told. Unless the life is held by a session that was lost and has not been succeeded: another
+    /// process of the name had that, and what this one answers says nothing of it.
     pub(crate) fn stop(
         &mut self,
         node: &NodeName,
@@ -302,12 +316,16 @@ impl Replica {
     ) {
         let current = self.registry.node(node).map(Node::epoch);
         let (key, incarnation) = life;
+        let mut holds = self.registry.holds(&key).iter();
+        let hold = holds.find(|hold| hold.incarnation == incarnation);
+        let lost = hold.filter(|hold| self.registry.lost_session(hold.epoch).is_some());
+        let to = lost.map(|lost| lost.epoch).or(current).unwrap_or(epoch);
         if mutants::on("released-without-answer") {
             self.stopped(key.clone(), incarnation);
         }
         self.effects.push(Effect::Stop {
             node: node.clone(),
-            epoch: current.unwrap_or(epoch),
+            epoch: to,
             term: self.consensus.standing().term,
             key,
             incarnation,

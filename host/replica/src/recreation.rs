@@ -310,11 +310,12 @@ impl Replica {
     }
 
     /// A type's defaults have changed: how long its processes are waited for, and perhaps who takes
-    /// them.
+    /// them, and who can say that a lost node is dead.
     pub(crate) fn type_changed(&mut self, name: &TypeName) {
         if self.serving.is_none() {
             return;
         }
+        self.fences_changed();
         self.capacity_appeared();
         let pending = self.registry.unsettled();
         let pending = pending.filter(|record| *record.type_name == *name && is_wanted(record));

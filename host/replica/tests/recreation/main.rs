@@ -10,6 +10,7 @@ mod breaker;
 mod capacity;
 mod chance;
 mod listing;
+mod lives;
 mod patience;
 mod turns;
 mod world;

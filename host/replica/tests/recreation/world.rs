@@ -39,6 +39,8 @@ pub(crate) struct Game {
     pub(crate) dead: bool,
     /// Nothing can be started on it.
     pub(crate) refuses: bool,
+    /// What it says then, if anything else than usual.
+    pub(crate) says: Option<&'static str>,
 }
 
 /// See the head of this file.
@@ -61,6 +63,8 @@ pub(crate) struct World {
     held: Vec<Input>,
     /// The selector takes no node.
     pub(crate) picky: bool,
+    /// Fence modules that were asked, in order.
+    pub(crate) examined: Vec<String>,
     pub(crate) client: ClientId,
     sequence: u64,
     ticket: u64,
@@ -116,6 +120,7 @@ impl World {
             hold_select: false,
             held: Vec::new(),
             picky: false,
+            examined: Vec::new(),
             client: ClientId(0),
             sequence: 1,
             ticket: 0,
@@ -226,7 +231,7 @@ impl World {
                     return;
                 }
                 let result = if game.refuses {
-                    Spawned::Elsewhere("it would not start".to_owned())
+                    Spawned::Elsewhere(game.says.unwrap_or("it would not start").to_owned())
                 } else {
                     Spawned::Started {
                         pid: "p".to_owned(),
@@ -242,14 +247,18 @@ impl World {
                     over,
                 });
             }
+            Effect::Examine(examination) => {
+                self.examined.push(examination.fence.as_str().to_owned());
+            }
             Effect::Stop {
                 node,
+                epoch,
                 key,
                 incarnation,
                 ..
             } => {
                 let game = self.games.get(node.as_str());
-                let stops = game.is_some_and(|game| !game.dead);
+                let stops = game.is_some_and(|game| !game.dead && game.epoch == epoch.0);
                 if stops {
                     self.step(Input::Stopped { key, incarnation });
                 }
@@ -343,6 +352,16 @@ impl World {
     }
 
     pub(crate) fn join(&mut self, node: &str, capacity: u32) {
+        self.join_as(node, capacity, (1, None));
+    }
+
+    /// The same of a process of the node, given its last session.
+    pub(crate) fn join_as(
+        &mut self,
+        node: &str,
+        capacity: u32,
+        (instance, last_epoch): (u64, Option<NodeEpoch>),
+    ) {
         let register = RegisterNode {
             name: name(node),
             types: Vec::new(),
@@ -353,8 +372,8 @@ impl World {
             ttl_ms: TTL_MS,
             inventory: Vec::new(),
             kill_bound_ms: 500,
-            instance: 1,
-            last_epoch: None,
+            instance,
+            last_epoch,
         };
         self.games.insert(node.to_owned(), Game::default());
         let request = Request::RegisterNode(self.client, Box::new(register));
