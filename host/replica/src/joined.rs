@@ -56,7 +56,7 @@ impl Replica {
                 let text = "the host is taking up creates that were under way; try again";
                 self.unavailable(joined.ticket, Unavailable::Overloaded(text.to_owned()));
             }
-            None if self.sagas.len() >= self.config.creates_max => self.too_many(joined.ticket),
+            None if self.sagas.creates() >= self.config.creates_max => self.too_many(joined.ticket),
             None => self.begin_create(joined),
         }
     }
@@ -77,7 +77,7 @@ impl Replica {
 
     /// Parks a create until its key is free.
     fn park(&mut self, mut joined: Joined) {
-        if self.sagas.len() >= self.config.creates_max {
+        if self.sagas.creates() >= self.config.creates_max {
             return self.too_many(joined.ticket);
         }
         let key = joined.create.key.clone();

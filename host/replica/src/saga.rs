@@ -85,6 +85,8 @@ pub(crate) struct Saga {
     id: u64,
     pub(crate) step: Step,
     pub(crate) incarnation: Incarnation,
+    /// Whether it is a create's, and not one of a process that ran before.
+    creates: bool,
     /// The request that is carried out; none for a process that is started again.
     pub(crate) maker: Option<RequestId>,
     /// Who is told. While there is no record, the first one is the maker.
@@ -131,19 +133,22 @@ pub(crate) struct Sagas {
     pub(crate) all: HashMap<ProcessKey, Saga>,
     pub(crate) parked: HashMap<ProcessKey, Vec<Joined>>,
     pub(crate) parked_count: usize,
+    /// Sagas of creates.
+    creates: usize,
     last_id: u64,
 }
 
 impl Sagas {
-    pub(crate) fn len(&self) -> usize {
-        self.all.len() + self.parked_count
+    /// Creates under way, those that wait for their key included; not what is created again.
+    pub(crate) fn creates(&self) -> usize {
+        self.creates + self.parked_count
     }
 
     /// Forgets everything; the tickets come back to be answered.
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
         let all = std::mem::take(&mut self.all);
         let parked = std::mem::take(&mut self.parked);
-        self.parked_count = 0;
+        (self.creates, self.parked_count) = (0, 0);
         let waiting = all.into_values().flat_map(|saga| saga.waiters);
         let parked = parked.into_values().flatten();
         let mut tickets: Vec<_> = waiting.chain(parked).map(|joined| joined.ticket).collect();
@@ -157,12 +162,15 @@ impl Sagas {
         key: ProcessKey,
         step: Step,
         incarnation: Incarnation,
+        creates: bool,
     ) -> &mut Saga {
         self.last_id += 1;
+        self.creates += usize::from(creates);
         let saga = Saga {
             id: self.last_id,
             step,
             incarnation,
+            creates,
             maker: None,
             waiters: Vec::new(),
             deadline: None,
@@ -192,9 +200,8 @@ impl Replica {
         let create = Arc::clone(&joined.create);
         let due = Due::Deadline(create.key.clone());
         let deadline = self.timers.set(joined.deadline_us, due);
-        let saga = self
-            .sagas
-            .add(create.key.clone(), Step::Selecting, Incarnation(0));
+        let key = create.key.clone();
+        let saga = self.sagas.add(key, Step::Selecting, Incarnation(0), true);
         saga.deadline = Some(deadline);
         saga.maker = Some(joined.request);
         saga.waiters.push(joined);
@@ -207,6 +214,7 @@ impl Replica {
         K: std::hash::Hash + Equivalent<ProcessKey> + ?Sized,
     {
         let mut saga = self.sagas.all.remove(key)?;
+        self.sagas.creates -= usize::from(saga.creates);
         self.recreation.let_go(&mut saga.again);
         self.timers.cancel(saga.deadline);
         self.timers.cancel(saga.retry);

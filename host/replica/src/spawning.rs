@@ -10,6 +10,7 @@ use maitred_registry::{AbortCause, Command, Record};
 
 use crate::effect::{Effect, SpawnJob};
 use crate::input::Spawned;
+use crate::moves::MOVED;
 use crate::mutants;
 use crate::proposals::Waiter;
 use crate::recreation::is_wanted;
@@ -98,7 +99,8 @@ impl Replica {
             self.timers
                 .set(self.now.mono_us.saturating_add(left_us), due)
         });
-        let saga = self.sagas.add(key, step, record.incarnation);
+        let creates = record.is_creating();
+        let saga = self.sagas.add(key, step, record.incarnation, creates);
         saga.deadline = deadline;
         saga.maker = maker_of(record);
     }
@@ -231,9 +233,16 @@ fn attempts_of(record: &Record) -> u32 {
     spec.map_or(1, |spec| u32::from(spec.options.attempts))
 }
 
-/// What a node says goes into the record, and so into the log of every host.
+/// What a node says goes into the record, and so into the log of every host. It cannot make a failure
+/// look like a move, which counts as none.
 fn within_bounds(result: Spawned) -> Spawned {
     match result {
+        Spawned::Elsewhere(cause) if cause.starts_with(MOVED) => {
+            Spawned::Elsewhere(format!("failed: {cause}"))
+        }
+        Spawned::GiveUp(cause) if cause.starts_with(MOVED) => {
+            Spawned::GiveUp(format!("failed: {cause}"))
+        }
         Spawned::Started { pid, .. } if pid.len() > wire::PID_BYTES_MAX => {
             let text = format!("its node gave it a pid of {} bytes", pid.len());
             Spawned::Elsewhere(format!("{text}; at most {} will do", wire::PID_BYTES_MAX))

@@ -154,3 +154,15 @@ fn whoever_waits_for_one_that_is_given_up_is_told() {
     let answer = world.answered(waits);
     assert!(matches!(answer, Some(Response::Rejected(_))), "{answer:?}");
 }
+
+#[test]
+fn a_node_s_own_words_do_not_make_a_failure_a_move() {
+    let mut world = refused(|player| player.recreate_attempts = 3);
+    assert_eq!(world.starts.len(), 1);
+    world.game("b").says = Some("moved: to another shard");
+    world.pass(2_000);
+    assert_eq!(world.starts.len(), 3);
+    let gaps = gaps_ms(&world);
+    assert!((100..=126).contains(&gaps[0]), "{gaps:?}");
+    assert!(world.record(&key(1)).is_none(), "it is given up");
+}

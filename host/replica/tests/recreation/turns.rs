@@ -112,3 +112,24 @@ fn capacity_is_never_exceeded_and_the_rest_waits() {
     world.join("d", 1_000);
     assert_eq!((world.on("d"), world.pending()), (1_000, 0));
 }
+
+#[test]
+fn what_waits_to_be_created_again_is_no_create_under_way() {
+    let mut world = World::new(|config| config.creates_max = 4);
+    world.join("a", 9);
+    for id in 0..9 {
+        world.create(&key(id), |_| {});
+    }
+    world.suspend(true);
+    world.lose(&["a"]);
+    world.join("b", 99);
+    assert_eq!(world.pending(), 9);
+    world.create(&key("new"), |_| {});
+    assert!(world.runs(&key("new")));
+    world.restart();
+    world.create(&key("newer"), |_| {});
+    world.suspend(false);
+    world.pass(100);
+    world.create(&key("newest"), |_| {});
+    assert_eq!(world.on("b"), 12);
+}
