@@ -118,6 +118,9 @@ fn register(name: &str) -> RegisterNode {
         share: Vec::new(),
         ttl_ms: 60_000,
         inventory: Vec::new(),
+        kill_bound_ms: 1_000,
+        instance: 1,
+        last_epoch: None,
     }
 }
 

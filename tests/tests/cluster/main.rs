@@ -11,6 +11,7 @@
 
 mod bad_nodes;
 mod disk_loss;
+mod failover;
 mod group;
 mod host;
 mod kill;

@@ -104,6 +104,10 @@ impl Diary {
                 self.answered(call, Answer::Fenced(*current));
             }
             Error::Rejected(Rejection::NotFound(_)) => self.answered(call, Answer::Missing),
+            Error::Rejected(Rejection::NoPlacement { refusals, .. }) => {
+                bad(&format!("no node, for {refusals:?}"));
+                self.answered(call, Answer::Refused);
+            }
             Error::Rejected(why) => {
                 // A start that is undone by somebody's delete is nobody's failure; time is.
                 if !matches!(why, Rejection::Fenced { .. } | Rejection::Conflict(_)) {

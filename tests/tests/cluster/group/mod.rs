@@ -141,7 +141,7 @@ impl Group {
         self.folder.path()
     }
 
-    fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         let machines = self.machines.iter();
         machines
             .map(|machine| machine.address().to_string())
@@ -194,6 +194,11 @@ impl Group {
 
     /// Runs the program as an operator would, against all hosts that there are.
     pub(crate) async fn cli(&self, args: &[&str]) -> Ended {
+        self.operator(args).await
+    }
+
+    /// The same for one who goes on while the group is changed.
+    pub(crate) fn operator(&self, args: &[&str]) -> impl Future<Output = Ended> + Send + use<> {
         let path = |name: &str| self.folder.path().join(name);
         let mut command = tokio::process::Command::new(crate::host::program());
         for (name, _) in std::env::vars_os() {
@@ -216,13 +221,16 @@ impl Group {
             .env("NO_COLOR", "1")
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{args:?} does not end"));
-        let output = output.unwrap();
-        Ended {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
+        let what = args.join(" ");
+        async move {
+            let output = tokio::time::timeout(PATIENCE, command.output()).await;
+            let output = output.unwrap_or_else(|_| panic!("{what} does not end"));
+            let output = output.unwrap();
+            Ended {
+                code: output.status.code(),
+                out: String::from_utf8(output.stdout).unwrap(),
+                err: String::from_utf8(output.stderr).unwrap(),
+            }
         }
     }
 
