@@ -186,6 +186,17 @@ impl Processes {
             .filter_map(|(type_name, id)| self.get(type_name.as_str(), id))
     }
 
+    /// The same, after this one.
+    pub(crate) fn unsettled_after(
+        &self,
+        (type_name, id): (&TypeName, &str),
+    ) -> impl Iterator<Item = &Arc<Record>> {
+        let after = (Arc::new(type_name.clone()), Arc::from(id));
+        self.unsettled
+            .range((Bound::Excluded(after), Bound::Unbounded))
+            .filter_map(|(type_name, id)| self.get(type_name.as_str(), id))
+    }
+
     /// Records in the order of type and id, after `after`, of one type or of all.
     pub(crate) fn range<'a>(
         &'a self,

@@ -67,6 +67,12 @@ impl Registry {
         self.processes.unsettled()
     }
 
+    /// The same after this key, which need not be one of them.
+    pub fn unsettled_after(&self, key: &ProcessKey) -> impl Iterator<Item = &Arc<Record>> {
+        self.processes
+            .unsettled_after((&key.type_name, key.id.as_str()))
+    }
+
     /// What is known of a request.
     #[must_use]
     pub fn known(&self, request: RequestId) -> Known {

@@ -1,6 +1,7 @@
 //! Who has no node, and what each of them waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use maitred_protocol::{
     Chooser, PendingProcess, ProcessKey, ProcessState, Refusal, RefusalReason, Response, Waits,
@@ -12,7 +13,7 @@ use maitred_registry::decide::Trace;
 use super::{Stage, is_wanted, turn_of};
 use crate::input::Ticket;
 use crate::replica::Replica;
-use crate::saga::{Saga, Step};
+use crate::saga::{KeyOf, Saga, Step};
 
 /// Bytes of one page: as for other lists, half a frame.
 const PAGE_BYTES_MAX: usize = wire::FRAME_BYTES_MAX / 2;
@@ -33,35 +34,49 @@ impl Replica {
         } as usize;
         let paused = self.holds_recreation_up().then(|| self.recreation_paused());
         let paused = paused.flatten();
-        let after = after.map(|key| (key.type_name.as_str(), key.id.as_str()));
-        let is_before = |record: &&Record| after >= Some((record.type_name.as_str(), &*record.id));
-        let records = self.registry.unsettled().map(|record| &**record);
-        let pending = |record: &&Record| record.state == ProcessState::Pending;
-        let mut records = records.skip_while(is_before).filter(pending);
-        let places = self.places();
-        let (mut items, mut bytes, mut next) = (Vec::new(), 0, None);
-        for record in records.by_ref() {
+        let all = after.is_none().then(|| self.registry.unsettled());
+        let rest = after.map(|key| self.registry.unsettled_after(key));
+        let records = all.into_iter().flatten().chain(rest.into_iter().flatten());
+        let mut records = records.filter(|record| record.state == ProcessState::Pending);
+        let page: Vec<_> = records.by_ref().take(limit).collect();
+        let places = self.places(&page);
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for record in &page {
             let refusals_bytes = PAGE_BYTES_MAX / 2 / limit;
             let item = self.pending_process(record, paused.as_ref(), &places, refusals_bytes);
             bytes += bytes_of(&item);
             items.push(item);
-            if items.len() >= limit || bytes > PAGE_BYTES_MAX {
-                next = Some(record.key());
+            if bytes > PAGE_BYTES_MAX {
                 break;
             }
         }
-        let next = next.filter(|_| records.next().is_some());
+        let more = items.len() < page.len() || records.next().is_some();
+        let last = page.get(items.len().saturating_sub(1));
+        let next = last.filter(|_| more).map(|record| record.key());
         drop(records);
         self.reply(ticket, Response::Pending { items, next });
     }
 
-    /// How many stand before each in the queue.
-    fn places(&self) -> BTreeMap<&ProcessKey, u32> {
-        let turns = self.recreation.queue.iter();
-        turns
-            .zip(0..)
-            .map(|(turn, place)| (&turn.key, place))
-            .collect()
+    /// How many stand before each of these in the queue, if they are in it. The queue may be long: it is
+    /// gone through once, as far as the last of them.
+    fn places(&self, page: &[&Arc<Record>]) -> BTreeMap<&ProcessKey, u32> {
+        let turns = page.iter().filter_map(|record| {
+            let saga = self.sagas.all.get(&KeyOf::of(record))?;
+            match &saga.again.stage {
+                Stage::Queued(turn) => Some(turn),
+                _ => None,
+            }
+        });
+        let mut turns = turns.collect::<BTreeSet<_>>().into_iter().peekable();
+        let mut places = BTreeMap::new();
+        for (turn, place) in self.recreation.queue.iter().zip(0..) {
+            let Some(next) = turns.peek() else { break };
+            if *next == turn {
+                places.insert(&turn.key, place);
+                turns.next();
+            }
+        }
+        places
     }
 
     fn pending_process(
