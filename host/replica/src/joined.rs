@@ -182,10 +182,12 @@ impl Replica {
             .get(&key)
             .is_some_and(|saga| saga.incarnation == record.incarnation);
         if deleted && let Some(saga) = self.end_saga(&key) {
-            let text = format!(
-                "process {}/{} was deleted while it was starting",
-                record.type_name, record.id
-            );
+            let how = if record.is_creating() {
+                "was deleted while it was starting"
+            } else {
+                "was deleted, or given up, while it waited to run again"
+            };
+            let text = format!("process {}/{} {how}", record.type_name, record.id);
             self.fail(saga, &Rejection::Conflict(text));
         }
         if let Some(parked) = self.sagas.parked.remove(&key) {
