@@ -21,6 +21,8 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 /// The same while a leader is looked for: elections are short, and asking in vain costs little.
 const LEADER_BACK_OFF_MAX: Duration = Duration::from_millis(250);
+/// Longest that the first host asked may take to enrol a node.
+const ENROLL_ANSWER: Duration = Duration::from_millis(400);
 /// With less time than this left, nothing is tried again.
 const TRY_MIN: Duration = Duration::from_millis(5);
 
@@ -33,6 +35,11 @@ pub(crate) trait Ask: Send {
     /// Longest that it is asked again because an earlier life of its key may still go on; none for
     /// as long as anything else.
     fn held_max(&self) -> Option<Duration> {
+        None
+    }
+    /// Longest that one host may take for an answer before another one is asked, at first; it doubles
+    /// from one to the next. None: a host that lives may take all the time there is.
+    fn answer_max(&self) -> Option<Duration> {
         None
     }
     /// Asks once.
@@ -62,6 +69,12 @@ impl Ask for Request {
             }
             _ => None,
         }
+    }
+
+    fn answer_max(&self) -> Option<Duration> {
+        // A lease runs out meanwhile, and a dead host's connection takes two seconds to be known as one.
+        let enrols = matches!(self, Self::AttachNode { .. } | Self::RegisterNode(..));
+        enrols.then_some(ENROLL_ANSWER)
     }
 
     fn ask(
@@ -189,6 +202,7 @@ impl Caller {
             held: deadline.min(Instant::now() + what.held_max().unwrap_or(timeout)),
         };
         let mut wait = BACK_OFF_MIN;
+        let mut answer_max = what.answer_max();
         loop {
             if attempt.id == 0 {
                 if attempt.change {
@@ -205,7 +219,9 @@ impl Caller {
                 Err(other) if attempt.sent => return Err(attempt.failed(late(timeout, &other))),
                 Err(other) => return Err(other),
             };
-            let answer = what.ask(&conn, attempt.id, deadline).await;
+            let soon = answer_max.map(|max| Instant::now() + max);
+            let by = soon.unwrap_or(deadline).min(deadline);
+            let answer = what.ask(&conn, attempt.id, by).await;
             let (cause, again) = match answer {
                 Ok(Response::Rejected(rejection)) => return Err(Error::Rejected(rejection)),
                 Ok(Response::Unavailable(why)) => self.refused(&mut attempt, way, why)?,
@@ -218,7 +234,12 @@ impl Caller {
                 Err(Failure::Frame(error)) => return Err(Error::Fatal(Fatal::Frame(error))),
                 Err(Failure::TimedOut { sent }) => {
                     attempt.sent |= sent;
-                    return Err(attempt.failed(deadline_cause(timeout)));
+                    if deadline.saturating_duration_since(Instant::now()) < TRY_MIN {
+                        return Err(attempt.failed(deadline_cause(timeout)));
+                    }
+                    attempt.avoid = Some(way);
+                    answer_max = answer_max.map(|max| max * 2);
+                    continue;
                 }
                 Err(Failure::Lost { sent, cause }) => {
                     attempt.sent |= sent;

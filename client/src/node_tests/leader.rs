@@ -36,6 +36,23 @@ async fn attach(host: &mut FakeHost) -> Peer {
     peer
 }
 
+/// A host that was killed a moment ago looks as alive as this one, for two seconds.
+#[tokio::test]
+async fn an_attach_that_a_host_does_not_answer_is_soon_asked_of_another() {
+    let ([mut one, mut two, mut three], attached) = attached_to_one(LONG).await;
+    three.says_leader(Some(2), 2);
+    let (_silent, _, request) = two.request().await;
+    assert!(matches!(request, Request::AttachNode { .. }), "{request:?}");
+    let asked = Instant::now();
+    tokio::select! {
+        _ = attach(&mut one) => {}
+        _ = attach(&mut three) => {}
+    }
+    let within = asked.elapsed();
+    assert!(within < Duration::from_millis(1_500), "{within:?}");
+    attached.node.kill();
+}
+
 #[tokio::test]
 async fn a_node_attaches_to_a_new_leader_at_once_and_its_keep_alives_go_there() {
     let ([_one, mut two, three], attached) = attached_to_one(LONG).await;
