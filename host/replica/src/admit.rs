@@ -17,6 +17,13 @@ use crate::proposals::Waiter;
 use crate::replica::Replica;
 use crate::saga::{Joined, selector_of};
 
+/// Requests that wait for a leader's first entry; more are told to look for a leader.
+const EARLY_MAX: usize = 4_096;
+
+/// Microseconds after which they are told so too: a group whose disks are stuck elects, and does not
+/// serve.
+const EARLY_US: u64 = 2_000_000;
+
 /// Whether any host can answer it.
 fn is_read(request: &Request) -> bool {
     // These need what only the leader knows.
@@ -33,6 +40,38 @@ fn is_read(request: &Request) -> bool {
 }
 
 impl Replica {
+    /// Whether this host has been elected, and its first entry is on its way: who asks now is better
+    /// off waiting a moment than looking for a leader elsewhere.
+    fn is_about_to_serve(&self) -> bool {
+        self.consensus.is_leader() && self.serving.is_none() && !self.shutting_down && !self.halted
+    }
+
+    /// Takes what came before this host served.
+    pub(crate) fn admit_early(&mut self) {
+        for (_, ticket, sequence, request) in std::mem::take(&mut self.early) {
+            self.admit(ticket, sequence, request);
+        }
+    }
+
+    /// Sends those away who waited for this host to serve, when it does not lead after all, or the
+    /// first of them has waited for too long.
+    pub(crate) fn refuse_early(&mut self) {
+        let Some((first_us, ..)) = self.early.first() else {
+            return;
+        };
+        let is_late = self.now.mono_us.saturating_sub(*first_us) >= EARLY_US;
+        if self.is_about_to_serve() && !is_late {
+            return;
+        }
+        let why = match self.shutting_down {
+            true => Unavailable::ShuttingDown,
+            false => self.not_leader(),
+        };
+        for (_, ticket, ..) in std::mem::take(&mut self.early) {
+            self.unavailable(ticket, why.clone());
+        }
+    }
+
     pub(crate) fn admit(&mut self, ticket: Ticket, sequence: u64, request: Request) {
         if let Request::Status = request {
             let status = Box::new(self.status());
@@ -44,6 +83,10 @@ impl Replica {
         }
         if let Request::GetProcess { stale: true, .. } = request {
             return self.answer_read(ticket, request);
+        }
+        if self.is_about_to_serve() && self.early.len() < EARLY_MAX {
+            let at_us = self.now.mono_us;
+            return self.early.push((at_us, ticket, sequence, request));
         }
         if is_read(&request) && !self.shutting_down {
             // Any host answers these; the leader once it knows what its predecessors promised.

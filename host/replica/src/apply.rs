@@ -91,7 +91,7 @@ impl Replica {
         self.announce_self();
         self.take_up_moves();
         if mutants::on("saga-not-resumed") {
-            return;
+            return self.admit_early();
         }
         if !mutants::on("hold-not-resumed") {
             self.take_up_holds();
@@ -111,6 +111,7 @@ impl Replica {
                 ProcessState::Running => {}
             }
         }
+        self.admit_early();
     }
 
     /// What an event means for what is under way. Only the leader follows up.

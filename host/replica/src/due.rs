@@ -44,7 +44,7 @@ impl Replica {
         if saga.incarnation.0 == 0 {
             // A reservation that is on its way is undone when it arrives.
             let step = saga.step;
-            if matches!(step, Step::Selecting | Step::Held)
+            if matches!(step, Step::Selecting | Step::Held | Step::Waiting)
                 && let Some(saga) = self.end_saga(key)
             {
                 match step {

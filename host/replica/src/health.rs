@@ -33,17 +33,15 @@ impl Health {
         self.penalty * (-past_us / HALF_LIFE_US).exp2()
     }
 
-    /// The node has been silent for too long. `blamed` says whether that counts against it.
-    pub(crate) fn missed(&mut self, now_us: u64, blamed: bool) {
+    /// The node has been silent for too long.
+    pub(crate) fn missed(&mut self, now_us: u64) {
         if std::mem::replace(&mut self.suspect, true) {
             return;
         }
         self.steady = 0;
-        if blamed {
-            self.penalty = self.penalty(now_us) + PENALTY;
-            self.penalty_us = now_us;
-            self.damped |= self.penalty > DAMPED_ABOVE;
-        }
+        self.penalty = self.penalty(now_us) + PENALTY;
+        self.penalty_us = now_us;
+        self.damped |= self.penalty > DAMPED_ABOVE;
     }
 
     /// A keep-alive has come, on time or late after the one before. Whether the node is trusted again
@@ -86,7 +84,7 @@ mod tests {
     const SECOND: u64 = 1_000_000;
 
     fn suspect_and_back(health: &mut Health, now_us: u64) {
-        health.missed(now_us, true);
+        health.missed(now_us);
         assert!(health.is_suspect());
         while !health.heard(true) {}
         assert!(!health.is_suspect());
@@ -95,7 +93,7 @@ mod tests {
     #[test]
     fn three_keep_alives_on_time_bring_a_suspect_node_back() {
         let mut health = Health::default();
-        health.missed(0, true);
+        health.missed(0);
         assert!(!health.heard(false) && !health.heard(true));
         // A late one begins the count anew, and counts as the first.
         assert!(!health.heard(false) && !health.heard(true));
@@ -115,15 +113,5 @@ mod tests {
         assert!(!health.settle(60 * SECOND));
         assert!(health.settle(130 * SECOND));
         assert_eq!(health.damped_ms(130 * SECOND), 0);
-    }
-
-    #[test]
-    fn silence_under_a_new_leader_is_not_held_against_a_node() {
-        let mut health = Health::default();
-        for _ in 0..10 {
-            health.missed(0, false);
-            while !health.heard(true) {}
-        }
-        assert_eq!(health.damped_ms(0), 0);
     }
 }

@@ -150,11 +150,18 @@ impl Rate {
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     all: BTreeMap<NodeEpoch, Lease>,
+    /// When this leader gave every node a full term.
+    since_us: u64,
 }
 
 impl Leases {
     pub(crate) fn get_mut(&mut self, epoch: NodeEpoch) -> Option<&mut Lease> {
         self.all.get_mut(&epoch)
+    }
+
+    /// Whether nodes may still be on their way to this leader.
+    pub(crate) fn are_new(&self, now_us: u64) -> bool {
+        now_us < self.since_us + 2 * NEW_LEADER_US
     }
 
     /// Whether it has a lease whose end is not decided yet.
@@ -291,8 +298,9 @@ impl Replica {
                 lease.expiring = true;
                 expired.push((lease.name.clone(), *epoch));
             }
-            if lease.is_silent(now_us) {
-                lease.health.missed(now_us, lease.heard);
+            // One that has not come to this leader yet has its first keep-alive to prove itself.
+            if lease.heard && lease.is_silent(now_us) {
+                lease.health.missed(now_us);
             }
             settled |= lease.health.settle(now_us);
         }
@@ -308,6 +316,7 @@ impl Replica {
     /// A full term for every node: the leader before may have renewed a moment ago.
     pub(crate) fn grant_leases(&mut self) {
         let now_us = self.now.mono_us;
+        self.leases.since_us = now_us;
         let leases = self
             .registry
             .nodes()

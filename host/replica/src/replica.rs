@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use maitred_protocol::{Rejection, RequestId, Response, Unavailable};
+use maitred_protocol::{Rejection, Request, RequestId, Response, Unavailable};
 use maitred_registry::random::Random;
 use maitred_registry::{Command, Registry};
 use raft::eraftpb::{ConfState, Message};
@@ -66,6 +66,8 @@ pub struct Replica {
     pub(crate) told: Option<Told>,
     /// What a snapshot under way to storage contains.
     pub(crate) installing: Option<Registry>,
+    /// What came between this host's election and its first entry, and when.
+    pub(crate) early: Vec<(u64, Ticket, u64, Request)>,
     /// A snapshot that was fetched for a leader that is one no longer, while there is no other.
     pub(crate) postponed: Option<Install>,
     /// This host must not go on, and its caller has been told why.
@@ -291,7 +293,9 @@ impl Replica {
         if mutants::on("serve-before-own-term") && self.serving.is_none() {
             self.begin_serving(self.consensus.standing().term);
         }
-        let Some(term) = self.serving else { return };
+        let Some(term) = self.serving else {
+            return self.refuse_early();
+        };
         if self.consensus.is_leader() && self.consensus.standing().term == term {
             return;
         }
@@ -301,6 +305,7 @@ impl Replica {
 
     /// Everything that only a leader knows is forgotten; whoever waits for it is told.
     pub(crate) fn stop_serving(&mut self) {
+        self.refuse_early();
         let why = if self.shutting_down {
             Unavailable::ShuttingDown
         } else {

@@ -25,7 +25,7 @@ use maitred_protocol::{
     CreateProcess, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, ProcessState,
     Rejection, RequestId,
 };
-use maitred_registry::candidates::SelectRequest;
+use maitred_registry::candidates::{Refused, SelectRequest};
 use maitred_registry::decide::{Decision, Trace};
 use maitred_registry::{AbortCause, Command, Place, Record, Reserve};
 
@@ -35,6 +35,9 @@ use crate::proposals::Waiter;
 use crate::recreation::{Again, is_wanted};
 use crate::replica::Replica;
 use crate::timer::{Due, TimerId};
+
+/// How often the pause doubles while nodes are on their way to a new leader: to 200 ms.
+const ARRIVAL_RETRIES: u32 = 2;
 
 /// One life of a process; incarnation 0 while there is none yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -320,6 +323,10 @@ impl Replica {
         };
         saga.step = Step::Proposed;
         saga.trace = Some(trace);
+        if life.incarnation.0 == 0 {
+            // It waited for nodes to come to this leader; no attempt has failed yet.
+            saga.retries = 0;
+        }
         self.recreation.decided(&mut saga.again);
         let rate = self.config.recreate_per_node_per_second;
         self.leases.place(placed, rate, self.now.mono_us);
@@ -336,6 +343,17 @@ impl Replica {
             .filter(|_| asked)
             .map(|module| module.name.clone());
         if life.incarnation.0 == 0 {
+            let is_silent = |why: &Refused| matches!(why, Refused::Suspect);
+            if !asked
+                && trace.refused.iter().any(|(_, why)| is_silent(why))
+                && self.leases.are_new(self.now.mono_us)
+            {
+                // They are on their way to this leader; whatever the others lack.
+                if let Some(saga) = self.sagas.current(life) {
+                    saga.retries = saga.retries.min(ARRIVAL_RETRIES);
+                }
+                return self.retry_later(&life.key);
+            }
             let Some(saga) = self.end_saga(&life.key) else {
                 return;
             };

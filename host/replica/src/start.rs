@@ -185,6 +185,7 @@ impl Replica {
             writes: VecDeque::new(),
             told: None,
             installing: None,
+            early: Vec::new(),
             postponed: None,
             halted: false,
             registry,

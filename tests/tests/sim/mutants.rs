@@ -5,7 +5,7 @@ use maitred_tests::sim::mutant::{self, Mutant};
 use maitred_tests::sim::{Scenario, explain, run_many, stage};
 
 /// Seeds after which a bug counts as not caught.
-const SEEDS_MAX: u64 = 600;
+const SEEDS_MAX: u64 = 1_500;
 /// Seeds of each staged scenario that are run without a bug.
 const SOUND: u64 = 25;
 

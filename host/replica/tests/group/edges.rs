@@ -136,6 +136,43 @@ fn who_asked_in_the_turn_that_ends_a_host_is_answered() {
 }
 
 #[test]
+fn who_waits_for_a_first_entry_when_a_host_ends_is_answered() {
+    let mut replica = replica(1, &[1]);
+    let (mut effects, now) = (Vec::new(), Now::default());
+    for _ in 0..3 {
+        replica.effects(now, &mut effects);
+        for effect in effects.drain(..) {
+            // It votes for itself, and its disk does not get as far as its first entry.
+            if let Effect::Persist(persist) = effect
+                && persist.entries.is_empty()
+            {
+                replica.step(now, Input::Persisted(persist.number));
+            }
+        }
+    }
+    let (ticket, request) = (Ticket(7), Request::OpenSession);
+    replica.step(
+        now,
+        Input::Request {
+            ticket,
+            sequence: 1,
+            request,
+        },
+    );
+    replica.effects(now, &mut effects);
+    let answers = |effects: &[Effect]| {
+        let answers = |effect: &&Effect| matches!(effect, Effect::Reply(Ticket(7), _));
+        effects.iter().filter(answers).count()
+    };
+    assert_eq!(answers(&effects), 0, "{effects:?}");
+    let mut heartbeat = message(MessageType::MsgHeartbeat, 100);
+    (heartbeat.from, heartbeat.to, heartbeat.commit) = (2, 1, 1_000);
+    replica.step(now, Input::Peer(Box::new(heartbeat)));
+    replica.effects(now, &mut effects);
+    assert_eq!(answers(&effects), 1, "{effects:?}");
+}
+
+#[test]
 fn the_only_voter_can_be_replaced() {
     let (mut group, _) = grown(1);
     let client = group.session(1);

@@ -5,11 +5,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use maitred_protocol::{ClientId, HostName, Join, Members, Request, Response};
 use maitred_registry::Loader;
+use maitred_registry::decide::{SelectBatch, decide};
 use maitred_replica::{
-    Config, Effect, Input, Install, Now, Persist, Recovered, RecoveredSnapshot, Replica,
+    Config, Effect, Input, Install, Now, Persist, Recovered, RecoveredSnapshot, Replica, Spawned,
     TakeSnapshot, Ticket,
 };
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
+
+/// Chooses a node for everything in a batch, as a host without a selector's module does.
+fn decided(lane: maitred_protocol::ModuleName, mut batch: SelectBatch) -> Input {
+    let selector = batch.selector.clone();
+    let none = || Err("no selector is there".to_owned());
+    let decisions = (batch.jobs.iter())
+        .map(|job| decide(&mut batch.fleet, job, &selector, none(), batch.time_s, || 1))
+        .collect();
+    Input::Selected { lane, decisions }
+}
 
 /// What a host has on its disc.
 #[derive(Debug, Default, Clone)]
@@ -282,6 +293,23 @@ impl Group {
             Effect::Peers(peers) => {
                 let hosts = peers.iter().map(|peer| peer.host).collect();
                 self.links.insert(id, hosts);
+            }
+            Effect::Select { lane, batch } => {
+                let replica = self.hosts.get_mut(&id).unwrap().replica.as_mut();
+                replica.unwrap().step(self.now, decided(lane, batch));
+            }
+            Effect::Spawn(job) => {
+                let started = Input::Spawned {
+                    key: job.key,
+                    incarnation: job.incarnation,
+                    result: Spawned::Started {
+                        pid: "started".to_owned(),
+                        share: Vec::new(),
+                    },
+                    over: false,
+                };
+                let replica = self.hosts.get_mut(&id).unwrap().replica.as_mut();
+                replica.unwrap().step(self.now, started);
             }
             Effect::Removed => {
                 self.removed.insert(id);

@@ -5,6 +5,8 @@
     reason = "a test that cannot go on should stop here"
 )]
 
+mod arrivals;
+mod early;
 mod edges;
 mod garbage;
 mod group;
