@@ -171,7 +171,7 @@ async fn an_unsure_host_is_not_the_next_to_be_asked() {
 async fn reads_go_to_the_leader_or_to_all_in_turn() {
     let (mut hosts, client) = group().await;
     let anywhere = client.read_from(ReadFrom::Any);
-    let nodes = Response::Nodes(Vec::new());
+    let types = Response::Types(Vec::new());
     let mut asked = Vec::new();
     for client in [&client, &client, &anywhere, &anywhere, &anywhere] {
         let [one, two, three] = &mut hosts;
@@ -182,9 +182,9 @@ async fn reads_go_to_the_leader_or_to_all_in_turn() {
                 asked = three.request() => (3, asked),
             };
             asked.push(host);
-            peer.reply(id, &nodes);
+            peer.reply(id, &types);
         };
-        let (listed, ()) = tokio::join!(client.nodes(), answer);
+        let (listed, ()) = tokio::join!(client.types(), answer);
         assert_eq!(listed.unwrap(), []);
     }
     assert_eq!(asked[..2], [1, 1]);

@@ -243,14 +243,14 @@ impl Client {
         NodeBuilder::new(Arc::clone(&self.inner.settings), name)
     }
 
-    /// All nodes.
+    /// All nodes. The leader is asked, whatever [`ReadFrom`] says: only it knows leases and loads.
     pub async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
-        answer!(self.read(Request::ListNodes), "nodes", Response::Nodes(nodes) => nodes)
+        answer!(self.call(Request::ListNodes), "nodes", Response::Nodes(nodes) => nodes)
     }
 
-    /// One node.
+    /// One node; asked like [`Client::nodes`].
     pub async fn get_node(&self, name: &NodeName) -> Result<NodeRecord, Error> {
-        answer!(self.read(Request::GetNode(name.clone())), "a node",
+        answer!(self.call(Request::GetNode(name.clone())), "a node",
             Response::Node(node) => *node)
     }
 

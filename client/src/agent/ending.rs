@@ -20,7 +20,8 @@ pub(super) struct Ending {
     displaced: BTreeSet<LifeId>,
     /// Commands that wait for the end of a life whose place another one has taken.
     waiters: BTreeMap<LifeId, Vec<u64>>,
-    /// The longest that a stop has taken in this session.
+    /// The longest that a stop has taken. Over all sessions: those of a session that was lost are the
+    /// ones that others must wait for, and they end in the next one.
     longest_us: u64,
     /// What is left of sessions that are over.
     left: BTreeSet<LifeId>,
@@ -80,11 +81,6 @@ impl Ending {
         answer_all(waiters, &NodeAnswer::Stopped, out);
     }
 
-    /// A session begins.
-    pub(super) fn begin_session(&mut self) {
-        self.longest_us = 0;
-    }
-
     /// A session is over: what is ending, and these lives of it, must be gone by then.
     pub(super) fn end_session(&mut self, gone_by_us: u64, lives: impl Iterator<Item = LifeId>) {
         let ending: Vec<_> = self.lives().cloned().collect();
@@ -118,7 +114,7 @@ impl Ending {
         self.stops.contains_key(&life) || self.displaced.contains(&life)
     }
 
-    /// Milliseconds, rounded up, of the longest stop of this session, those under way included: one
+    /// Milliseconds, rounded up, of the longest stop so far, those under way included: one
     /// that hangs is known before it has ended.
     pub(super) fn longest_ms(&self, now_us: u64) -> u32 {
         let oldest = self.stops.values().min();

@@ -141,7 +141,7 @@ pub enum Effect {
         epoch: NodeEpoch,
         /// Grows with each.
         sequence: u64,
-        /// Milliseconds of the longest stop of this session.
+        /// Milliseconds of the longest stop so far.
         stop_ms: u32,
         /// On the control stream, since datagrams do not seem to come through.
         by_stream: bool,

@@ -114,7 +114,6 @@ impl Agent {
         if self.lease.epoch != Some(epoch) {
             // Registered, not attached: the lease begins when the request was sent.
             self.lease.begin(epoch, sent_us);
-            self.ending.begin_session();
         }
         self.lease.keep_alive_now(now_us);
         for ((key, incarnation), verdict) in inventory.iter().zip(verdicts) {

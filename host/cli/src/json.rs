@@ -143,6 +143,7 @@ pub(crate) fn node(node: &NodeRecord) -> Value {
         "capacity": node.capacity,
         "used": node.used,
         "processes": node.processes,
+        "stopping": node.stopping,
         "share": bytes(&node.share),
         "ttl_ms": node.ttl_ms,
         "lease_left_ms": node.lease_left_ms,
@@ -161,7 +162,7 @@ pub(crate) fn node(node: &NodeRecord) -> Value {
 pub(crate) fn node_state(node: &NodeRecord) -> &'static str {
     match node.drain {
         _ if node.suspect => "suspect",
-        Some(_) if node.processes > 0 => "draining",
+        Some(_) if node.processes + node.stopping > 0 => "draining",
         Some(_) => "drained",
         None if node.cordoned => "cordoned",
         None if node.damped_ms > 0 => "damped",

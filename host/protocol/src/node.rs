@@ -46,7 +46,7 @@ pub struct KeepAlive {
     pub sequence: u64,
     /// How the node is.
     pub load: Option<Load>,
-    /// The longest that stopping a process has taken in this session, in milliseconds.
+    /// The longest that stopping a process has taken since the node's program began, in milliseconds.
     pub stop_ms: u32,
 }
 

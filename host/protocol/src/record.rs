@@ -225,6 +225,9 @@ pub struct NodeRecord {
     pub damped_ms: u32,
     /// The drain that is emptying it, or has.
     pub drain: Option<DrainState>,
+    /// Processes that it has no more and has not said yet that it has stopped. Whoever switches it off
+    /// should wait for these, too.
+    pub stopping: u32,
 }
 
 /// What a module is for.

@@ -253,6 +253,13 @@ impl Registry {
         self.holds.by_key.len()
     }
 
+    /// How many lives of a session are held.
+    #[must_use]
+    pub fn held_by_count(&self, epoch: NodeEpoch) -> u32 {
+        let holder = self.holds.by_session.get(&epoch);
+        holder.map_or(0, |holder| holder.lives.len() as u32)
+    }
+
     /// The held lives of a session, in the order of their keys.
     pub fn held_by(&self, epoch: NodeEpoch) -> impl Iterator<Item = (ProcessKey, Incarnation)> {
         let lives = self.holds.lives_of(epoch);

@@ -214,6 +214,7 @@ impl Registry {
             kill_bound_ms: node.kill_bound_ms,
             damped_ms: 0,
             drain: self.drains.get(&node.facts.name).copied(),
+            stopping: self.held_by_count(node.epoch()),
         }
     }
 

@@ -107,7 +107,24 @@ impl Replica {
         let is_late = |joined: &Joined| joined.ticket == ticket && Some(joined.request) != maker;
         if let Some(at) = saga.waiters.iter().position(is_late) {
             saga.waiters.remove(at);
-            self.reject(ticket, Rejection::Deadline(Vec::new()));
+            self.waited_in_vain(key, ticket);
+        }
+    }
+
+    /// A create waited for a process that is there and has no node: it undoes nothing, and so should
+    /// not say so.
+    fn waited_in_vain(&mut self, key: &ProcessKey, ticket: Ticket) {
+        let record = self.registry.process(key);
+        let is_wanted = record.is_some_and(|record| !record.is_creating());
+        match (is_wanted, self.registry.is_held(key)) {
+            (false, _) => self.reject(ticket, Rejection::Deadline(Vec::new())),
+            (true, true) => self.unavailable(ticket, Unavailable::Held(self.who_holds(key))),
+            (true, false) => {
+                let text = format!(
+                    "{key} exists, and waits for a node; `maitred process ls --state pending` says why"
+                );
+                self.unavailable(ticket, Unavailable::Overloaded(text));
+            }
         }
     }
 

@@ -95,8 +95,24 @@ fn a_start_whose_place_another_life_has_taken_counts_until_it_is_over() {
     assert_eq!(kill_by(&bench), None);
 }
 
+/// What a lost session leaves to be stopped is what others wait for; it ends in the next one.
 #[test]
-fn the_longest_stop_of_the_session_is_told() {
+fn a_stop_that_a_lost_session_left_is_told_in_the_next() {
+    let mut bench = Bench::serving();
+    bench.run("a", 5);
+    bench.ack(1, false);
+    bench.now += 3_000_000;
+    let (number, ..) = enrolment(&bench.step(Input::StopEnded(key("a"), inc(5))));
+    let effects = bench.enrolled(number, 9, &[], bench.now);
+    let told = effects.iter().find_map(|effect| match effect {
+        Effect::KeepAlive { stop_ms, .. } => Some(*stop_ms),
+        _ => None,
+    });
+    assert_eq!(told, Some(3_000));
+}
+
+#[test]
+fn the_longest_stop_is_told() {
     let mut bench = Bench::serving();
     bench.run("a", 5);
     bench.run("b", 6);
@@ -118,8 +134,4 @@ fn the_longest_stop_of_the_session_is_told() {
     bench.step(Input::Exited(key("c"), inc(7)));
     bench.ack(3, true);
     assert_eq!(told(&mut bench), 2_000);
-    // A new session begins at nothing.
-    let (number, ..) = enrolment(&bench.ack(4, false)[1..]);
-    let effects = bench.enrolled(number, 9, &[], bench.now);
-    assert_eq!(effects, [keep_alive(9, 1)]);
 }

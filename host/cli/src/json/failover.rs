@@ -32,7 +32,7 @@ pub(crate) fn drain(node: &NodeRecord) -> Value {
             "deadline_at_ms": drain.deadline_at_ms.to_string(),
             "per_second": drain.per_second,
             "processes": drain.processes,
-            "left": node.processes,
+            "left": node.processes + node.stopping,
         })
     })
 }

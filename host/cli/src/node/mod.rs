@@ -127,7 +127,7 @@ fn rows(nodes: &[NodeRecord]) -> String {
 /// Its state in a cell.
 fn state(node: &NodeRecord) -> String {
     match shape::node_state(node) {
-        "draining" => format!("draining ({} left)", node.processes),
+        "draining" => format!("draining ({} left)", node.processes + node.stopping),
         "damped" => format!("damped ({})", millis(node.damped_ms)),
         word => word.to_owned(),
     }
@@ -150,9 +150,9 @@ fn condition(node: &NodeRecord) -> String {
         ));
     }
     match node.drain {
-        Some(drain) if node.processes > 0 => parts.push(format!(
+        Some(drain) if node.processes + node.stopping > 0 => parts.push(format!(
             "draining: {} of {} left, {} a second, deadline {}",
-            node.processes,
+            node.processes + node.stopping,
             drain.processes,
             drain.per_second,
             ahead(drain.deadline_at_ms),
@@ -287,6 +287,7 @@ mod tests {
             kill_bound_ms: 1_000,
             damped_ms: 0,
             drain: None,
+            stopping: 0,
         }
     }
 

@@ -49,9 +49,11 @@ pub(super) async fn follow(
                 if seen.drain.is_none() {
                     return Err(ended(&seen.name));
                 }
-                if seen.processes == 0 && moving.count == 0 {
+                let deadline = seen.drain.map_or(0, |drain| drain.deadline_at_ms);
+                let is_over = moving.count == 0 || until(deadline).is_zero();
+                if seen.processes + seen.stopping == 0 && is_over {
                     drop(progress);
-                    return done(shell, &seen, total, false);
+                    return done(shell, &seen, total, moving.count);
                 }
                 still.see(client, &seen, &moving).await;
                 let parts = [left(&seen), moving.text(), still.why.clone()];
@@ -63,11 +65,10 @@ pub(super) async fn follow(
                 );
                 node = seen;
             }
-            // It has left, or was lost: what it had is dealt with as its types say.
+            // What it had is dealt with as its types say.
             Ok(None) => {
                 drop(progress);
-                node.processes = 0;
-                return done(shell, &node, total, true);
+                return gone(shell, client, &node, total).await;
             }
             Err(error) if heard.elapsed() > SILENCE => return Err(error.into()),
             Err(_) => {}
@@ -107,17 +108,50 @@ impl Still {
 
 fn left(node: &NodeRecord) -> String {
     let deadline = node.drain.map_or(0, |drain| drain.deadline_at_ms);
-    format!("{} left, deadline {}", node.processes, ahead(deadline))
+    let left = node.processes + node.stopping;
+    format!("{left} left, deadline {}", ahead(deadline))
 }
 
-fn done(shell: &Shell, node: &NodeRecord, total: u32, gone: bool) -> Result<(), Failure> {
-    let body = json!({ "node": shape::node(node), "processes": total, "gone": gone });
+fn done(shell: &Shell, node: &NodeRecord, total: u32, waiting: u32) -> Result<(), Failure> {
+    let body = json!({
+        "node": shape::node(node), "processes": total, "gone": false, "waiting": waiting,
+    });
     let name = &node.name;
     shell.out.show("Drained", body, || {
-        if gone {
-            return format!("{name} has gone, and its drain with it");
-        }
-        format!("{name} is empty: {total} processes moved, ended or stopped; `maitred node uncordon {name}` takes it back")
+        let waiting = match waiting {
+            0 => String::new(),
+            _ => format!(
+                "; {waiting} of them wait for a node that takes them: maitred process ls --state pending"
+            ),
+        };
+        format!("{name} is empty: {total} processes moved, ended or stopped{waiting}; `maitred node uncordon {name}` takes it back")
+    })
+}
+
+/// The node has left, which is as good; or it was lost, and what it had may still run there.
+async fn gone(
+    shell: &Shell,
+    client: &Client,
+    node: &NodeRecord,
+    total: u32,
+) -> Result<(), Failure> {
+    let name = &node.name;
+    let lost = client.lost_nodes().await?;
+    let held: u32 = lost
+        .iter()
+        .filter(|lost| lost.name == *name)
+        .map(|lost| lost.safe + lost.strict)
+        .sum();
+    if held > 0 {
+        let message = format!(
+            "{name} was lost while it was drained, and {held} processes may still run there"
+        );
+        let help = "`maitred node ls --lost` shows what their keys wait for";
+        return Err(Failure::new(Exit::Unavailable, "lost", message, help));
+    }
+    let body = json!({ "node": shape::node(node), "processes": total, "gone": true, "waiting": 0 });
+    shell.out.show("Drained", body, || {
+        format!("{name} has left, and its drain with it")
     })
 }
 
@@ -136,7 +170,7 @@ fn late(node: &NodeRecord, why: &str) -> Failure {
     let message = format!(
         "{} still has {} processes {} after the drain's deadline{why}",
         node.name,
-        node.processes,
+        node.processes + node.stopping,
         short(GRACE)
     );
     let help = format!(
