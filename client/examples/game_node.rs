@@ -9,9 +9,10 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use maitred_client::protocol::{Incarnation, Load, ProcessKey};
-use maitred_client::{Client, Identity, NodeHandler, SpawnError, SpawnRequest, Spawned};
+use maitred_client::{Client, Identity, NodeHandler, SpawnError, SpawnRequest, Spawned, Watchdog};
 
 /// Rooms that this node has room for.
 const ROOMS_MAX: u32 = 100;
@@ -81,12 +82,34 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .connect()
         .await?;
     let node = client.node(name).capacity(ROOMS_MAX).label("zone", "home");
+    // Its rooms close within half a second of a lost lease, or the watchdog ends the whole program: what
+    // others may build on. See docs/GUARANTEES.md.
+    let node = node
+        .ttl(Duration::from_secs(3))
+        .kill_bound(Duration::from_millis(500))
+        .watchdog(Watchdog::Abort);
     let node = node
         .address("game.example:7777")
         .start(Rooms::default())
         .await?;
     println!("{} is registered; Ctrl-C ends it", node.name());
-    tokio::signal::ctrl_c().await?;
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    loop {
+        tokio::select! {
+            _ = &mut interrupted => break,
+            // Another program has taken the name: this one must not go on.
+            ended = node.ended() => return Ok(ended?),
+            _ = second.tick() => {
+                // A game asks this before it acts: a look at the clock, no lock, no network. Before it
+                // acts on something outside, it can ask the registry: `client.check(&key, life)`.
+                if !node.lease_ok() {
+                    println!("no lease: nothing may act now");
+                }
+            }
+        }
+    }
     node.shutdown().await;
     client.close().await;
     Ok(())

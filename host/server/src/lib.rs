@@ -31,6 +31,7 @@ mod host;
 mod http;
 mod inbox;
 mod join;
+mod journal;
 mod lease_watch;
 mod link;
 mod metrics;

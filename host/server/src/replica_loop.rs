@@ -21,6 +21,7 @@ use crate::decision_store::DecisionStore;
 use crate::error::Failed;
 use crate::host::{Host, Leader};
 use crate::inbox::Taken;
+use crate::journal::Journal;
 use crate::lease_watch::LeaseWatch;
 use crate::metrics::Metrics;
 use crate::module_service::Wish;
@@ -44,6 +45,7 @@ pub(crate) struct ReplicaLoop {
     pub(crate) acks: mpsc::Sender<Acks>,
     /// When keep-alives came, to measure by.
     pub(crate) leases: LeaseWatch,
+    pub(crate) journal: Journal,
     /// Spawns begun so far.
     pub(crate) runs: u64,
     /// The other hosts, as the replica last named them.
@@ -300,12 +302,18 @@ impl ReplicaLoop {
             }
         }
         // Whoever watches has been told everything by now.
+        let mut lost = Vec::new();
         for epoch in ended {
             if let Some(deadline_us) = self.leases.ended(epoch)
                 && let Some(micros) = clock::mono_us().checked_sub(deadline_us)
             {
                 metrics.expiry_times.observe(micros);
+                lost.push(epoch);
             }
+        }
+        if serving {
+            let is_lost = |epoch| lost.contains(&epoch);
+            self.journal.note(&self.replica, events, is_lost);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::boot::Opened;
 use crate::config::ServerConfig;
 use crate::decision_store::decision_store;
 use crate::host::Host;
+use crate::journal::Journal;
 use crate::lease_watch::LeaseWatch;
 use crate::node_service;
 use crate::replica_loop::ReplicaLoop;
@@ -54,6 +55,7 @@ pub(crate) fn start(
         decisions,
         acks,
         leases: LeaseWatch::default(),
+        journal: Journal::default(),
         runs: 0,
         others: Vec::new(),
     };

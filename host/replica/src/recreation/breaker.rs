@@ -98,7 +98,8 @@ impl Replica {
     }
 
     /// Why processes of lost nodes are not created again at present, and what ends that; for people.
-    pub(crate) fn recreation_paused(&self) -> Option<String> {
+    #[must_use]
+    pub fn recreation_paused(&self) -> Option<String> {
         if self.registry.is_suspended(Switch::Recreation) {
             let text = "an operator has suspended it; it goes on when an operator resumes it";
             return Some(text.to_owned());
