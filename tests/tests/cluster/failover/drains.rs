@@ -36,7 +36,8 @@ async fn a_drain_outlives_its_leader_and_rebalancing_evens_what_it_left() {
     assert!(node.processes > 0, "too late to see anything");
     let shown = stage.group.cli(&["node", "get", "full"]).await.json();
     let left = shown["node"]["drain"]["left"].as_u64().unwrap();
-    assert!((1..170).contains(&left), "{shown}");
+    // With those that it is still stopping.
+    assert!((1..200).contains(&left), "{shown}");
     let leader = stage.kill_leader().await;
     println!("the leader was killed with {left} left");
     let shown = drain.await.unwrap().json();
