@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use maitred_protocol::{ClientId, HostName, Join, Members, Request, Response};
-use maitred_registry::Loader;
+use maitred_protocol::{
+    ClientId, HostName, Join, KeepAliveAck, Members, NodeEpoch, Request, Response,
+};
 use maitred_registry::decide::{SelectBatch, decide};
+use maitred_registry::{Command, Loader};
 use maitred_replica::{
     Config, Effect, Input, Install, Now, Persist, Recovered, RecoveredSnapshot, Replica, Spawned,
     TakeSnapshot, Ticket,
@@ -118,6 +120,8 @@ pub(crate) struct Group {
     pub(crate) entries_stuck: BTreeSet<u64>,
     held: Vec<(u64, Persist)>,
     pub(crate) answers: BTreeMap<u64, Response>,
+    /// What nodes were told, and by which host.
+    pub(crate) acks: Vec<(u64, KeepAliveAck)>,
     pub(crate) removed: BTreeSet<u64>,
     /// The hosts that each wants links with.
     links: BTreeMap<u64, BTreeSet<u64>>,
@@ -141,6 +145,7 @@ impl Group {
             entries_stuck: BTreeSet::new(),
             held: Vec::new(),
             answers: BTreeMap::new(),
+            acks: Vec::new(),
             removed: BTreeSet::new(),
             links: BTreeMap::new(),
             installs: 0,
@@ -208,6 +213,20 @@ impl Group {
 
     pub(crate) fn exists(&self, id: u64) -> bool {
         self.hosts.contains_key(&id)
+    }
+
+    /// The expiries in a host's log, committed or not: their indices, and the sessions.
+    pub(crate) fn expiries(&self, id: u64) -> Vec<(u64, NodeEpoch)> {
+        let entries = self.disc(id).entries.iter();
+        let expiry = |entry: &Entry| {
+            let level_max = maitred_replica::LEVEL_MAX;
+            let decoded = maitred_registry::Entry::decode(&entry.data, level_max).ok()?;
+            match decoded.command {
+                Command::Expire { epoch, .. } => Some((entry.index, epoch)),
+                _ => None,
+            }
+        };
+        entries.filter_map(expiry).collect()
     }
 
     /// Which level a host can carry out when it starts next.
@@ -311,6 +330,7 @@ impl Group {
                 let replica = self.hosts.get_mut(&id).unwrap().replica.as_mut();
                 replica.unwrap().step(self.now, started);
             }
+            Effect::KeepAliveAck { ack, .. } => self.acks.push((id, ack)),
             Effect::Removed => {
                 self.removed.insert(id);
             }

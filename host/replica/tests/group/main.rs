@@ -8,6 +8,7 @@
 mod arrivals;
 mod early;
 mod edges;
+mod expiry;
 mod garbage;
 mod group;
 mod membership;
