@@ -61,6 +61,22 @@ impl Replica {
         }
     }
 
+    /// What was under way when the deadline of a create passed has come to nothing.
+    pub(crate) fn too_late(&mut self, key: &ProcessKey) {
+        let incarnation = self.sagas.all.get(key).map(|saga| saga.incarnation);
+        let Some(incarnation) = incarnation.filter(|incarnation| incarnation.0 != 0) else {
+            if let Some(saga) = self.end_saga(key) {
+                match self.registry.is_held(key) {
+                    true => self.held_too_long(key, saga),
+                    false => self.fail(saga, &Rejection::Deadline(Vec::new())),
+                }
+            }
+            return;
+        };
+        let key = key.clone();
+        self.abort(&Life { key, incarnation }, AbortCause::Deadline);
+    }
+
     /// A create waited in vain for an earlier life of its key to be over. Its maker is told where that
     /// may still go on; the others have time left.
     fn held_too_long(&mut self, key: &ProcessKey, saga: Saga) {

@@ -230,11 +230,14 @@ impl Replica {
             return;
         };
         self.recreation.let_go(&mut saga.again);
+        let record = self.registry.process(key);
+        if saga.deadline_passed && record.is_none_or(|record| record.is_creating()) {
+            return self.too_late(key);
+        }
         if self.registry.is_held(key) {
             saga.step = Step::Held;
             return;
         }
-        let record = self.registry.process(key);
         match record.filter(|record| is_wanted(record)).cloned() {
             Some(record) => self.line_up(key, &record),
             None => self.ask_selector(key),
@@ -259,9 +262,6 @@ impl Replica {
             })
         } else {
             let record = self.registry.process(key);
-            if saga.deadline_passed && record.is_some_and(|record| record.is_creating()) {
-                return self.abort(&life, AbortCause::Deadline);
-            }
             record.and_then(|record| again(record, saga.again.avoids()))
         };
         debug_assert!(next.is_some(), "{key} has a saga and nothing to decide");
