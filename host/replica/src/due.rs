@@ -41,23 +41,9 @@ impl Replica {
         };
         saga.deadline = None;
         saga.deadline_passed = true;
-        if saga.incarnation.0 == 0 {
-            // A reservation that is on its way is undone when it arrives.
-            let step = saga.step;
-            if matches!(step, Step::Selecting | Step::Held | Step::Waiting)
-                && let Some(saga) = self.end_saga(key)
-            {
-                match step {
-                    Step::Held => self.held_too_long(key, saga),
-                    _ => self.fail(saga, &Rejection::Deadline(Vec::new())),
-                }
-            }
-        } else if saga.step != Step::Proposed {
-            let life = Life {
-                key: key.clone(),
-                incarnation: saga.incarnation,
-            };
-            self.abort(&life, AbortCause::Deadline);
+        // What is on its way to the log is undone when it arrives.
+        if saga.step != Step::Proposed {
+            self.too_late(key);
         }
     }
 
@@ -143,19 +129,7 @@ impl Replica {
             return;
         };
         saga.stale += 1;
-        let (too_often, too_late) = (saga.stale > STALE_MAX, saga.deadline_passed);
-        if life.incarnation.0 != 0 {
-            return if too_often {
-                self.retry_later(&life.key)
-            } else {
-                self.select(&life.key)
-            };
-        }
-        if too_late {
-            if let Some(saga) = self.end_saga(&life.key) {
-                self.fail(saga, &Rejection::Deadline(Vec::new()));
-            }
-        } else if too_often {
+        if saga.stale > STALE_MAX && !saga.deadline_passed {
             let why = "its decisions were overtaken again and again";
             self.saga_refused(life, &Unavailable::Overloaded(why.to_owned()));
         } else {

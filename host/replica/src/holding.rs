@@ -236,26 +236,24 @@ impl Replica {
         }
     }
 
-    /// A node says how long stopping takes it: what others wait for must not be less.
-    pub(crate) fn look_at_kill_bound(&mut self, name: &NodeName, keep_alive: &KeepAlive) {
-        let node = self.registry.node(name);
-        let Some(node) = node.filter(|node| node.epoch() == keep_alive.epoch) else {
-            return;
-        };
+    /// A node says how long stopping takes it: what others wait for must not be less. None when it is
+    /// not.
+    pub(crate) fn raised_bound(&self, name: &NodeName, keep_alive: &KeepAlive) -> Option<Command> {
+        let node = self.registry.node(name)?;
         let most = wire::KILL_BOUND_MS_MAX;
-        if keep_alive.stop_ms <= node.kill_bound_ms || node.kill_bound_ms >= most {
-            return;
+        let is_more = keep_alive.stop_ms > node.kill_bound_ms && node.kill_bound_ms < most;
+        if node.epoch() != keep_alive.epoch || !is_more {
+            return None;
         }
         let mut bound_ms = KILL_BOUND_STEP_MS;
         while bound_ms < keep_alive.stop_ms && bound_ms < most {
             bound_ms *= 2;
         }
-        let command = Command::RaiseKillBound {
+        Some(Command::RaiseKillBound {
             name: name.clone(),
             epoch: keep_alive.epoch,
             kill_bound_ms: bound_ms.min(most),
-        };
-        self.queue(None, command, Waiter::Nobody);
+        })
     }
 
     /// Milliseconds until the kill bound of a lost session has passed.

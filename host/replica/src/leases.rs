@@ -226,8 +226,8 @@ impl Replica {
             return;
         }
         let lease = self.leases.all.get(&keep_alive.epoch);
-        if let Some(name) = lease.map(|lease| lease.name.clone()) {
-            self.look_at_kill_bound(&name, &keep_alive);
+        if let Some(raise) = lease.and_then(|lease| self.raised_bound(&lease.name, &keep_alive)) {
+            self.queue(None, raise, Waiter::Nobody);
         }
         let now_us = at_us.min(self.now.mono_us);
         let KeepAlive {
