@@ -40,16 +40,15 @@ async fn a_load_report_is_cut_to_what_a_host_takes() {
     node.unwrap().kill();
 }
 
+/// A runtime of the game's or of the test's own.
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
 #[test]
 fn a_game_that_ends_first_still_lets_the_node_end() {
-    let game = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let tests = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let (game, tests) = (runtime(), runtime());
     tests.block_on(async {
         let mut host = FakeHost::start();
         let builder = host.builder();
@@ -83,14 +82,7 @@ fn a_game_that_ends_first_still_lets_the_node_end() {
 
 #[test]
 fn a_stuck_game_keeps_its_lease() {
-    let game = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let tests = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let (game, tests) = (runtime(), runtime());
     tests.block_on(async {
         let mut host = FakeHost::start();
         let builder = host.builder();
@@ -125,10 +117,6 @@ fn a_stuck_game_keeps_its_lease() {
 
 #[test]
 fn what_a_stuck_game_was_to_start_under_a_lease_that_is_lost_never_begins() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().build().unwrap()
-    };
     let (game, tests) = (runtime(), runtime());
     tests.block_on(async {
         let mut host = FakeHost::start();
