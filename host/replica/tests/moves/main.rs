@@ -7,4 +7,6 @@
 
 mod drain;
 mod rebalance;
+#[path = "../support/mod.rs"]
+mod support;
 mod world;

@@ -6,13 +6,12 @@ mod asks;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use maitred_protocol::{
-    ClientId, Incarnation, KeepAlive, NodeEpoch, NodeName, ProcessKey, Request, Response, TypeName,
-    TypeSpec,
-};
+use maitred_protocol::{Incarnation, NodeEpoch, ProcessKey, Request, Response, TypeName, TypeSpec};
 use maitred_registry::decide::{Trace, decide};
-use maitred_replica::{Config, Effect, Input, Now, Recovered, Replica, Spawned};
-use raft::eraftpb::{Entry, HardState};
+use maitred_replica::{Effect, Input, Spawned};
+
+use crate::support::Host;
+pub(crate) use crate::support::{key, name};
 
 /// Microseconds of a step.
 const STEP_US: u64 = 20_000;
@@ -34,52 +33,41 @@ pub(crate) struct Game {
 
 /// See the head of this file.
 pub(crate) struct World {
-    replica: Option<Replica>,
-    entries: Vec<Entry>,
-    hard_state: HardState,
-    pub(crate) now: Now,
+    host: Host,
     pub(crate) games: BTreeMap<String, Game>,
-    answers: BTreeMap<u64, Response>,
     pub(crate) traces: BTreeMap<Incarnation, Arc<Trace>>,
     /// What happened on nodes: `stop player/1 on a`, `start player/1 on b`.
     pub(crate) diary: Vec<String>,
     /// Nodes on which nothing can be started.
     pub(crate) refuses: BTreeSet<String>,
-    client: ClientId,
-    sequence: u64,
-    ticket: u64,
-}
-
-pub(crate) fn key(id: impl std::fmt::Display) -> ProcessKey {
-    ProcessKey::new("player", &id.to_string()).unwrap()
-}
-
-pub(crate) fn name(node: &str) -> NodeName {
-    NodeName::new(node).unwrap()
 }
 
 pub(crate) fn player() -> TypeSpec {
     TypeSpec::new(TypeName::new("player").unwrap())
 }
 
+impl std::ops::Deref for World {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl std::ops::DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Host {
+        &mut self.host
+    }
+}
+
 impl World {
     pub(crate) fn new() -> Self {
         let mut world = Self {
-            replica: None,
-            entries: Vec::new(),
-            hard_state: HardState::default(),
-            now: Now {
-                mono_us: 1_000_000,
-                wall_ms: 1_000_000_000,
-            },
+            host: Host::new(1_000_000_000),
             games: BTreeMap::new(),
-            answers: BTreeMap::new(),
             traces: BTreeMap::new(),
             diary: Vec::new(),
             refuses: BTreeSet::new(),
-            client: ClientId(0),
-            sequence: 1,
-            ticket: 0,
         };
         world.restart();
         match world.ask(Request::OpenSession) {
@@ -100,61 +88,29 @@ impl World {
 
     /// The host starts again, and leads in a new term.
     pub(crate) fn restart(&mut self) {
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let recovered = Recovered {
-            hard_state: self.hard_state.clone(),
-            entries: self.entries.clone(),
-            ..Recovered::default()
-        };
-        let config = Config {
-            seed: 7,
-            ..Config::new(1)
-        };
-        self.replica = Some(Replica::new(config, recovered, self.now, &logger).unwrap());
+        self.host.start(|_| {});
         self.run();
         for node in self.games.keys().cloned().collect::<Vec<_>>() {
             self.keep_alive(&node);
         }
     }
 
-    pub(crate) fn replica(&self) -> &Replica {
-        self.replica.as_ref().unwrap()
-    }
-
-    fn step(&mut self, input: Input) {
-        self.replica.as_mut().unwrap().step(self.now, input);
-    }
-
     fn run(&mut self) {
-        let mut effects = Vec::new();
         loop {
-            let replica = self.replica.as_mut().unwrap();
-            replica.effects(self.now, &mut effects);
+            let effects = self.effects();
             if effects.is_empty() {
                 return;
             }
-            for effect in effects.drain(..) {
-                self.carry_out(effect);
+            for effect in effects {
+                if let Some(other) = self.carry_out_own(effect) {
+                    self.carry_out(other);
+                }
             }
         }
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(persist) => {
-                if let Some(first) = persist.entries.first() {
-                    self.entries.truncate(first.index as usize - 1);
-                }
-                self.entries.extend(persist.entries);
-                if let Some(hard_state) = persist.hard_state {
-                    self.hard_state = hard_state;
-                }
-                self.step(Input::Persisted(persist.number));
-            }
-            Effect::Reply(ticket, answer) => {
-                let before = self.answers.insert(ticket.0, answer.into_response());
-                assert!(before.is_none(), "ticket {} is answered twice", ticket.0);
-            }
             Effect::Select { lane, mut batch } => {
                 let selector = batch.selector.clone();
                 let none = || Err("no selector is there".to_owned());
@@ -243,23 +199,11 @@ impl World {
     }
 
     fn keep_alive(&mut self, node: &str) {
-        self.sequence += 1;
         let game = &self.games[node];
-        if game.dead {
-            return;
+        if !game.dead {
+            let epoch = NodeEpoch(game.epoch);
+            self.renew(epoch);
         }
-        let keep_alive = KeepAlive {
-            epoch: NodeEpoch(game.epoch),
-            sequence: self.sequence,
-            load: None,
-            stop_ms: 0,
-        };
-        let at_us = self.now.mono_us;
-        self.step(Input::KeepAlive {
-            link: 1,
-            keep_alive,
-            at_us,
-        });
     }
 
     /// Time passes.

@@ -12,5 +12,7 @@ mod chance;
 mod listing;
 mod lives;
 mod patience;
+#[path = "../support/mod.rs"]
+mod support;
 mod turns;
 mod world;

@@ -149,7 +149,8 @@ fn whoever_waits_for_one_that_is_given_up_is_told() {
         callback: None,
         options: maitred_protocol::CreateOptions::default(),
     };
-    let waits = world.send(Request::CreateProcess(world.client, Box::new(create)));
+    let create = Request::CreateProcess(world.client, Box::new(create));
+    let waits = world.send(create);
     world.pass(2_000);
     let Some(Response::Rejected(no)) = world.answered(waits) else {
         panic!("no rejection");

@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 
 use maitred_protocol::{
-    ClientId, CreateOptions, CreateProcess, KeepAlive, NodeEpoch, NodeName, OnNodeLost,
-    PendingProcess, ProcessKey, ProcessState, RegisterNode, Request, Response, Restart, Switch,
-    TypeName, TypeSpec, Waits,
+    CreateOptions, NodeEpoch, OnNodeLost, PendingProcess, ProcessKey, ProcessState, RegisterNode,
+    Request, Response, Restart, Switch, TypeName, TypeSpec, Waits,
 };
 use maitred_registry::Record;
 use maitred_registry::candidates::Slot;
 use maitred_registry::decide::{Choose, Offer, decide};
 use maitred_registry::feature::{Ask, Manifest};
-use maitred_replica::{Config, Effect, Input, Now, Recovered, Replica, Spawned, Ticket};
-use raft::eraftpb::{Entry, HardState};
+use maitred_replica::{Config, Effect, Input, Spawned};
+
+use crate::support::{Host, comer};
+pub(crate) use crate::support::{key, name};
 
 const TICK_US: u64 = 20_000;
 
@@ -46,12 +47,8 @@ pub(crate) struct Game {
 /// See the head of this file.
 pub(crate) struct World {
     change: fn(&mut Config),
-    replica: Option<Replica>,
-    entries: Vec<Entry>,
-    hard_state: HardState,
-    pub(crate) now: Now,
+    host: Host,
     pub(crate) games: BTreeMap<String, Game>,
-    answers: BTreeMap<u64, Response>,
     /// Everything that was started again, in order.
     pub(crate) starts: Vec<Start>,
     /// How many decisions were asked for processes of lost nodes.
@@ -65,9 +62,6 @@ pub(crate) struct World {
     pub(crate) picky: bool,
     /// Fence modules that were asked, in order.
     pub(crate) examined: Vec<String>,
-    pub(crate) client: ClientId,
-    sequence: u64,
-    ticket: u64,
     /// By how much the wall clock was set back.
     back_ms: u64,
 }
@@ -84,14 +78,6 @@ impl Choose for Picky {
     }
 }
 
-pub(crate) fn key(id: impl std::fmt::Display) -> ProcessKey {
-    ProcessKey::new("player", &id.to_string()).unwrap()
-}
-
-pub(crate) fn name(node: &str) -> NodeName {
-    NodeName::new(node).unwrap()
-}
-
 /// A type whose processes come back, at once after their node is lost.
 pub(crate) fn spec(type_name: &str) -> TypeSpec {
     TypeSpec {
@@ -101,19 +87,26 @@ pub(crate) fn spec(type_name: &str) -> TypeSpec {
     }
 }
 
+impl std::ops::Deref for World {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl std::ops::DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Host {
+        &mut self.host
+    }
+}
+
 impl World {
     pub(crate) fn new(change: fn(&mut Config)) -> Self {
         let mut world = Self {
             change,
-            replica: None,
-            entries: Vec::new(),
-            hard_state: HardState::default(),
-            now: Now {
-                mono_us: 1_000_000,
-                wall_ms: 1_000_001_000,
-            },
+            host: Host::new(1_000_001_000),
             games: BTreeMap::new(),
-            answers: BTreeMap::new(),
             starts: Vec::new(),
             asked: 0,
             asked_at_once: 0,
@@ -121,9 +114,6 @@ impl World {
             held: Vec::new(),
             picky: false,
             examined: Vec::new(),
-            client: ClientId(0),
-            sequence: 1,
-            ticket: 0,
             back_ms: 0,
         };
         world.restart();
@@ -137,57 +127,28 @@ impl World {
 
     /// The host starts again, and leads in a new term.
     pub(crate) fn restart(&mut self) {
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let recovered = Recovered {
-            hard_state: self.hard_state.clone(),
-            entries: self.entries.clone(),
-            ..Recovered::default()
-        };
-        let mut config = Config {
-            seed: 7,
-            ..Config::new(1)
-        };
-        (self.change)(&mut config);
         self.held.clear();
-        self.replica = Some(Replica::new(config, recovered, self.now, &logger).unwrap());
+        self.host.start(self.change);
         self.run();
         self.keep_alives();
     }
 
-    fn step(&mut self, input: Input) {
-        self.replica.as_mut().unwrap().step(self.now, input);
-    }
-
     pub(crate) fn run(&mut self) {
-        let mut effects = Vec::new();
         loop {
-            let replica = self.replica.as_mut().unwrap();
-            replica.effects(self.now, &mut effects);
+            let effects = self.effects();
             if effects.is_empty() {
                 return;
             }
-            for effect in effects.drain(..) {
-                self.carry_out(effect);
+            for effect in effects {
+                if let Some(other) = self.carry_out_own(effect) {
+                    self.carry_out(other);
+                }
             }
         }
     }
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(persist) => {
-                if let Some(first) = persist.entries.first() {
-                    self.entries.truncate(first.index as usize - 1);
-                }
-                self.entries.extend(persist.entries);
-                if let Some(hard_state) = persist.hard_state {
-                    self.hard_state = hard_state;
-                }
-                self.step(Input::Persisted(persist.number));
-            }
-            Effect::Reply(ticket, answer) => {
-                let before = self.answers.insert(ticket.0, answer.into_response());
-                assert!(before.is_none(), "ticket {} is answered twice", ticket.0);
-            }
             Effect::Select { lane, mut batch } => {
                 let again = batch.jobs.iter().filter(|job| job.request.again).count();
                 self.asked += again;
@@ -271,19 +232,7 @@ impl World {
         let alive = self.games.values().filter(|game| !game.dead);
         let epochs: Vec<u64> = alive.map(|game| game.epoch).collect();
         for epoch in epochs {
-            self.sequence += 1;
-            let keep_alive = KeepAlive {
-                epoch: NodeEpoch(epoch),
-                sequence: self.sequence,
-                load: None,
-                stop_ms: 0,
-            };
-            let at_us = self.now.mono_us;
-            self.step(Input::KeepAlive {
-                link: 1,
-                keep_alive,
-                at_us,
-            });
+            self.renew(NodeEpoch(epoch));
         }
     }
 
@@ -292,7 +241,7 @@ impl World {
         let end_us = self.now.mono_us + ms * 1_000;
         while self.now.mono_us < end_us {
             let tick_us = (self.now.mono_us / TICK_US + 1) * TICK_US;
-            let wake_us = self.replica.as_ref().unwrap().next_wake_us();
+            let wake_us = self.replica().next_wake_us();
             let wake_us = wake_us.unwrap_or(u64::MAX).max(self.now.mono_us + 1);
             let keep_alive_us = (self.now.mono_us / KEEP_ALIVE_US + 1) * KEEP_ALIVE_US;
             let at_us = tick_us.min(keep_alive_us).min(wake_us).min(end_us);
@@ -322,23 +271,6 @@ impl World {
         self.back_ms += ms;
     }
 
-    /// Asks without waiting for what comes of it.
-    pub(crate) fn send(&mut self, request: Request) -> u64 {
-        self.ticket += 1;
-        self.sequence += 1;
-        let (ticket, sequence) = (Ticket(self.ticket), self.sequence);
-        self.step(Input::Request {
-            ticket,
-            sequence,
-            request,
-        });
-        ticket.0
-    }
-
-    pub(crate) fn answered(&mut self, ticket: u64) -> Option<Response> {
-        self.answers.remove(&ticket)
-    }
-
     /// Asks; the answer must come without any time passing.
     pub(crate) fn ask(&mut self, request: Request) -> Response {
         let ticket = self.send(request);
@@ -363,17 +295,9 @@ impl World {
         (instance, last_epoch): (u64, Option<NodeEpoch>),
     ) {
         let register = RegisterNode {
-            name: name(node),
-            types: Vec::new(),
-            address: String::new(),
-            labels: Vec::new(),
-            capacity,
-            share: Vec::new(),
-            ttl_ms: TTL_MS,
-            inventory: Vec::new(),
-            kill_bound_ms: 500,
             instance,
             last_epoch,
+            ..comer(node, capacity, TTL_MS)
         };
         self.games.insert(node.to_owned(), Game::default());
         let request = Request::RegisterNode(self.client, Box::new(register));
@@ -417,15 +341,8 @@ impl World {
     }
 
     pub(crate) fn create(&mut self, key: &ProcessKey, change: impl FnOnce(&mut CreateOptions)) {
-        let mut create = CreateProcess {
-            key: key.clone(),
-            args: Vec::new(),
-            selector: None,
-            callback: None,
-            options: CreateOptions::default(),
-        };
-        change(&mut create.options);
-        match self.ask(Request::CreateProcess(self.client, Box::new(create))) {
+        let create = self.create_of(key, change);
+        match self.ask(create) {
             Response::Created { .. } => {}
             other => panic!("{other:?}"),
         }
@@ -433,17 +350,10 @@ impl World {
 
     /// Creates many at once.
     pub(crate) fn fill(&mut self, ids: std::ops::Range<u32>) {
-        let client = self.client;
         let tickets: Vec<u64> = ids
             .map(|id| {
-                let create = CreateProcess {
-                    key: key(id),
-                    args: Vec::new(),
-                    selector: None,
-                    callback: None,
-                    options: CreateOptions::default(),
-                };
-                self.send(Request::CreateProcess(client, Box::new(create)))
+                let create = self.create_of(&key(id), |_| {});
+                self.send(create)
             })
             .collect();
         self.run();
@@ -487,10 +397,6 @@ impl World {
             Response::Status(status) => status.recreation_paused,
             other => panic!("{other:?}"),
         }
-    }
-
-    pub(crate) fn replica(&self) -> &Replica {
-        self.replica.as_ref().unwrap()
     }
 
     pub(crate) fn record(&self, key: &ProcessKey) -> Option<&Record> {

@@ -3,28 +3,20 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    CreateOptions, CreateProcess, Drain, Move, NodeEpoch, ProcessKey, ProcessRecord, ProcessState,
-    RebalanceAsk, RebalancePlan, RegisterNode, Request, Response, SetProcess, Status, Switch,
-    TypeSpec,
+    CreateOptions, Drain, Move, NodeEpoch, ProcessKey, ProcessRecord, ProcessState, RebalanceAsk,
+    RebalancePlan, RegisterNode, Request, Response, SetProcess, Status, Switch, TypeSpec,
 };
 use maitred_registry::Record;
-use maitred_replica::{Input, Ticket};
 
 use super::{Game, World, key, name};
+use crate::support::comer;
 
 impl World {
     pub(crate) fn ask(&mut self, request: Request) -> Response {
-        self.ticket += 1;
-        self.sequence += 1;
-        let (ticket, sequence) = (Ticket(self.ticket), self.sequence);
-        self.step(Input::Request {
-            ticket,
-            sequence,
-            request,
-        });
+        let ticket = self.send(request);
         self.run();
         for _ in 0..100 {
-            if let Some(answer) = self.answers.remove(&ticket.0) {
+            if let Some(answer) = self.answered(ticket) {
                 return answer;
             }
             self.pass(20);
@@ -42,19 +34,7 @@ impl World {
         capacity: u32,
         change: impl FnOnce(&mut RegisterNode),
     ) {
-        let mut register = RegisterNode {
-            name: name(node),
-            types: Vec::new(),
-            address: String::new(),
-            labels: Vec::new(),
-            capacity,
-            share: Vec::new(),
-            ttl_ms: 3_000,
-            inventory: Vec::new(),
-            kill_bound_ms: 500,
-            instance: 1,
-            last_epoch: None,
-        };
+        let mut register = comer(node, capacity, 3_000);
         change(&mut register);
         // It may be given something in the very turn in which it registers.
         self.games.insert(node.to_owned(), Game::default());
@@ -99,15 +79,8 @@ impl World {
         key: &ProcessKey,
         change: impl FnOnce(&mut CreateOptions),
     ) -> Box<ProcessRecord> {
-        let mut create = CreateProcess {
-            key: key.clone(),
-            args: Vec::new(),
-            selector: None,
-            callback: None,
-            options: CreateOptions::default(),
-        };
-        change(&mut create.options);
-        match self.ask(Request::CreateProcess(self.client, Box::new(create))) {
+        let create = self.create_of(key, change);
+        match self.ask(create) {
             Response::Created { record, .. } => record,
             other => panic!("{other:?}"),
         }
@@ -207,25 +180,8 @@ impl World {
 
     /// Asks for a process that does not start yet.
     pub(crate) fn ask_later(&mut self, key: &ProcessKey) {
-        self.ticket += 1;
-        self.sequence += 1;
-        let create = CreateProcess {
-            key: key.clone(),
-            args: Vec::new(),
-            selector: None,
-            callback: None,
-            options: CreateOptions {
-                deadline_ms: 60_000,
-                ..CreateOptions::default()
-            },
-        };
-        let (ticket, sequence) = (Ticket(self.ticket), self.sequence);
-        let request = Request::CreateProcess(self.client, Box::new(create));
-        self.step(Input::Request {
-            ticket,
-            sequence,
-            request,
-        });
+        let create = self.create_of(key, |options| options.deadline_ms = 60_000);
+        self.send(create);
         self.run();
     }
 
