@@ -2,6 +2,8 @@
 //!
 //! One check a message, one line a field; the numbers are [`crate::limits`]'.
 
+mod module;
+
 use crate::failover::{Drain, Move, RebalanceAsk};
 use crate::id::{Incarnation, InvalidName, ModuleName, NodeName, ProcessKey, TypeName};
 use crate::limits as limit;
@@ -142,7 +144,11 @@ impl PeerRequest {
                 let max = limit::MODULE_BYTES_MAX as i64;
                 number("module", got, 1, max, "1 byte to 32 MiB")
             }
-            Self::Snapshot { .. } | Self::Blob(_) | Self::Evidence(_) => Ok(()),
+            Self::Evidence(key, _, node) => {
+                key.check()?;
+                Ok(node.as_ref().map_or(Ok(()), NodeName::check)?)
+            }
+            Self::Snapshot { .. } | Self::Blob(_) | Self::Ready { .. } => Ok(()),
         }
     }
 }
@@ -169,6 +175,7 @@ impl CreateProcess {
             "1 to 256 bytes",
         )?;
         labels(&options.require)?;
+        module::latencies(&options.latencies)?;
         timing(options.deadline_ms, options.attempts, options.back_off_ms)?;
         number(
             "demand",
@@ -374,9 +381,17 @@ impl Request {
             Self::ReplaceMember { address, .. } => address.as_deref().map_or(Ok(()), host_address),
             Self::CreateProcess(_, create) | Self::Plan(create) => create.check(),
             Self::SetProcess(_, set) => set.check(),
-            Self::GetProcess { key, .. } | Self::DelProcess { key, .. } | Self::Explain(key) => {
-                Ok(key.check()?)
+            Self::GetProcess { key, .. } | Self::DelProcess { key, .. } => Ok(key.check()?),
+            Self::Explain { key, why_not } => {
+                key.check()?;
+                Ok(why_not.as_ref().map_or(Ok(()), NodeName::check)?)
             }
+            Self::ProcessExited { key, reason, .. } => {
+                key.check()?;
+                let max = limit::REASON_BYTES_MAX;
+                field("reason", reason.len(), max, "at most 512 bytes")
+            }
+            Self::CreateParty(_, party) => party.check(),
             Self::ListProcesses(list) => list.check(),
             Self::RegisterNode(_, register) => register.check(),
             Self::AttachNode {
@@ -403,18 +418,33 @@ impl Request {
             | Self::CordonNode { name, .. }
             | Self::ConfirmDead { name, .. }
             | Self::GetNode(name) => Ok(name.check()?),
-            Self::ActivateModule { name, config, .. } => {
+            Self::ActivateModule {
+                name,
+                config,
+                percent,
+                types,
+                guard,
+                ..
+            } => {
                 name.check()?;
-                let bytes = config.as_ref().map_or(0, String::len);
-                field(
-                    "configuration",
-                    bytes,
-                    limit::CONFIG_BYTES_MAX,
-                    "at most 65,536 bytes",
-                )
+                module::config(config.as_ref())?;
+                module::canary(*percent, types, guard)
+            }
+            Self::ShadowModule { name, shadow, .. } => {
+                name.check()?;
+                module::config(shadow.as_ref().and_then(|(_, config)| config.as_ref()))
+            }
+            Self::ReplayModule {
+                name, config, last, ..
+            } => {
+                name.check()?;
+                module::config(config.as_ref())?;
+                module::replayed(*last)
             }
             Self::RollbackModule(_, name)
             | Self::RemoveModule(_, name, _)
+            | Self::ModuleHistory(name)
+            | Self::CompareModule(name)
             | Self::GetModule(name) => Ok(name.check()?),
             Self::PutType(_, spec) => spec.check(),
             Self::GetType(name) => Ok(name.check()?),

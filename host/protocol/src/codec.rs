@@ -20,7 +20,9 @@ use crate::limits::{ARCHIVE_DEPTH_MAX, FRAME_BYTES_MAX, PEER_FRAME_BYTES_MAX};
 use crate::member::Notice;
 use crate::node::{Hello, KeepAlive, KeepAliveAck, NodeAnswer, NodeCommand, Welcome};
 use crate::peer::{PeerBatch, PeerGreeting, PeerHello, PeerRequest, PeerResponse};
-use crate::request::{Request, SaveSnapshot, SavedSnapshot, Upload, UploadStage};
+use crate::request::{
+    Request, SaveInputs, SaveSnapshot, SavedInputs, SavedSnapshot, Upload, UploadStage,
+};
 use crate::response::Response;
 
 /// The version of the message set that this program speaks.
@@ -69,6 +71,10 @@ pub enum Kind {
     SaveSnapshot = 17,
     /// [`SavedSnapshot`], host to client.
     SavedSnapshot = 18,
+    /// [`SaveInputs`], client to host.
+    SaveInputs = 19,
+    /// [`SavedInputs`], host to client.
+    SavedInputs = 20,
 }
 
 impl Kind {
@@ -101,6 +107,8 @@ impl Kind {
             16 => Self::PeerResponse,
             17 => Self::SaveSnapshot,
             18 => Self::SavedSnapshot,
+            19 => Self::SaveInputs,
+            20 => Self::SavedInputs,
             _ => return None,
         })
     }
@@ -214,6 +222,8 @@ wire! {
     PeerResponse => PeerResponse;
     SaveSnapshot => SaveSnapshot;
     SavedSnapshot => SavedSnapshot;
+    SaveInputs => SaveInputs, SaveInputs::check;
+    SavedInputs => SavedInputs;
 }
 
 /// Appends a frame with `message` to `out`.

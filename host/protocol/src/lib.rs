@@ -9,6 +9,7 @@
 
 pub mod bounds;
 pub mod codec;
+pub mod comparison;
 pub mod failover;
 pub mod id;
 pub mod limits;
@@ -20,6 +21,7 @@ pub mod request;
 pub mod response;
 
 pub use codec::{Frame, FrameError, Header, Kind, Wire};
+pub use comparison::{ComparedVersion, Comparison, Difference, Evenness, Quantiles};
 pub use failover::{
     Drain, DrainState, LostNode, Move, OnDrain, PendingProcess, RebalanceAsk, RebalancePlan,
     Restart, Spread, Switch, Waits,
@@ -35,12 +37,13 @@ pub use peer::{
     PeerRequest, PeerResponse, Purpose, RaftKind, RaftMessage, SnapshotId,
 };
 pub use record::{
-    Candidate, Chooser, Evidence, Explanation, Fallback, ModuleKind, ModuleRecord, ModuleVersion,
-    NodeRecord, OnNodeLost, ProcessRecord, ProcessState, Refusal, RefusalReason, Status, TypeSpec,
-    Why,
+    Answered, CanaryRecord, Candidate, Chooser, Evidence, Explanation, Fallback, Hook,
+    ModuleAction, ModuleEvent, ModuleKind, ModuleRecord, ModuleVersion, NodeRecord, OnNodeLost,
+    ProcessRecord, ProcessState, Refusal, RefusalReason, ShadowRecord, Signature, Status, TypeSpec,
+    Why, WhyNot, config_hash,
 };
 pub use request::{
-    CreateOptions, CreateProcess, ListProcesses, OnConflict, RegisterNode, Request, SaveSnapshot,
-    SavedSnapshot, SetProcess, Upload, UploadStage,
+    CreateOptions, CreateParty, CreateProcess, ListProcesses, OnConflict, PartyRule, RegisterNode,
+    Request, SaveInputs, SaveSnapshot, SavedInputs, SavedSnapshot, SetProcess, Upload, UploadStage,
 };
 pub use response::{Attempt, Plan, Rejection, Response, Unavailable, Verdict};

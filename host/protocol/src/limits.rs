@@ -41,6 +41,21 @@ pub const ARGS_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a module's configuration.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 
+/// Members of a party.
+pub const PARTY_MAX: usize = 64;
+
+/// Latencies that a create says.
+pub const LATENCIES_MAX: usize = 32;
+
+/// Types that a canary is for.
+pub const CANARY_TYPES_MAX: usize = 64;
+
+/// Bytes of the rule that takes a version back by itself.
+pub const GUARD_BYTES_MAX: usize = 256;
+
+/// Decisions in one replay, and in one file of recorded inputs.
+pub const REPLAY_MAX: u32 = 1_000_000;
+
 /// Bytes of an address, a group key, a label key or a label value.
 pub const TEXT_BYTES_MAX: usize = 256;
 

@@ -76,6 +76,9 @@ pub enum NodeCommand {
         payload: Vec<u8>,
         /// Milliseconds after which nobody waits for the answer.
         deadline_ms: u32,
+        /// 1 for the first try of this life. A node that has answered `Busy` or `Failed` to a lower
+        /// number tries again; one that has started it answers as before.
+        try_number: u32,
     },
     /// Stop this incarnation if it runs, and never start it: a tombstone.
     Stop {

@@ -10,9 +10,9 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::id::{ClusterId, Digest, HostName, Incarnation};
+use crate::id::{ClusterId, Digest, HostName, Incarnation, NodeName, ProcessKey};
 use crate::member::MemberRecord;
-use crate::record::Evidence;
+use crate::record::{Evidence, ModuleKind, Signature, WhyNot};
 
 /// What a connection between hosts is for.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -248,8 +248,18 @@ pub enum PeerRequest {
         /// How many.
         bytes: u64,
     },
-    /// What a placement was made from.
-    Evidence(Incarnation),
+    /// What a placement was made from, and what becomes of the node that is asked about.
+    Evidence(ProcessKey, Incarnation, Option<NodeName>),
+    /// Make a module that you hold ready to run; answered with `Ready` or why not. May take as long as
+    /// a compilation.
+    Ready {
+        /// What it is for.
+        kind: ModuleKind,
+        /// Which.
+        digest: Digest,
+        /// Who vouches for it, and for what.
+        signature: Option<Signature>,
+    },
 }
 
 /// The answer to a [`PeerRequest`].
@@ -278,7 +288,9 @@ pub enum PeerResponse {
     /// To `Hold`.
     Held,
     /// To `Evidence`.
-    Evidence(Option<Box<Evidence>>),
+    Evidence(Option<Box<Evidence>>, Option<WhyNot>),
+    /// To `Ready`.
+    Ready,
     /// It has no such thing.
     NotFound,
     /// It cannot now; why.

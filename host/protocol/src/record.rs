@@ -71,6 +71,10 @@ pub enum Chooser {
         version: u32,
         /// Its identity.
         digest: Digest,
+        /// The hash of its configuration: [`crate::config_hash`].
+        config: u64,
+        /// Whether it decided as a canary, for a share of the ids.
+        canary: bool,
     },
     /// The type's native fallback, because the selector failed.
     Fallback {
@@ -256,6 +260,119 @@ pub struct ModuleVersion {
     pub features: Vec<String>,
     /// Milliseconds since 1970 of the push.
     pub pushed_ms: u64,
+    /// The interface that it exports: `selector`, `scanner`, `callback` or `fence`.
+    pub world: String,
+    /// The version of `maitred:policy` that it was built against: `0.2.0`.
+    pub abi: String,
+    /// What a callback wants to be asked besides.
+    pub hooks: Vec<Hook>,
+    /// Who signed it, if anybody did.
+    pub signature: Option<Signature>,
+}
+
+/// The hash by which decisions name a configuration: the first 8 bytes of its blake3 hash,
+/// little-endian.
+#[must_use]
+pub fn config_hash(config: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = Digest::of(config.as_bytes()).0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// What a callback may want to be asked or told besides `spawn`.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// A process's node was lost.
+    NodeLost,
+    /// A process has ended by itself.
+    Exit,
+    /// A life that it began is given up.
+    Compensate,
+}
+
+/// A detached ed25519 signature of a module. What is signed is in the sandbox's `signature`.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Signature {
+    /// The public key.
+    pub key: [u8; 32],
+    /// The signature.
+    pub bytes: [u8; 64],
+}
+
+/// A version that decides for a share of the ids, while another one is active.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CanaryRecord {
+    /// Which version.
+    pub version: u32,
+    /// Its configuration.
+    pub config: String,
+    /// The number of that configuration.
+    pub config_version: u32,
+    /// The share of the ids, 1 to 100. An id is in or out for as long as the share does not change,
+    /// and stays in when it grows.
+    pub percent: u8,
+    /// Only for these types; empty for all.
+    pub types: Vec<TypeName>,
+    /// What takes it back by itself; empty for nothing.
+    pub guard: String,
+    /// When it began to decide.
+    pub activated: Revision,
+}
+
+/// A version that runs beside the active one, without deciding anything.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ShadowRecord {
+    /// Which version.
+    pub version: u32,
+    /// Its configuration.
+    pub config: String,
+    /// When it began.
+    pub since: Revision,
+}
+
+/// What was done with a module.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModuleAction {
+    /// A version was uploaded.
+    Pushed,
+    /// A version decides.
+    Activated,
+    /// The active version got another configuration.
+    Configured,
+    /// A version decides for a share of the ids.
+    CanaryStarted,
+    /// The version before decides again; or the canary decides no more.
+    RolledBack,
+    /// The same, by the rule that the version was activated with.
+    AutoRolledBack,
+    /// A version runs in shadow.
+    ShadowStarted,
+    /// It does no more.
+    ShadowStopped,
+    /// A version was removed.
+    Removed,
+}
+
+/// One line of a module's history.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ModuleEvent {
+    /// When, as users see it.
+    pub revision: Revision,
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    /// What.
+    pub action: ModuleAction,
+    /// The version that it is about; after a rollback, the one that decides now.
+    pub version: u32,
+    /// The number of its configuration; 0 where there is none.
+    pub config_version: u32,
+    /// The hash of its configuration.
+    pub config: u64,
+    /// The share of the ids; 100 for all.
+    pub percent: u8,
+    /// Only for these types; empty for all.
+    pub types: Vec<TypeName>,
+    /// Why, for a rollback; at most 512 bytes.
+    pub cause: Option<String>,
 }
 
 /// A module: everything under one name.
@@ -273,6 +390,14 @@ pub struct ModuleRecord {
     pub previous: Option<u32>,
     /// The configuration of the active version.
     pub config: String,
+    /// Its number: the module's configurations are counted, and none is changed in place.
+    pub config_version: u32,
+    /// What takes the active version back by itself; empty for nothing.
+    pub guard: String,
+    /// A version that decides for a share of the ids.
+    pub canary: Option<CanaryRecord>,
+    /// A version that runs in shadow.
+    pub shadow: Option<ShadowRecord>,
     /// When the active version was activated.
     pub activated: Revision,
     /// When anything of it last changed.
@@ -312,6 +437,8 @@ pub enum RefusalReason {
     Damped(u32),
     /// It has been given as many processes of lost nodes in this second as it may.
     Budget,
+    /// The rule of the party keeps it out: together elsewhere, or enough of the party there.
+    Party,
 }
 
 impl std::fmt::Display for RefusalReason {
@@ -332,6 +459,7 @@ impl std::fmt::Display for RefusalReason {
             Self::Budget => {
                 f.write_str("budget: it was given enough processes of lost nodes for now")
             }
+            Self::Party => f.write_str("the rule of the party keeps it out"),
         }
     }
 }
@@ -354,6 +482,34 @@ pub struct Candidate {
     pub values: Vec<f32>,
     /// Whether it was chosen.
     pub chosen: bool,
+    /// Milliseconds since its last load report; NaN when there is none.
+    pub load_age_ms: f32,
+    /// One value for each of [`Evidence::terms`], for the best nodes that the selector scored; else
+    /// empty.
+    pub scores: Vec<f32>,
+}
+
+/// What a selector answered.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Answered {
+    /// It was not asked: there was nothing to choose from, or it failed.
+    #[default]
+    Nothing,
+    /// One node.
+    Chose,
+    /// So many nodes, best first; the first was taken.
+    Ranked(u32),
+    /// No candidate will do.
+    None,
+    /// The process must not be created.
+    Rejected {
+        /// The selector's number for the reason.
+        code: u32,
+        /// For people.
+        reason: String,
+    },
+    /// Ask again, after so many milliseconds at the latest.
+    Wait(u32),
 }
 
 /// Everything that a decision was made from.
@@ -371,6 +527,13 @@ pub struct Evidence {
     pub refusals_more: u32,
     /// Milliseconds since 1970.
     pub decided_ms: u64,
+    /// How many nodes each native filter took out, by the filter's name; those that took none are
+    /// left out.
+    pub filtered: Vec<(String, u32)>,
+    /// Names of the terms in [`Candidate::scores`].
+    pub terms: Vec<String>,
+    /// What the selector answered.
+    pub answered: Answered,
 }
 
 /// Why a process is where it is.
@@ -380,6 +543,26 @@ pub struct Explanation {
     pub record: ProcessRecord,
     /// What the decision was made from; none when the host no longer has it.
     pub evidence: Option<Evidence>,
+    /// What became of the node that was asked about.
+    pub why_not: Option<WhyNot>,
+    /// What the decision cost in fuel (WebAssembly instructions, about), found by making it again
+    /// from its recorded input; none when that is no longer kept or the selector is gone.
+    pub fuel: Option<u64>,
+}
+
+/// Why a process is not on a node.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum WhyNot {
+    /// It is.
+    Chosen,
+    /// It was offered, and the selector preferred another one; its rank among those that it scored, from 1.
+    Offered(Option<u32>),
+    /// It passed the filter, and the selector asked for fewer candidates.
+    NotSampled,
+    /// It was not offered.
+    Refused(RefusalReason),
+    /// There was no such node then, as far as is known.
+    Unknown,
 }
 
 /// How a host is.
@@ -437,6 +620,9 @@ pub struct Status {
     pub moves_suspended: bool,
     /// Moves of rebalancing that are still to be made.
     pub moves_left: u32,
+    /// Selectors that this host does not ask for now because they failed too often, and for how many
+    /// more seconds.
+    pub bypassed_modules: Vec<(ModuleName, u32)>,
 }
 
 impl TypeSpec {

@@ -6,7 +6,7 @@ use crate::failover::{Drain, Move, RebalanceAsk, Switch};
 use crate::id::{
     ClientId, Digest, HostName, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, TypeName,
 };
-use crate::record::{ModuleKind, ProcessState, TypeSpec};
+use crate::record::{ModuleKind, ProcessState, Signature, TypeSpec};
 
 /// What to do when the key of a create is taken.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -41,6 +41,9 @@ pub struct CreateOptions {
     pub priority: i32,
     /// The node that asks, when one does.
     pub requester: Option<NodeName>,
+    /// Milliseconds to each value of a label (a region, a zone), as the caller measured them; at most
+    /// 32. Selectors see them as the feature `latency:KEY`.
+    pub latencies: Vec<(String, u32)>,
 }
 
 /// Reserve a key, choose a node, start the process there, record it.
@@ -56,6 +59,32 @@ pub struct CreateProcess {
     pub callback: Option<ModuleName>,
     /// How.
     pub options: CreateOptions,
+}
+
+/// How the members of a party are to be placed with regard to each other.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum PartyRule {
+    /// As the selector likes.
+    #[default]
+    Any,
+    /// All on one node.
+    Together,
+    /// Each on a node of its own.
+    Apart,
+    /// So many on a node at most, 1 to 64.
+    AtMost(u8),
+}
+
+/// Reserves all keys of a party in one entry, or none; then starts all of them, or undoes it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CreateParty {
+    /// Its name, 1 to 256 bytes: the group of all its members.
+    pub group: String,
+    /// How they are to be placed.
+    pub rule: PartyRule,
+    /// 1 to 64, with different keys. Of their options, `on_conflict` must be `fail` or `return`, and
+    /// the first one's deadline is that of all.
+    pub members: Vec<CreateProcess>,
 }
 
 /// A node registers a process that it runs itself, or updates one of its own.
@@ -133,6 +162,8 @@ pub struct Upload {
     pub bytes: u64,
     /// Their blake3 hash.
     pub digest: Digest,
+    /// Who vouches for it.
+    pub signature: Option<Signature>,
 }
 
 /// How far an upload is; sent while it goes on.
@@ -148,6 +179,8 @@ pub enum UploadStage {
     Trying,
     /// Writing it down and replicating its entry.
     Recording,
+    /// So many of so many hosts that vote have it on disk and ready to run.
+    Spreading(u32, u32),
 }
 
 /// Asks for a snapshot: the first frame of a stream of its own.
@@ -264,6 +297,14 @@ pub enum Request {
         version: u32,
         /// Its configuration, JSON of at most 64 KiB; none keeps the active one.
         config: Option<String>,
+        /// The share of the ids that it decides for, 1 to 100. Below 100, or with types, it is a canary
+        /// beside the active version.
+        percent: u8,
+        /// Only for these types, at most 64; empty for all.
+        types: Vec<TypeName>,
+        /// What takes it back by itself, at most 256 bytes, as in `traps>0 || p99>200us`; empty for
+        /// nothing.
+        guard: String,
     },
     /// Makes the version before decide again, with the configuration that it had.
     RollbackModule(ClientId, ModuleName),
@@ -280,7 +321,12 @@ pub enum Request {
     /// All types that have been described.
     ListTypes,
     /// Why a process is where it is.
-    Explain(ProcessKey),
+    Explain {
+        /// Which.
+        key: ProcessKey,
+        /// And why not on this node.
+        why_not: Option<NodeName>,
+    },
     /// What a create would do; nothing is changed.
     Plan(Box<CreateProcess>),
     /// How the host is.
@@ -373,6 +419,71 @@ pub enum Request {
         /// Whether it is held up from now on.
         suspended: bool,
     },
+    /// See [`CreateParty`]. Answered with `Party`.
+    CreateParty(ClientId, Box<CreateParty>),
+    /// A process has ended by itself: its node says so. What becomes of it is the advice of its
+    /// callback, if that wants to be asked; else it is forgotten.
+    ProcessExited {
+        /// The session.
+        client: ClientId,
+        /// Which.
+        key: ProcessKey,
+        /// The life that has ended.
+        incarnation: Incarnation,
+        /// For people and for the callback, at most 512 bytes.
+        reason: String,
+    },
+    /// Runs a version beside the active one, or does so no more.
+    ShadowModule {
+        /// The session.
+        client: ClientId,
+        /// Which module.
+        name: ModuleName,
+        /// Which version (0 for the newest) and its configuration (none for the active one's); none
+        /// ends the shadow.
+        shadow: Option<(u32, Option<String>)>,
+    },
+    /// What was done with a module, newest last; at most 64 lines.
+    ModuleHistory(ModuleName),
+    /// How the shadow of a module does beside its active version. Only the leader knows.
+    CompareModule(ModuleName),
+    /// Makes recorded decisions of a module again with a version of it. Only the host that is asked
+    /// answers, from what it recorded while it led.
+    ReplayModule {
+        /// Which module's decisions.
+        name: ModuleName,
+        /// The version that decides now; 0 for the newest.
+        version: u32,
+        /// Its configuration; none for the one that each decision was made with.
+        config: Option<String>,
+        /// How many of the newest decisions, 1 to 1,000,000.
+        last: u32,
+    },
+}
+
+/// Asks for recorded inputs of decisions: the first frame of a stream of its own.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SaveInputs {
+    /// Only those of this module.
+    pub name: Option<ModuleName>,
+    /// How many of the newest decisions, 1 to 1,000,000.
+    pub last: u32,
+}
+
+/// The answer to [`SaveInputs`].
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub enum SavedInputs {
+    /// So many raw bytes follow: a file of recorded inputs.
+    File {
+        /// The decisions in it.
+        decisions: u64,
+        /// How many bytes follow.
+        bytes: u64,
+        /// Their blake3 hash.
+        digest: Digest,
+    },
+    /// It cannot be had; why, and what to do.
+    Unavailable(String),
 }
 
 /// The place of the session in a request that changes something, for both kinds of borrow.
@@ -395,6 +506,9 @@ macro_rules! session_of {
             | Request::Suspend { client, .. }
             | Request::ActivateModule { client, .. }
             | Request::RollbackModule(client, _)
+            | Request::CreateParty(client, _)
+            | Request::ProcessExited { client, .. }
+            | Request::ShadowModule { client, .. }
             | Request::RemoveModule(client, ..)
             | Request::PutType(client, _) => Some(client),
             Request::OpenSession
@@ -407,7 +521,10 @@ macro_rules! session_of {
             | Request::ListModules
             | Request::GetType(_)
             | Request::ListTypes
-            | Request::Explain(_)
+            | Request::Explain { .. }
+            | Request::ModuleHistory(_)
+            | Request::CompareModule(_)
+            | Request::ReplayModule { .. }
             | Request::Plan(_)
             | Request::TransferLeader { .. }
             | Request::ListMembers

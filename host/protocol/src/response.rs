@@ -7,11 +7,13 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::comparison::Comparison;
 use crate::failover::{LostNode, PendingProcess, RebalancePlan};
 use crate::id::{ClientId, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision};
 use crate::member::{MemberRecord, Members};
 use crate::record::{
-    Evidence, Explanation, ModuleRecord, NodeRecord, ProcessRecord, Refusal, Status, TypeSpec,
+    Evidence, Explanation, ModuleEvent, ModuleRecord, NodeRecord, ProcessRecord, Refusal, Status,
+    TypeSpec,
 };
 
 /// A try of a create that did not succeed.
@@ -71,6 +73,24 @@ pub enum Rejection {
         /// `instantiating`, `describing`, `trying`.
         stage: String,
         /// What is wrong and what to do; names the limit when one was hit.
+        reason: String,
+    },
+    /// The selector says that the process must not be created.
+    #[error("rejected by selector {selector}: {reason} (code {code})")]
+    BySelector {
+        /// Which.
+        selector: ModuleName,
+        /// Its number for the reason.
+        code: u32,
+        /// For people.
+        reason: String,
+    },
+    /// A member of a party could not be created, so none was.
+    #[error("the party was not created, because of {key}: {reason}")]
+    Party {
+        /// Which member.
+        key: ProcessKey,
+        /// Why, for people; at most 512 bytes.
         reason: String,
     },
     /// Another process has registered the node's name since this one did: of the two, this is the
@@ -214,4 +234,10 @@ pub enum Response {
     Lost(Vec<LostNode>),
     /// To `PlanRebalance`.
     Rebalance(Box<RebalancePlan>),
+    /// To `CreateParty`: the processes, in the order of the request; whether this request made them.
+    Party(Vec<ProcessRecord>, bool),
+    /// To `ModuleHistory`.
+    ModuleHistory(Vec<ModuleEvent>),
+    /// To `CompareModule` and `ReplayModule`.
+    Comparison(Box<Comparison>),
 }

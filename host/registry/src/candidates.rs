@@ -31,6 +31,8 @@ pub struct NodeFacts {
     pub labels: Vec<(String, String)>,
     /// Units of capacity.
     pub capacity: u32,
+    /// Milliseconds since 1970 of its registration.
+    pub registered_ms: u64,
 }
 
 impl NodeFacts {
@@ -76,11 +78,17 @@ pub struct NodeLive {
     pub cpu: f32,
     /// Reported; NaN when unknown.
     pub memory_free_mib: f32,
-    /// Milliseconds since the report; NaN when there is none.
-    pub load_age_ms: f32,
+    /// When the report came, on the clock of [`Fleet::now_us`]; [`NEVER`] when there is none. Times
+    /// and not ages, so that a row stays the same while nothing happens.
+    pub load_at_us: u64,
+    /// When the last placement there was decided, on that clock; [`NEVER`] for never.
+    pub placed_at_us: u64,
     /// [`NodeFacts::name_hash`], kept because hashing at every decision would cost more than it.
     pub name_hash: f32,
 }
+
+/// A time that has not been.
+pub const NEVER: u64 = u64::MAX;
 
 /// Counts of one type, or one group, on every node.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,8 +100,12 @@ pub struct Column<K> {
 }
 
 /// The nodes at one moment; a slot is an index into each of the vectors.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fleet {
+    /// This moment, in microseconds of a clock that only goes forward.
+    pub now_us: u64,
+    /// The same, in milliseconds since 1970.
+    pub now_ms: u64,
     /// What does not change: shared with other fleets.
     pub facts: Arc<[Arc<NodeFacts>]>,
     /// What does.
@@ -127,6 +139,10 @@ pub struct SelectRequest {
     pub exclude: Vec<NodeName>,
     /// Whether it is a process of a lost node, which counts against its next node's budget.
     pub again: bool,
+    /// The node of the life before.
+    pub previous: Option<NodeName>,
+    /// Milliseconds to values of a label, as the create says.
+    pub latencies: Vec<(String, u32)>,
 }
 
 /// Why a slot was not offered. Indices instead of text, because most of these are never read.
@@ -148,6 +164,26 @@ pub enum Refused {
     Damped(u32),
     /// Was given enough processes of lost nodes for now.
     Budget,
+    /// The rule of the party keeps it out.
+    Party,
+}
+
+impl Refused {
+    /// The name of the filter.
+    #[must_use]
+    pub fn filter(self) -> &'static str {
+        match self {
+            Self::Cordoned => "cordoned",
+            Self::Suspect => "suspect",
+            Self::TypeNotHosted => "type-not-hosted",
+            Self::Label(_) => "label",
+            Self::Capacity(_) => "capacity",
+            Self::FailedBefore => "failed-before",
+            Self::Damped(_) => "damped",
+            Self::Budget => "budget",
+            Self::Party => "party",
+        }
+    }
 }
 
 impl Fleet {
@@ -210,6 +246,7 @@ impl Fleet {
         random: &mut Random,
     ) {
         match ask {
+            Ask::Scan => {}
             Ask::All => sample(passed, CANDIDATES_MAX, random),
             Ask::Sample(count) => sample(passed, (*count).clamp(1, CANDIDATES_MAX), random),
             Ask::Lowest(feature, count) => {
@@ -302,10 +339,15 @@ impl Fleet {
         }
         let of_type = column_of(&self.of_type, Some(&request.key.type_name));
         let of_group = column_of(&self.of_group, request.group.as_ref());
+        let here = match feature {
+            Feature::Local(key) => self.label_of(request.requester.as_ref(), key),
+            _ => None,
+        };
         for (row, &slot) in slots.iter().enumerate() {
             values[row * stride] = match feature {
                 Feature::ProcessesOfType => count_at(of_type, slot),
                 Feature::ProcessesOfGroup => count_at(of_group, slot),
+                Feature::Local(key) => self.is_local(slot, key, here),
                 _ => self.value(feature, slot, request),
             };
         }
@@ -329,14 +371,49 @@ impl Fleet {
             Feature::CapacityLeft => facts.capacity.saturating_sub(live.used) as f32,
             Feature::Cpu => live.cpu,
             Feature::MemoryFreeMib => live.memory_free_mib,
-            Feature::LoadAgeMs => live.load_age_ms,
+            Feature::LoadAgeMs => self.since_ms(live.load_at_us),
+            Feature::SincePlacedMs => self.since_ms(live.placed_at_us),
+            Feature::NodeAgeMs => self.now_ms.saturating_sub(facts.registered_ms) as f32,
             Feature::NameHash => live.name_hash,
+            Feature::Requester => is_named(&facts.name, request.requester.as_ref()),
+            Feature::Previous => is_named(&facts.name, request.previous.as_ref()),
             Feature::Label(_) => f32::NAN,
+            Feature::Local(key) => {
+                let here = self.label_of(request.requester.as_ref(), key);
+                self.is_local(slot, key, here)
+            }
+            Feature::Latency(key) => {
+                let mut said = request.latencies.iter();
+                let value = facts.label(key);
+                let said = said.find(|(of, _)| value == Some(of));
+                said.map_or(f32::NAN, |(_, milliseconds)| *milliseconds as f32)
+            }
             Feature::Counter(name) => self
                 .counters
                 .get(slot as usize)
                 .and_then(|counters| counters.iter().find(|(have, _)| have == name))
                 .map_or(f32::NAN, |(_, value)| *value),
+        }
+    }
+
+    /// Milliseconds since a time of [`NodeLive`].
+    #[must_use]
+    pub fn since_ms(&self, at_us: u64) -> f32 {
+        match at_us {
+            NEVER => f32::NAN,
+            at_us => (self.now_us.saturating_sub(at_us) / 1_000) as f32,
+        }
+    }
+
+    fn label_of(&self, node: Option<&NodeName>, key: &str) -> Option<&str> {
+        let facts = self.facts.iter().find(|facts| Some(&facts.name) == node)?;
+        facts.label(key)
+    }
+
+    fn is_local(&self, slot: Slot, key: &str, here: Option<&str>) -> f32 {
+        match (self.facts[slot as usize].label(key), here) {
+            (Some(there), Some(here)) => f32::from(u8::from(there == here)),
+            _ => f32::NAN,
         }
     }
 
@@ -349,6 +426,7 @@ impl Fleet {
         if request.again {
             live.budget = live.budget.saturating_sub(1);
         }
+        live.placed_at_us = self.now_us;
         live.placed.iter_mut().for_each(|placed| *placed += 1);
         if let Some(column) = self
             .of_type
@@ -367,6 +445,10 @@ impl Fleet {
 
 fn column_of<'a, K: PartialEq>(columns: &'a [Column<K>], of: Option<&K>) -> Option<&'a Column<K>> {
     columns.iter().find(|column| Some(&column.of) == of)
+}
+
+fn is_named(name: &NodeName, wanted: Option<&NodeName>) -> f32 {
+    f32::from(u8::from(Some(name) == wanted))
 }
 
 fn count_at<K>(column: Option<&Column<K>>, slot: Slot) -> f32 {

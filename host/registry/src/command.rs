@@ -6,9 +6,9 @@
 //! proposer's time travels in the entry.
 
 use maitred_protocol::{
-    ClientId, CreateOptions, Digest, Drain, HostName, Incarnation, ModuleKind, ModuleName,
-    NodeEpoch, NodeName, ProcessKey, Refusal, RegisterNode, RequestId, SetProcess, Switch,
-    TypeName, TypeSpec, Why,
+    ClientId, CreateOptions, Digest, Drain, Hook, HostName, Incarnation, ModuleKind, ModuleName,
+    NodeEpoch, NodeName, ProcessKey, Refusal, RegisterNode, RequestId, SetProcess, Signature,
+    Switch, TypeName, TypeSpec, Why,
 };
 use rkyv::api::high::{HighDeserializer, to_bytes_in};
 use rkyv::rancor;
@@ -78,6 +78,40 @@ pub enum AbortCause {
         /// The selector that refused, when there were candidates.
         selector: Option<ModuleName>,
     },
+    /// The selector says that it must not be created.
+    BySelector {
+        /// Which.
+        selector: ModuleName,
+        /// Its number for the reason.
+        code: u32,
+        /// For people.
+        reason: String,
+    },
+}
+
+/// A module that was validated, and that most hosts hold ready.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct PushModule {
+    /// Its name.
+    pub name: ModuleName,
+    /// What it is for.
+    pub kind: ModuleKind,
+    /// The identity of its bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub bytes: u64,
+    /// What it calls itself.
+    pub title: String,
+    /// The features it wants.
+    pub features: Vec<String>,
+    /// The interface that it exports.
+    pub world: String,
+    /// The version of `maitred:policy` that it was built against.
+    pub abi: String,
+    /// What a callback wants to be asked besides.
+    pub hooks: Vec<Hook>,
+    /// Who signed it.
+    pub signature: Option<Signature>,
 }
 
 /// What an entry makes happen.
@@ -191,20 +225,7 @@ pub enum Command {
         cordoned: bool,
     },
     /// A module that was validated and stored is known from now on.
-    PushModule {
-        /// Its name.
-        name: ModuleName,
-        /// What it is for.
-        kind: ModuleKind,
-        /// The identity of its bytes.
-        digest: Digest,
-        /// How many there are.
-        bytes: u64,
-        /// What it calls itself.
-        title: String,
-        /// The features it wants.
-        features: Vec<String>,
-    },
+    PushModule(Box<PushModule>),
     /// A version decides from now on.
     ActivateModule {
         /// Which module.
@@ -213,9 +234,22 @@ pub enum Command {
         version: u32,
         /// Its configuration; none keeps the active one.
         config: Option<String>,
+        /// The share of the ids that it decides for, 1 to 100.
+        percent: u8,
+        /// Only for these types; empty for all.
+        types: Vec<TypeName>,
+        /// What takes it back by itself; empty for nothing.
+        guard: String,
     },
-    /// The version before decides again.
-    RollbackModule(ModuleName),
+    /// The canary decides no more; or, where there is none, the version before decides again.
+    RollbackModule {
+        /// Which module.
+        name: ModuleName,
+        /// Only what was activated at this index: what a guard has watched.
+        activated: Option<u64>,
+        /// Why, when nobody asked for it; at most 512 bytes.
+        cause: Option<String>,
+    },
     /// A version is forgotten.
     RemoveModule(ModuleName, u32),
     /// A type's defaults.
@@ -283,6 +317,27 @@ pub enum Command {
         what: Switch,
         /// Whether it is held up.
         suspended: bool,
+    },
+    /// A version runs beside the active one, or does so no more.
+    ShadowModule {
+        /// Which module.
+        name: ModuleName,
+        /// Which version (0 for the newest), and its configuration (none for the active one's); none
+        /// ends the shadow.
+        shadow: Option<(u32, Option<String>)>,
+    },
+    /// All members of a party have found their nodes: all keys are reserved, or none.
+    ReserveParty(Vec<Reserve>),
+    /// A process has ended by itself; its key is free, or waits for another life of it.
+    Exited {
+        /// Which process.
+        key: ProcessKey,
+        /// The life that has ended.
+        incarnation: Incarnation,
+        /// For people and for the callback, at most 512 bytes.
+        reason: String,
+        /// Whether its callback is asked what becomes of it: it is pending until then.
+        ask: bool,
     },
 }
 

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Candidate, Chooser, Digest, Evidence, Fallback, ModuleName, NodeEpoch, NodeName, Refusal,
-    RefusalReason, Why, limits,
+    Answered, Chooser, Digest, Fallback, ModuleName, NodeEpoch, NodeName, Why, limits,
 };
 
-use crate::candidates::{Fleet, NodeFacts, Refused, SelectRequest, Slot};
+use crate::candidates::{Fleet, SelectRequest, Slot};
 use crate::fallback;
-use crate::feature::{CANDIDATES_MAX, Feature, Manifest};
+use crate::feature::{Ask, CANDIDATES_MAX, Feature, Manifest, RANKED_MAX, SCORED_MAX, WAIT_MS};
 use crate::random::Random;
+pub use crate::trace::Trace;
 
 /// Which version of which module decides, and with what configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,8 +26,21 @@ pub struct ModuleRef {
     pub digest: Digest,
     /// Its configuration, JSON.
     pub config: Arc<str>,
+    /// The hash of that: [`maitred_protocol::config_hash`].
+    pub config_hash: u64,
+    /// Whether it decides for a share of the ids, beside the active version.
+    pub canary: bool,
     /// The index of the activation, which apply checks again.
     pub activated: u64,
+}
+
+/// The lane that decides for a job: one version's decisions are serial and see each other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId {
+    /// The selector that the create names.
+    pub module: ModuleName,
+    /// Whether it is the lane of its canary.
+    pub canary: bool,
 }
 
 /// What a chooser is offered.
@@ -41,8 +54,51 @@ pub struct Offer<'a> {
     pub time_s: u32,
     /// The candidates; never empty.
     pub slots: &'a [Slot],
-    /// Their features, row by row.
+    /// Their features, row by row; of a scanner, empty.
     pub features: &'a [f32],
+    /// All nodes, for a scanner.
+    pub fleet: &'a Arc<Fleet>,
+}
+
+/// What a chooser says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// This node.
+    Choose(Slot),
+    /// No candidate will do.
+    None,
+    /// The first of these that will do, 1 to [`RANKED_MAX`].
+    Ranked(Vec<Slot>),
+    /// It must not be created.
+    Reject {
+        /// The chooser's number for the reason.
+        code: u32,
+        /// For people.
+        reason: String,
+    },
+    /// Ask again, after so many milliseconds at the latest; see [`WAIT_MS`].
+    Wait(u32),
+}
+
+/// What a chooser answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// What becomes of the process.
+    pub verdict: Verdict,
+    /// The best nodes, at most [`SCORED_MAX`]; mostly none.
+    pub scored: Vec<Slot>,
+    /// The values of the manifest's terms for each of them, row by row.
+    pub scores: Vec<f32>,
+}
+
+impl From<Verdict> for Answer {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            scored: Vec::new(),
+            scores: Vec::new(),
+        }
+    }
 }
 
 /// Whatever chooses among candidates.
@@ -50,11 +106,11 @@ pub trait Choose {
     /// What it wants to see.
     fn manifest(&self) -> &Manifest;
 
-    /// One of the slots, or none when no candidate will do.
+    /// Chooses among the slots.
     ///
     /// # Errors
     /// How the chooser failed, for people. The caller falls back.
-    fn choose(&mut self, offer: Offer<'_>) -> Result<Option<Slot>, String>;
+    fn choose(&mut self, offer: Offer<'_>) -> Result<Answer, String>;
 }
 
 /// A decision to be made.
@@ -75,8 +131,8 @@ pub struct SelectJob {
 pub struct SelectBatch {
     /// Who decides; none when no such module is active, which is a fallback too.
     pub selector: Result<ModuleRef, (ModuleName, String)>,
-    /// The nodes.
-    pub fleet: Fleet,
+    /// The nodes. Whoever keeps a clone has them as they were before the batch.
+    pub fleet: Arc<Fleet>,
     /// Seconds since 1970.
     pub time_s: u32,
     /// What is to be decided, in order.
@@ -90,98 +146,10 @@ pub struct Decision {
     pub id: u64,
     /// The node and its session; none when no node will do.
     pub node: Option<(NodeName, NodeEpoch)>,
+    /// Those to go on with when that one cannot take it or fails to start it, best first.
+    pub then: Vec<(NodeName, NodeEpoch)>,
     /// What it was made from.
     pub trace: Arc<Trace>,
-}
-
-/// What a decision was made from, in a form that costs little to make; [`Trace::evidence`] spells
-/// it out.
-#[derive(Debug)]
-pub struct Trace {
-    /// The nodes at that moment.
-    pub facts: Arc<[Arc<NodeFacts>]>,
-    /// The request.
-    pub request: Arc<SelectRequest>,
-    /// Who chose.
-    pub why: Why,
-    /// The module that was asked, for apply's check that it is still the active one.
-    pub selector: Option<ModuleRef>,
-    /// Names of the features.
-    pub features: Vec<String>,
-    /// The candidates, in the order in which they were offered.
-    pub slots: Vec<Slot>,
-    /// Their features, row by row.
-    pub values: Vec<f32>,
-    /// Those that were not offered.
-    pub refused: Vec<(Slot, Refused)>,
-    /// The one that was chosen.
-    pub chosen: Option<Slot>,
-    /// Seconds since 1970.
-    pub time_s: u32,
-}
-
-impl Trace {
-    /// Names instead of slots.
-    #[must_use]
-    pub fn evidence(&self) -> Evidence {
-        let (refusals, refusals_more) = self.refusals();
-        let width = self.features.len();
-        let candidates = self.slots.iter().enumerate().map(|(row, &slot)| Candidate {
-            node: self.facts[slot as usize].name.clone(),
-            values: self.values[row * width..(row + 1) * width].to_vec(),
-            chosen: self.chosen == Some(slot),
-        });
-        Evidence {
-            why: self.why.clone(),
-            features: self.features.clone(),
-            candidates: candidates.collect(),
-            refusals,
-            refusals_more,
-            decided_ms: u64::from(self.time_s) * 1_000,
-        }
-    }
-
-    /// The refusals, at most [`limits::REFUSALS_MAX`], and how many there are beyond those.
-    #[must_use]
-    pub fn refusals(&self) -> (Vec<Refusal>, u32) {
-        let declined = self.chosen.is_none();
-        let refusals = self
-            .refused
-            .iter()
-            .map(|&(slot, refused)| (slot, self.reason(refused)));
-        let not_chosen = self
-            .slots
-            .iter()
-            .filter(|_| declined)
-            .map(|&slot| (slot, RefusalReason::NotChosen));
-        let mut all = refusals.chain(not_chosen).map(|(slot, reason)| Refusal {
-            node: self.facts[slot as usize].name.clone(),
-            reason,
-        });
-        let named: Vec<Refusal> = all.by_ref().take(limits::REFUSALS_MAX).collect();
-        let total = self.refused.len() + if declined { self.slots.len() } else { 0 };
-        let more = total - named.len();
-        (named, more as u32)
-    }
-
-    fn reason(&self, refused: Refused) -> RefusalReason {
-        match refused {
-            Refused::Cordoned => RefusalReason::Cordoned,
-            Refused::Suspect => RefusalReason::Suspect,
-            Refused::TypeNotHosted => RefusalReason::TypeNotHosted,
-            Refused::Label(index) => {
-                let (key, value) = self.request.require[index as usize].clone();
-                RefusalReason::Label { key, value }
-            }
-            Refused::Capacity(left) => RefusalReason::Capacity {
-                left,
-                demand: self.request.demand,
-            },
-            Refused::FailedBefore => RefusalReason::FailedBefore,
-            Refused::Damped(left_ms) => RefusalReason::Damped(left_ms),
-            Refused::Budget => RefusalReason::Budget,
-        }
-    }
 }
 
 /// Makes one decision and counts it into the fleet.
@@ -189,7 +157,7 @@ impl Trace {
 /// `chooser` is the selector, or how it could not be had; `micros` reads a stopwatch that the
 /// caller starts (this crate has no clock) and is asked once, at the end.
 pub fn decide(
-    fleet: &mut Fleet,
+    fleet: &mut Arc<Fleet>,
     job: &SelectJob,
     selector: &Result<ModuleRef, (ModuleName, String)>,
     chooser: Result<&mut dyn Choose, String>,
@@ -197,97 +165,237 @@ pub fn decide(
     micros: impl FnOnce() -> u32,
 ) -> Decision {
     let request = &*job.request;
-    let (mut slots, refused) = fleet.filter(request);
+    let (passed, refused) = fleet.filter(request);
     let mut random = Random::new(u64::from(job.seed));
-    let mut features = Vec::new();
-    let mut values = Vec::new();
-    let mut failure = None;
-    let mut chosen = None;
-    if !slots.is_empty() {
-        let passed = slots.clone();
-        match chooser {
-            Err(cause) => failure = Some(cause),
-            Ok(chooser) => {
-                let manifest = chooser.manifest();
-                fleet.pick(&manifest.ask, &mut slots, request, &mut random);
-                values = fleet.gather(&manifest.features, &slots, request);
-                features = manifest.features.iter().map(ToString::to_string).collect();
-                let offer = Offer {
-                    request,
-                    seed: job.seed,
-                    time_s,
-                    slots: &slots,
-                    features: &values,
-                };
-                match chooser.choose(offer) {
-                    Ok(Some(slot)) if slots.contains(&slot) => chosen = Some(slot),
-                    Ok(Some(slot)) => {
-                        failure = Some(format!("chose slot {slot}, which was not a candidate"));
-                    }
-                    Ok(None) => {}
-                    Err(cause) => failure = Some(cause),
-                }
-            }
-        }
-        if failure.is_some() {
-            let (fallback, passed) = (job.fallback, &passed);
-            let slot = fallback::choose(fallback, fleet, passed, request, &mut random);
-            chosen = Some(slot);
-            // What the fallback chose from is not what the selector was offered.
-            slots.clone_from(passed);
-            if slots.len() > CANDIDATES_MAX as usize {
-                slots.truncate(CANDIDATES_MAX as usize - 1);
-                slots.retain(|have| *have != slot);
-                slots.push(slot);
-            }
-            features = vec![Feature::Processes.to_string()];
-            values = fleet.gather(&[Feature::Processes], &slots, request);
+    let mut choice = Choice::default();
+    if !passed.is_empty() {
+        let asked = chooser.and_then(|chooser| {
+            ask(
+                fleet,
+                job,
+                chooser,
+                time_s,
+                &passed,
+                &mut random,
+                &mut choice,
+            )
+        });
+        if let Err(cause) = asked {
+            choice = fall_back(fleet, job, &passed, &mut random);
+            choice.failure = Some(cause);
         }
     }
-    if let Some(slot) = chosen {
-        fleet.take(slot, request);
+    let ages = choice.slots.iter();
+    let ages = ages.map(|&slot| fleet.since_ms(fleet.live[slot as usize].load_at_us));
+    let ages = ages.collect();
+    if let Some(slot) = choice.chosen {
+        Arc::make_mut(fleet).take(slot, request);
     }
-    let chooser = match (failure, selector) {
+    let node = |slot: Slot| {
+        let facts = &fleet.facts[slot as usize];
+        (facts.name.clone(), facts.epoch)
+    };
+    let why = Why {
+        chooser: chooser_of(choice.failure, selector, job.fallback),
+        seed: job.seed,
+        micros: micros(),
+        candidates: choice.offered,
+    };
+    let trace = Trace {
+        facts: Arc::clone(&fleet.facts),
+        request: Arc::clone(&job.request),
+        why,
+        selector: selector.as_ref().ok().cloned(),
+        features: choice.features,
+        slots: choice.slots,
+        values: choice.values,
+        ages,
+        refused,
+        chosen: choice.chosen,
+        answered: choice.answered,
+        terms: choice.terms,
+        scored: choice.scored,
+        scores: choice.scores,
+        time_s,
+    };
+    Decision {
+        id: job.id,
+        node: choice.chosen.map(node),
+        then: choice.then.into_iter().map(node).collect(),
+        trace: Arc::new(trace),
+    }
+}
+
+/// What choosing came to.
+#[derive(Default)]
+struct Choice {
+    chosen: Option<Slot>,
+    then: Vec<Slot>,
+    answered: Answered,
+    /// Why the fallback chose.
+    failure: Option<String>,
+    /// How many nodes there were to choose from.
+    offered: u32,
+    features: Vec<String>,
+    slots: Vec<Slot>,
+    values: Vec<f32>,
+    terms: Vec<String>,
+    scored: Vec<Slot>,
+    scores: Vec<f32>,
+}
+
+/// Asks the selector, and checks what it says.
+fn ask(
+    fleet: &Arc<Fleet>,
+    job: &SelectJob,
+    chooser: &mut dyn Choose,
+    time_s: u32,
+    passed: &[Slot],
+    random: &mut Random,
+    choice: &mut Choice,
+) -> Result<(), String> {
+    let request = &*job.request;
+    let manifest = chooser.manifest();
+    let scans = manifest.ask == Ask::Scan;
+    choice.slots = passed.to_vec();
+    fleet.pick(&manifest.ask, &mut choice.slots, request, random);
+    if !scans {
+        choice.values = fleet.gather(&manifest.features, &choice.slots, request);
+    }
+    choice.offered = choice.slots.len() as u32;
+    let offer = Offer {
+        request,
+        seed: job.seed,
+        time_s,
+        slots: &choice.slots,
+        features: &choice.values,
+        fleet,
+    };
+    let answer = chooser.choose(offer)?;
+    let manifest = chooser.manifest();
+    check(&answer, &choice.slots, manifest.terms.len())?;
+    choice.features = manifest.features.iter().map(ToString::to_string).collect();
+    choice.terms.clone_from(&manifest.terms);
+    let Answer {
+        verdict,
+        scored,
+        scores,
+    } = answer;
+    (choice.scored, choice.scores) = (scored, scores);
+    choice.answered = match verdict {
+        Verdict::Choose(slot) => {
+            choice.chosen = Some(slot);
+            Answered::Chose
+        }
+        Verdict::Ranked(slots) => {
+            choice.chosen = slots.first().copied();
+            choice.then = slots[1..].to_vec();
+            Answered::Ranked(slots.len() as u32)
+        }
+        Verdict::None => Answered::None,
+        Verdict::Reject { code, reason } => {
+            let reason = cut(reason);
+            Answered::Rejected { code, reason }
+        }
+        Verdict::Wait(ms) => Answered::Wait(ms),
+    };
+    if scans {
+        // It may have looked at any of them: only those that it spoke of are worth keeping.
+        let named = choice
+            .chosen
+            .iter()
+            .chain(&choice.then)
+            .chain(&choice.scored);
+        let mut slots: Vec<Slot> = named.copied().collect();
+        slots.sort_unstable();
+        slots.dedup();
+        choice.values = fleet.gather(&manifest.features, &slots, request);
+        choice.slots = slots;
+    }
+    Ok(())
+}
+
+/// Whether an answer is one.
+fn check(answer: &Answer, slots: &[Slot], terms: usize) -> Result<(), String> {
+    let offered = |slot: &Slot| {
+        if slots.contains(slot) {
+            return Ok(());
+        }
+        Err(format!("chose slot {slot}, which was not a candidate"))
+    };
+    match &answer.verdict {
+        Verdict::Choose(slot) => offered(slot)?,
+        Verdict::Ranked(ranked) => {
+            let count = ranked.len();
+            if !(1..=RANKED_MAX).contains(&count) {
+                return Err(format!("ranked {count} nodes, of 1 to {RANKED_MAX}"));
+            }
+            ranked.iter().try_for_each(offered)?;
+            let twice = |(at, slot): (usize, &Slot)| ranked[..at].contains(slot);
+            if ranked.iter().enumerate().any(twice) {
+                return Err("ranked a node twice".to_owned());
+            }
+        }
+        Verdict::Wait(ms) if !WAIT_MS.contains(ms) => {
+            return Err(format!("wants to wait {ms} ms, of 10 to 60,000"));
+        }
+        Verdict::None | Verdict::Reject { .. } | Verdict::Wait(_) => {}
+    }
+    let scored = answer.scored.len();
+    if scored > SCORED_MAX {
+        return Err(format!("scored {scored} nodes, of at most {SCORED_MAX}"));
+    }
+    if answer.scores.len() != scored * terms {
+        let got = answer.scores.len();
+        return Err(format!(
+            "gave {got} values for {scored} nodes and {terms} terms"
+        ));
+    }
+    answer.scored.iter().try_for_each(offered)
+}
+
+/// Chooses without the selector.
+fn fall_back(fleet: &Fleet, job: &SelectJob, passed: &[Slot], random: &mut Random) -> Choice {
+    let request = &*job.request;
+    let slot = fallback::choose(job.fallback, fleet, passed, request, random);
+    // What the fallback chose from is not what the selector was offered.
+    let mut slots = passed.to_vec();
+    if slots.len() > CANDIDATES_MAX as usize {
+        slots.truncate(CANDIDATES_MAX as usize - 1);
+        slots.retain(|have| *have != slot);
+        slots.push(slot);
+    }
+    Choice {
+        chosen: Some(slot),
+        offered: slots.len() as u32,
+        features: vec![Feature::Processes.to_string()],
+        values: fleet.gather(&[Feature::Processes], &slots, request),
+        slots,
+        ..Choice::default()
+    }
+}
+
+fn chooser_of(
+    failure: Option<String>,
+    selector: &Result<ModuleRef, (ModuleName, String)>,
+    fallback: Fallback,
+) -> Chooser {
+    match (failure, selector) {
         (None, Ok(module)) => Chooser::Selector {
             name: module.name.clone(),
             version: module.version,
             digest: module.digest,
+            config: module.config_hash,
+            canary: module.canary,
         },
         (cause, selector) => Chooser::Fallback {
-            fallback: job.fallback,
+            fallback,
             selector: Some(match selector {
                 Ok(module) => module.name.clone(),
                 Err((name, _)) => name.clone(),
             }),
             cause: cut(cause.unwrap_or_else(|| "no candidates".to_owned())),
         },
-    };
-    let why = Why {
-        chooser,
-        seed: job.seed,
-        micros: micros(),
-        candidates: slots.len() as u32,
-    };
-    let node = chosen.map(|slot| {
-        let facts = &fleet.facts[slot as usize];
-        (facts.name.clone(), facts.epoch)
-    });
-    let trace = Trace {
-        facts: Arc::clone(&fleet.facts),
-        request: Arc::clone(&job.request),
-        why,
-        selector: selector.as_ref().ok().cloned(),
-        features,
-        slots,
-        values,
-        refused,
-        chosen,
-        time_s,
-    };
-    Decision {
-        id: job.id,
-        node,
-        trace: Arc::new(trace),
     }
 }
 
@@ -305,7 +413,7 @@ pub fn cut(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::candidates::NodeLive;
+    use crate::candidates::{NEVER, NodeFacts, NodeLive};
     use crate::feature::Ask;
     use maitred_protocol::ProcessKey;
 
@@ -316,7 +424,7 @@ mod tests {
             &self.0
         }
 
-        fn choose(&mut self, _: Offer<'_>) -> Result<Option<Slot>, String> {
+        fn choose(&mut self, _: Offer<'_>) -> Result<Answer, String> {
             Err("broken".to_owned())
         }
     }
@@ -330,6 +438,7 @@ mod tests {
                 address: String::new(),
                 labels: Vec::new(),
                 capacity: 10_000,
+                registered_ms: 0,
             })
         });
         let live = processes.iter().map(|&processes| NodeLive {
@@ -343,10 +452,13 @@ mod tests {
             placed: [0; 3],
             cpu: f32::NAN,
             memory_free_mib: f32::NAN,
-            load_age_ms: f32::NAN,
+            load_at_us: NEVER,
+            placed_at_us: NEVER,
             name_hash: 0.0,
         });
         Fleet {
+            now_us: 0,
+            now_ms: 0,
             facts: facts.collect(),
             live: live.collect(),
             of_type: Vec::new(),
@@ -367,12 +479,16 @@ mod tests {
             attempt: 1,
             exclude: vec![NodeName::new("n-2").unwrap()],
             again: false,
+            previous: None,
+            latencies: Vec::new(),
         };
         let module = ModuleRef {
             name: ModuleName::new("spread").unwrap(),
             version: 1,
             digest: Digest([0; 32]),
             config: "{}".into(),
+            config_hash: 0,
+            canary: false,
             activated: 1,
         };
         for ask in [Ask::All, Ask::Sample(1), Ask::Lowest(Feature::Capacity, 1)] {
@@ -386,10 +502,11 @@ mod tests {
                 let manifest = Manifest {
                     title: String::new(),
                     features: Vec::new(),
+                    terms: Vec::new(),
                     ask: ask.clone(),
                 };
                 let mut broken = Broken(manifest);
-                let mut fleet = fleet(&[5, 3, 0]);
+                let mut fleet = Arc::new(fleet(&[5, 3, 0]));
                 let module = Ok(module.clone());
                 let decision = decide(&mut fleet, &job, &module, Ok(&mut broken), 0, || 1);
                 let evidence = decision.trace.evidence();
@@ -409,7 +526,7 @@ mod tests {
     fn the_evidence_of_a_large_fleet_still_holds_the_one_that_was_chosen() {
         let mut processes = vec![9; 3_000];
         processes[2_500] = 1;
-        let mut fleet = fleet(&processes);
+        let mut fleet = Arc::new(fleet(&processes));
         let request = SelectRequest {
             key: ProcessKey::new("player", "1").unwrap(),
             group: None,
@@ -420,6 +537,8 @@ mod tests {
             attempt: 1,
             exclude: Vec::new(),
             again: false,
+            previous: None,
+            latencies: Vec::new(),
         };
         let job = SelectJob {
             id: 1,

@@ -9,6 +9,18 @@ use std::str::FromStr;
 /// Columns that one selector may ask for.
 pub const FEATURES_MAX: usize = 32;
 
+/// Terms that one selector may score by.
+pub const TERMS_MAX: usize = 8;
+
+/// Nodes that an answer may give scores of.
+pub const SCORED_MAX: usize = 5;
+
+/// Nodes that an answer may rank.
+pub const RANKED_MAX: usize = 8;
+
+/// Milliseconds for which a selector may ask to be asked again.
+pub const WAIT_MS: std::ops::RangeInclusive<u32> = 10..=60_000;
+
 /// Candidates that one selector may be offered.
 pub const CANDIDATES_MAX: u32 = 1_024;
 
@@ -29,6 +41,8 @@ pub enum Feature {
     Placed10s,
     /// Placements of the last minute.
     Placed60s,
+    /// Milliseconds since the last placement there.
+    SincePlacedMs,
     /// Units declared.
     Capacity,
     /// Units free.
@@ -39,10 +53,20 @@ pub enum Feature {
     MemoryFreeMib,
     /// Milliseconds since the report.
     LoadAgeMs,
+    /// Milliseconds since the node registered.
+    NodeAgeMs,
     /// 24 bits of a hash of the name.
     NameHash,
+    /// 1 on the node that asked.
+    Requester,
+    /// 1 on the node of the life before.
+    Previous,
     /// A number for the value of a label.
     Label(String),
+    /// 1 where a label has the value that it has on the node that asked.
+    Local(String),
+    /// What the create says of the value of a label, in milliseconds.
+    Latency(String),
     /// A counter that the node reports.
     Counter(String),
 }
@@ -51,8 +75,9 @@ pub enum Feature {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown feature {0:?}; known are processes, processes-of-type, processes-of-group, in-flight, \
-     placed-1s, placed-10s, placed-60s, capacity, capacity-left, cpu, memory-free-mib, \
-     load-age-ms, name-hash, label:KEY and counter:NAME"
+     placed-1s, placed-10s, placed-60s, since-placed-ms, capacity, capacity-left, cpu, \
+     memory-free-mib, load-age-ms, node-age-ms, name-hash, requester, previous, label:KEY, \
+     local:KEY, latency:KEY and counter:NAME"
 )]
 pub struct UnknownFeature(pub String);
 
@@ -68,14 +93,20 @@ impl FromStr for Feature {
             "placed-1s" => Self::Placed1s,
             "placed-10s" => Self::Placed10s,
             "placed-60s" => Self::Placed60s,
+            "since-placed-ms" => Self::SincePlacedMs,
             "capacity" => Self::Capacity,
             "capacity-left" => Self::CapacityLeft,
             "cpu" => Self::Cpu,
             "memory-free-mib" => Self::MemoryFreeMib,
             "load-age-ms" => Self::LoadAgeMs,
+            "node-age-ms" => Self::NodeAgeMs,
             "name-hash" => Self::NameHash,
+            "requester" => Self::Requester,
+            "previous" => Self::Previous,
             _ => match text.split_once(':') {
                 Some(("label", key)) if !key.is_empty() => Self::Label(key.to_owned()),
+                Some(("local", key)) if !key.is_empty() => Self::Local(key.to_owned()),
+                Some(("latency", key)) if !key.is_empty() => Self::Latency(key.to_owned()),
                 Some(("counter", name)) if !name.is_empty() => Self::Counter(name.to_owned()),
                 _ => return Err(UnknownFeature(text.chars().take(80).collect())),
             },
@@ -93,13 +124,19 @@ impl fmt::Display for Feature {
             Self::Placed1s => "placed-1s",
             Self::Placed10s => "placed-10s",
             Self::Placed60s => "placed-60s",
+            Self::SincePlacedMs => "since-placed-ms",
             Self::Capacity => "capacity",
             Self::CapacityLeft => "capacity-left",
             Self::Cpu => "cpu",
             Self::MemoryFreeMib => "memory-free-mib",
             Self::LoadAgeMs => "load-age-ms",
+            Self::NodeAgeMs => "node-age-ms",
             Self::NameHash => "name-hash",
+            Self::Requester => "requester",
+            Self::Previous => "previous",
             Self::Label(key) => return write!(f, "label:{key}"),
+            Self::Local(key) => return write!(f, "local:{key}"),
+            Self::Latency(key) => return write!(f, "latency:{key}"),
             Self::Counter(name) => return write!(f, "counter:{name}"),
         })
     }
@@ -114,6 +151,8 @@ pub enum Ask {
     Sample(u32),
     /// Those with the lowest value of a feature.
     Lowest(Feature, u32),
+    /// None by themselves: it looks at the fleet. A scanner.
+    Scan,
 }
 
 /// What a selector is and what it wants to see.
@@ -121,8 +160,10 @@ pub enum Ask {
 pub struct Manifest {
     /// What it calls itself: name and version.
     pub title: String,
-    /// Its columns, at most [`FEATURES_MAX`].
+    /// Its columns, at most [`FEATURES_MAX`]; of a scanner, those that it may look at.
     pub features: Vec<Feature>,
+    /// Names of its score terms, at most [`TERMS_MAX`].
+    pub terms: Vec<String>,
     /// Its candidates.
     pub ask: Ask,
 }
@@ -146,7 +187,13 @@ mod tests {
             "cpu",
             "memory-free-mib",
             "load-age-ms",
+            "since-placed-ms",
+            "node-age-ms",
             "name-hash",
+            "requester",
+            "previous",
+            "local:zone",
+            "latency:region",
             "label:zone",
             "counter:seats",
         ] {

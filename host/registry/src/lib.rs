@@ -13,6 +13,7 @@ pub mod candidates;
 pub mod command;
 pub mod decide;
 mod drain;
+mod exit;
 mod fallback;
 pub mod feature;
 mod holds;
@@ -24,6 +25,7 @@ mod member;
 mod module;
 mod node;
 mod outcome;
+mod party;
 mod process;
 mod query;
 pub mod random;
@@ -31,6 +33,7 @@ mod register;
 mod session;
 mod set;
 mod snapshot;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -39,12 +42,12 @@ use maitred_protocol::{
     Chooser, DrainState, ModuleName, NodeName, Rejection, Revision, TypeName, TypeSpec,
 };
 
-pub use command::{AbortCause, Command, Entry, EntryError, Place, Reserve};
+pub use command::{AbortCause, Command, Entry, EntryError, Place, PushModule, Reserve};
 pub use holds::Hold;
 pub use index::Counts;
 pub use lost::Lost;
 pub use member::Member;
-pub use module::{Active, Module};
+pub use module::{Active, Canary, Module, Shadow};
 pub use node::Node;
 pub use outcome::{Change, Event, Outcome, Stale};
 pub use process::{CompactWhy, Record, Spec};
@@ -58,7 +61,7 @@ use index::Processes;
 use life::At;
 use limits::TYPES_MAX;
 use lost::End;
-use module::Push;
+use module::Activation;
 use node::NodeChange;
 use session::Sessions;
 
@@ -241,33 +244,38 @@ impl Registry {
             Command::CordonNode { name, cordoned } => {
                 self.cordon_node(index, &name, cordoned, events)
             }
-            Command::PushModule {
-                name,
-                kind,
-                digest,
-                bytes,
-                title,
-                features,
-            } => {
-                let push = Push {
-                    name,
-                    kind,
-                    digest,
-                    bytes,
-                    title,
-                    features,
-                };
-                self.push_module(index, at.time_ms, push, events)
-            }
+            Command::PushModule(push) => self.push_module(at, *push, events),
             Command::ActivateModule {
                 name,
                 version,
                 config,
-            } => self.activate_module(index, &name, version, config, events),
-            Command::RollbackModule(name) => self.rollback_module(index, &name, events),
-            Command::RemoveModule(name, version) => {
-                self.remove_module(index, &name, version, events)
+                percent,
+                types,
+                guard,
+            } => {
+                let ask = Activation {
+                    version,
+                    config,
+                    percent,
+                    types,
+                    guard,
+                };
+                self.activate_module(at, &name, ask, events)
             }
+            Command::RollbackModule {
+                name,
+                activated,
+                cause,
+            } => self.rollback_module(at, &name, activated, cause, events),
+            Command::ShadowModule { name, shadow } => self.put_shadow(at, &name, shadow, events),
+            Command::ReserveParty(members) => self.reserve_party(at, members, events),
+            Command::Exited {
+                key,
+                incarnation,
+                reason,
+                ask,
+            } => self.exited(at, (&key, incarnation), (reason, ask), events),
+            Command::RemoveModule(name, version) => self.remove_module(at, &name, version, events),
             Command::PutType(spec) => self.put_type(index, *spec),
             Command::PutMember {
                 host,

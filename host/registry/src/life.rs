@@ -114,7 +114,7 @@ impl Registry {
     }
 
     /// Whether a decision still holds.
-    fn check_place(&self, place: &Place, demand: u32) -> Result<(), Stale> {
+    pub(crate) fn check_place(&self, place: &Place, demand: u32) -> Result<(), Stale> {
         let node = self
             .nodes
             .get(&place.node)
@@ -132,11 +132,8 @@ impl Registry {
                 } => name,
                 _ => return Ok(()),
             };
-            let active = self
-                .modules
-                .get(name)
-                .and_then(|module| module.active.as_ref());
-            if active.is_none_or(|active| active.at != activated) {
+            let module = self.modules.get(name);
+            if module.is_none_or(|module| !module.decides(activated)) {
                 return Err(Stale::Selector);
             }
         }
@@ -310,6 +307,18 @@ impl Registry {
                 refusals,
                 more,
                 selector,
+            },
+            AbortCause::BySelector { .. } if !failures.is_empty() => {
+                Rejection::SpawnFailed(failures)
+            }
+            AbortCause::BySelector {
+                selector,
+                code,
+                reason,
+            } => Rejection::BySelector {
+                selector,
+                code,
+                reason,
             },
         };
         if old.is_placed() && !over {

@@ -18,6 +18,9 @@ pub const VERSIONS_MAX: usize = 64;
 /// Activations that can be taken back, a module.
 pub const ROLLBACKS_MAX: usize = 16;
 
+/// Lines of one module's history.
+pub const HISTORY_MAX: usize = 64;
+
 /// Types that are described.
 pub const TYPES_MAX: usize = 4_096;
 

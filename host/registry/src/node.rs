@@ -11,6 +11,7 @@ use maitred_protocol::{NodeEpoch, NodeName, RegisterNode, Rejection, Revision, T
 
 use crate::Registry;
 use crate::candidates::NodeFacts;
+use crate::life::At;
 use crate::limits::CORDONS_MAX;
 use crate::outcome::{Event, Outcome};
 use crate::process::Record;
@@ -44,7 +45,7 @@ pub struct Node {
 
 impl Node {
     /// As it registers, without its processes; `old` is the session of the name before.
-    pub(crate) fn new(index: u64, register: RegisterNode, old: Option<&Self>) -> Self {
+    pub(crate) fn new(at: At, register: RegisterNode, old: Option<&Self>) -> Self {
         let name = old.map_or_else(
             || Arc::new(register.name.clone()),
             |old| Arc::clone(&old.name),
@@ -55,18 +56,19 @@ impl Node {
         Self {
             facts: Arc::new(NodeFacts {
                 name: register.name,
-                epoch: NodeEpoch(index),
+                epoch: NodeEpoch(at.index),
                 types: register.types,
                 address: register.address,
                 labels: register.labels,
                 capacity: register.capacity,
+                registered_ms: at.time_ms,
             }),
             name,
             share: register.share.into(),
             ttl_ms: register.ttl_ms,
             kill_bound_ms: register.kill_bound_ms.max(kill_bound_ms),
             instance: register.instance,
-            revision: Revision(index),
+            revision: at.revision(),
             used: 0,
             of_type: BTreeMap::new(),
             of_group: BTreeMap::new(),

@@ -44,6 +44,8 @@ pub enum Outcome {
     Rejected(Arc<Rejection>),
     /// The saga goes on: a process is reserved, and not yet running.
     Reserved(Arc<Record>),
+    /// The same, of all members of a party, in their order.
+    PartyReserved(Arc<[Arc<Record>]>),
     /// The decision was overtaken; decide again.
     Stale(Stale),
     /// An earlier life of the key may still go on; where.
@@ -72,6 +74,7 @@ impl Outcome {
         !matches!(
             self,
             Self::Reserved(_)
+                | Self::PartyReserved(_)
                 | Self::Stale(_)
                 | Self::Held(_)
                 | Self::Forgotten

@@ -58,7 +58,7 @@ impl Registry {
         let old = self.nodes.remove(&register.name);
         let inventory = std::mem::take(&mut register.inventory);
         let last_epoch = register.last_epoch;
-        let node = Node::new(at.index, register, old.as_ref());
+        let node = Node::new(at, register, old.as_ref());
         let comer = Comer {
             name: Arc::clone(&node.name),
             epoch: node.epoch(),

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Attempt, Chooser, ClientId, CreateOptions, DrainState, HostName, Incarnation, ModuleKind,
-    ModuleName, ModuleRecord, ModuleVersion, NodeEpoch, NodeName, ProcessKey, ProcessState,
-    Rejection, RequestId, Revision, TypeName, TypeSpec, Verdict,
+    Attempt, Chooser, ClientId, CreateOptions, DrainState, HostName, Incarnation, ModuleEvent,
+    ModuleKind, ModuleName, ModuleRecord, ModuleVersion, NodeEpoch, NodeName, ProcessKey,
+    ProcessState, Rejection, RequestId, Revision, TypeName, TypeSpec, Verdict,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::failover::{FailoverMirror, HoldMirror, LostMirror};
 use crate::candidates::NodeFacts;
 use crate::member::Member;
-use crate::module::{Active, Module};
+use crate::module::{Active, Canary, Module, Shadow};
 use crate::node::Node;
 use crate::outcome::Outcome;
 use crate::process::{Record, Spec};
@@ -58,6 +58,7 @@ pub(super) struct NodeMirror {
     pub(super) revision: Revision,
     pub(super) kill_bound_ms: u32,
     pub(super) instance: u64,
+    pub(super) registered_ms: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -66,9 +67,22 @@ pub(super) struct ModuleMirror {
     pub(super) kind: ModuleKind,
     pub(super) versions: Vec<ModuleVersion>,
     pub(super) last_version: u32,
-    pub(super) active: Option<(u32, String, u64)>,
-    pub(super) history: Vec<(u32, String)>,
+    pub(super) last_config: u32,
+    pub(super) active: Option<ActiveMirror>,
+    pub(super) canary: Option<(ActiveMirror, u8, Vec<TypeName>)>,
+    pub(super) shadow: Option<(u32, String, u64)>,
+    pub(super) before: Vec<ActiveMirror>,
+    pub(super) history: Vec<ModuleEvent>,
     pub(super) revision: Revision,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct ActiveMirror {
+    pub(super) version: u32,
+    pub(super) config: String,
+    pub(super) config_version: u32,
+    pub(super) guard: String,
+    pub(super) at: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -168,6 +182,7 @@ impl From<&Node> for NodeMirror {
             revision: node.revision,
             kill_bound_ms: node.kill_bound_ms,
             instance: node.instance,
+            registered_ms: facts.registered_ms,
         }
     }
 }
@@ -183,6 +198,7 @@ impl From<NodeMirror> for Node {
                 address: mirror.address,
                 labels: mirror.labels,
                 capacity: mirror.capacity,
+                registered_ms: mirror.registered_ms,
             }),
             share: mirror.share.into(),
             ttl_ms: mirror.ttl_ms,
@@ -199,18 +215,22 @@ impl From<NodeMirror> for Node {
 
 impl From<(&ModuleName, &Module)> for ModuleMirror {
     fn from((name, module): (&ModuleName, &Module)) -> Self {
-        let active = module.active.as_ref();
+        let canary = module.canary.as_ref();
+        let shadow = module.shadow.as_ref();
         Self {
             name: name.clone(),
             kind: module.kind,
             versions: module.versions.clone(),
             last_version: module.last_version,
-            active: active.map(|active| (active.version, active.config.to_string(), active.at)),
-            history: module
-                .history
-                .iter()
-                .map(|(v, config)| (*v, config.to_string()))
-                .collect(),
+            last_config: module.last_config,
+            active: module.active.as_ref().map(ActiveMirror::from),
+            canary: canary.map(|canary| {
+                let decides = ActiveMirror::from(&canary.decides);
+                (decides, canary.percent, canary.types.clone())
+            }),
+            shadow: shadow.map(|shadow| (shadow.version, shadow.config.to_string(), shadow.at)),
+            before: module.before.iter().map(ActiveMirror::from).collect(),
+            history: module.history.iter().cloned().collect(),
             revision: module.revision,
         }
     }
@@ -218,22 +238,49 @@ impl From<(&ModuleName, &Module)> for ModuleMirror {
 
 impl From<ModuleMirror> for Module {
     fn from(mirror: ModuleMirror) -> Self {
-        let active = mirror.active;
         Self {
             kind: mirror.kind,
             versions: mirror.versions,
             last_version: mirror.last_version,
-            active: active.map(|(version, config, at)| Active {
+            last_config: mirror.last_config,
+            active: mirror.active.map(Active::from),
+            canary: mirror.canary.map(|(decides, percent, types)| Canary {
+                decides: decides.into(),
+                percent,
+                types,
+            }),
+            shadow: mirror.shadow.map(|(version, config, at)| Shadow {
                 version,
                 config: config.into(),
                 at,
             }),
-            history: mirror
-                .history
-                .into_iter()
-                .map(|(v, config)| (v, config.into()))
-                .collect(),
+            before: mirror.before.into_iter().map(Active::from).collect(),
+            history: mirror.history.into(),
             revision: mirror.revision,
+        }
+    }
+}
+
+impl From<&Active> for ActiveMirror {
+    fn from(active: &Active) -> Self {
+        Self {
+            version: active.version,
+            config: active.config.to_string(),
+            config_version: active.config_version,
+            guard: active.guard.clone(),
+            at: active.at,
+        }
+    }
+}
+
+impl From<ActiveMirror> for Active {
+    fn from(mirror: ActiveMirror) -> Self {
+        Self {
+            version: mirror.version,
+            config: mirror.config.into(),
+            config_version: mirror.config_version,
+            guard: mirror.guard,
+            at: mirror.at,
         }
     }
 }
@@ -355,6 +402,7 @@ impl OutcomeMirror {
             Outcome::Member(host) => Self::Member(*host),
             Outcome::Session(_)
             | Outcome::Reserved(_)
+            | Outcome::PartyReserved(_)
             | Outcome::Stale(_)
             | Outcome::Held(_)
             | Outcome::Forgotten
