@@ -1,60 +1,176 @@
-//! From a core module to a component, and what a component may import.
+//! From a core module to a component, and what a component exports and imports.
 //!
 //! A guest may import the interfaces of `maitred:policy` that its world names and nothing else: no
-//! WASI, no clock, no network. The host refuses the rest; here it is refused before it is committed.
+//! WASI, no clock, no network. The host refuses the rest; here it is refused before it is written,
+//! with the way to get rid of it in the language at hand.
 
+use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, DecodedWasm};
 
-/// What a component exports, and what it may import then: the worlds of `wit/policy.wit`.
-const WORLDS: [(&str, &[&str]); 3] = [
-    (
-        "maitred:policy/selector",
-        &["maitred:policy/types", "maitred:policy/host"],
-    ),
-    (
-        "maitred:policy/callback",
-        &[
-            "maitred:policy/types",
-            "maitred:policy/host",
-            "maitred:policy/node",
-            "maitred:policy/records",
-        ],
-    ),
-    (
-        "maitred:policy/fence",
-        &["maitred:policy/host", "maitred:policy/records"],
-    ),
-];
+use crate::project::{Kind, Lang};
 
-/// Why there is no component.
+const PACKAGE: &str = "maitred:policy/";
+
+/// What a component of a kind may import: the worlds of `wit/policy.wit`.
+fn offered(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Selector => &["types", "host", "answers"],
+        Kind::Scanner => &["types", "host", "answers", "nodes"],
+        Kind::Callback => &["types", "host", "node", "records"],
+        Kind::Fence => &["types", "host", "records"],
+    }
+}
+
+/// Why there is no component, or none that a host takes.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ComponentError {
+pub enum ComponentError {
+    /// The compiler's output is not what the language's recipe makes.
     #[error("not a core module with component types: {0}")]
     Encode(String),
+    /// The bytes are something else, or damaged.
     #[error("not a component: {0}")]
     Decode(String),
-    #[error("it imports `{0}`, which its world does not")]
-    Import(String),
-    #[error("it exports {0:?}; a module exports a selector, a callback or a fence")]
-    Exports(Vec<String>),
+    /// It needs something that no host gives a guest.
+    #[error("it imports {}, which a {of} is not offered", .imports.join(", "))]
+    Foreign {
+        /// What it is, or was to be.
+        of: &'static str,
+        /// All that are not offered.
+        imports: Vec<String>,
+        /// How to get rid of them; empty when nobody can tell.
+        advice: &'static str,
+    },
+    /// It is a component of something else.
+    #[error("it exports {}; {wanted}", listed(.exports))]
+    Exports {
+        /// What it exports.
+        exports: Vec<String>,
+        /// What is asked for.
+        wanted: String,
+    },
 }
 
-/// Makes a component of a core module that carries wit-bindgen's sections, and checks it.
-pub(crate) fn encode(core: &[u8]) -> Result<Vec<u8>, ComponentError> {
-    let mut encoder = ComponentEncoder::default();
-    encoder.validate(true);
-    encoder
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    names.join(", ")
+}
+
+/// What a component says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// What it is by its exports; none when they are not ours.
+    pub kind: Option<Kind>,
+    /// The version of our package that it was built for, when it exports something of it.
+    pub version: Option<String>,
+    /// Names with versions, as written.
+    pub imports: Vec<String>,
+    /// The same. Interpreters export more than their world says.
+    pub exports: Vec<String>,
+}
+
+impl Inspection {
+    /// The imports that a component of `kind` is not offered.
+    #[must_use]
+    pub fn foreign(&self, kind: Kind) -> Vec<String> {
+        let is_offered = |name: &String| {
+            let ours = split(name).map(|(interface, _)| interface);
+            ours.is_some_and(|interface| offered(kind).contains(&interface))
+        };
+        let foreign = self.imports.iter().filter(|name| !is_offered(name));
+        foreign.cloned().collect()
+    }
+
+    /// Whether it is a `kind`, written in `lang`.
+    ///
+    /// # Errors
+    /// Other exports; imports that are not offered, with how to get rid of them in `lang`.
+    pub fn check(&self, kind: Kind, lang: Lang) -> Result<(), ComponentError> {
+        if self.kind != Some(kind) {
+            return Err(ComponentError::Exports {
+                exports: self.exports.clone(),
+                wanted: format!("a {kind} exports {PACKAGE}{kind}"),
+            });
+        }
+        refuse(self.foreign(kind), kind.name(), lang)
+    }
+}
+
+fn refuse(imports: Vec<String>, of: &'static str, lang: Lang) -> Result<(), ComponentError> {
+    if imports.is_empty() {
+        return Ok(());
+    }
+    Err(ComponentError::Foreign {
+        of,
+        imports,
+        advice: advice(lang),
+    })
+}
+
+/// What brings imports of WASI into a component, and what keeps them out.
+fn advice(lang: Lang) -> &'static str {
+    match lang {
+        Lang::Rust => {
+            "build for wasm32-unknown-unknown, not for wasm32-wasip1 or wasm32-wasip2, and leave out crates \
+             that bring their own imports (getrandom with `wasm_js`, wasm-bindgen)"
+        }
+        Lang::Js => "pass --sync --stub-wasi to componentize-qjs, as `maitred module build` does",
+        Lang::Python => "pass --stub-wasi (-s) to componentize-py, as `maitred module build` does",
+        Lang::C => {
+            "link as a reactor (-mexec-model=reactor) and call nothing of the C library that needs a system: \
+             no stdio, no files, no time, no environment; `host.log` writes a line"
+        }
+    }
+}
+
+/// Interface and version of a name of our package.
+fn split(name: &str) -> Option<(&str, &str)> {
+    let rest = name.strip_prefix(PACKAGE)?;
+    Some(rest.split_once('@').unwrap_or((rest, "")))
+}
+
+/// Makes a component of a core module that carries wit-bindgen's sections.
+///
+/// # Errors
+/// When it is no such module.
+pub fn encode(core: &[u8]) -> Result<Vec<u8>, ComponentError> {
+    let encoded = ComponentEncoder::default()
+        .validate(true)
         .module(core)
-        .map_err(|error| ComponentError::Encode(format!("{error:#}")))?;
-    let component = encoder
-        .encode()
-        .map_err(|error| ComponentError::Encode(format!("{error:#}")))?;
-    check(&component)?;
-    Ok(component)
+        .and_then(|encoder| encoder.encode());
+    encoded.map_err(|error| ComponentError::Encode(format!("{error:#}")))
 }
 
-/// Checks imports and exports.
-pub(crate) fn check(component: &[u8]) -> Result<(), ComponentError> {
+/// As [`encode`], with a better word when the compiler has brought a system's interface along.
+pub(crate) fn of_core(core: &[u8], lang: Lang) -> Result<Vec<u8>, ComponentError> {
+    refuse(system_calls(core)?, "guest", lang)?;
+    encode(core)
+}
+
+/// The imports of a core module that are of a system, such as `wasi_snapshot_preview1.fd_write`.
+fn system_calls(core: &[u8]) -> Result<Vec<String>, ComponentError> {
+    let bad = |error: wasmparser::BinaryReaderError| ComponentError::Encode(error.to_string());
+    let mut found = Vec::new();
+    for payload in Parser::new(0).parse_all(core) {
+        let Payload::ImportSection(section) = payload.map_err(bad)? else {
+            continue;
+        };
+        for import in section.into_imports() {
+            let import = import.map_err(bad)?;
+            if import.module.starts_with("wasi_") || import.module == "env" {
+                found.push(format!("{}.{}", import.module, import.name));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Looks at a component without running it.
+///
+/// # Errors
+/// When the bytes are no component.
+pub fn inspect(component: &[u8]) -> Result<Inspection, ComponentError> {
     let (resolve, world) = match wit_component::decode(component) {
         Ok(DecodedWasm::Component(resolve, world)) => (resolve, world),
         Ok(DecodedWasm::WitPackage(..)) => {
@@ -63,30 +179,22 @@ pub(crate) fn check(component: &[u8]) -> Result<(), ComponentError> {
         Err(error) => return Err(ComponentError::Decode(format!("{error:#}"))),
     };
     let world = &resolve.worlds[world];
-    let exports: Vec<_> = world
-        .exports
-        .keys()
-        .map(|key| resolve.name_world_key(key))
-        .collect();
-    let imports: Vec<_> = world
-        .imports
-        .keys()
-        .map(|key| resolve.name_world_key(key))
-        .collect();
-    let unversioned = |name: &str| name.split('@').next().unwrap_or_default().to_owned();
-    let allowed = match exports.as_slice() {
-        [one] => WORLDS
-            .iter()
-            .find(|(export, _)| unversioned(one) == *export),
-        _ => None,
+    let names = |keys: &mut dyn Iterator<Item = _>| -> Vec<String> {
+        keys.map(|key| resolve.name_world_key(key)).collect()
     };
-    let Some((_, allowed)) = allowed else {
-        return Err(ComponentError::Exports(exports));
-    };
-    let foreign = imports
-        .into_iter()
-        .find(|name| !allowed.contains(&unversioned(name).as_str()));
-    foreign.map_or(Ok(()), |name| Err(ComponentError::Import(name)))
+    let exports = names(&mut world.exports.keys());
+    let ours = Kind::ALL.iter().find_map(|kind| {
+        let mut names = exports.iter().filter_map(|name| split(name));
+        let (_, version) = names.find(|(interface, _)| *interface == kind.name())?;
+        Some((*kind, version.to_owned()))
+    });
+    let (kind, version) = ours.unzip();
+    Ok(Inspection {
+        kind,
+        version,
+        imports: names(&mut world.imports.keys()),
+        exports,
+    })
 }
 
 #[cfg(test)]
@@ -108,48 +216,87 @@ mod tests {
     }
 
     #[test]
-    fn other_imports_are_refused() {
+    fn other_imports_are_refused_with_the_way_out() {
         let selector = include_bytes!("../../prebuilt/least-loaded.wasm");
         let callback = include_bytes!("../../prebuilt/start.wasm");
-        check(selector).unwrap();
-        check(callback).unwrap();
         let fence = include_bytes!("../../prebuilt/witness.wasm");
-        check(fence).unwrap();
-        for (component, from, to) in [
+        let version = inspect(selector).unwrap().version.unwrap();
+        for (component, kind, from, to) in [
             (
                 &selector[..],
-                "maitred:policy/host@0.1.0",
-                "wasi:clocks/current@0.1.0",
+                Kind::Selector,
+                "maitred:policy/host",
+                "wasi:clocks/current",
             ),
             (
                 &selector[..],
-                "maitred:policy/host@0.1.0",
-                "maitred:policy/node@0.1.0",
+                Kind::Selector,
+                "maitred:policy/host",
+                "maitred:policy/node",
             ),
             (
                 &callback[..],
-                "maitred:policy/node@0.1.0",
-                "maitred:policy/disk@0.1.0",
+                Kind::Callback,
+                "maitred:policy/node",
+                "maitred:policy/disk",
             ),
             (
                 &fence[..],
-                "maitred:policy/host@0.1.0",
-                "maitred:policy/node@0.1.0",
+                Kind::Fence,
+                "maitred:policy/host",
+                "maitred:policy/node",
             ),
         ] {
-            let foreign = renamed(component, from, to);
+            let check = |bytes: &[u8]| inspect(bytes).unwrap().check(kind, Lang::Js);
+            check(component).unwrap();
+            let (from, to) = (format!("{from}@{version}"), format!("{to}@{version}"));
+            let foreign = renamed(component, &from, &to);
             wasmparser::Validator::new().validate_all(&foreign).unwrap();
-            assert!(matches!(check(&foreign), Err(ComponentError::Import(name)) if name == to));
+            match check(&foreign) {
+                Err(ComponentError::Foreign {
+                    imports, advice, ..
+                }) => {
+                    assert_eq!(imports, [to]);
+                    assert!(advice.contains("--stub-wasi"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let wrong = inspect(selector)
+            .unwrap()
+            .check(Kind::Fence, Lang::C)
+            .unwrap_err();
+        assert!(
+            wrong
+                .to_string()
+                .contains("a fence exports maitred:policy/fence"),
+            "{wrong}"
+        );
+    }
+
+    #[test]
+    fn calls_of_a_system_are_named_before_a_component_is_made() {
+        // (module (import "wasi_snapshot_preview1" "fd_write" (func)))
+        let mut core = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x23\x01".to_vec();
+        core.extend(b"\x16wasi_snapshot_preview1\x08fd_write\0\0");
+        match of_core(&core, Lang::C) {
+            Err(ComponentError::Foreign {
+                imports, advice, ..
+            }) => {
+                assert_eq!(imports, ["wasi_snapshot_preview1.fd_write"]);
+                assert!(advice.contains("no stdio"));
+            }
+            other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn what_is_no_component_is_refused() {
-        assert!(matches!(check(b""), Err(ComponentError::Decode(_))));
-        assert!(matches!(
-            check(b"\0asm\x0d\0\x01\0"),
-            Err(ComponentError::Exports(_))
-        ));
-        assert!(encode(b"\0asm\x01\0\0\0").is_err());
+        assert!(matches!(inspect(b""), Err(ComponentError::Decode(_))));
+        let empty = inspect(b"\0asm\x0d\0\x01\0").unwrap();
+        assert_eq!(empty.kind, None);
+        let wrong = empty.check(Kind::Selector, Lang::Rust).unwrap_err();
+        assert!(wrong.to_string().starts_with("it exports nothing"));
+        assert!(encode(b"\0asm\x0d\0\x01\0").is_err());
     }
 }

@@ -1,23 +1,20 @@
 //! Builds the standard modules into `selectors/prebuilt`, or checks what is there.
 //!
-//! `cargo run -p maitred-selectors-build` compiles the seven crates for `wasm32-unknown-unknown`, makes
+//! `cargo run -p maitred-guest-build` compiles the seven crates for `wasm32-unknown-unknown`, makes
 //! components of them, and writes them with `SHA256SUMS` and `TOOLCHAIN`. With `--check` it builds
 //! into another folder (`--out DIR`) and compares: the same toolchain has to give the same bytes;
 //! with another one only behaviour can be compared, which is the conformance tests' work.
 //!
-//! It decides what is compared. `toolchain` finds a compiler, `component` makes components.
+//! It decides what is compared; the library finds the compiler and makes components.
 
-mod component;
 mod prebuilt;
-mod toolchain;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs, io};
 
-use component::ComponentError;
+use maitred_guest_build::{BuildError, ComponentError, Lang, Toolchain, encode, inspect};
 use prebuilt::Prebuilt;
-use toolchain::{Toolchain, ToolchainError};
 
 /// The modules, by the name of their file, and the crates that they are made of.
 const MODULES: [(&str, &str); 7] = [
@@ -37,14 +34,14 @@ enum Error {
     #[error("{USAGE}")]
     Usage,
     #[error(transparent)]
-    Toolchain(#[from] ToolchainError),
+    Build(#[from] BuildError),
     #[error("{0}: {1}")]
     Component(&'static str, ComponentError),
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
     #[error("{} does not agree with its SHA256SUMS: {}", .0.display(), .1.join(", "))]
     Sums(PathBuf, Vec<String>),
-    #[error("the toolchain is the recorded one, but these differ: {}\nrun `cargo run -p maitred-selectors-build` and commit the result", .0.join(", "))]
+    #[error("the toolchain is the recorded one, but these differ: {}\nrun `cargo run -p maitred-guest-build` and commit the result", .0.join(", "))]
     Differs(Vec<String>),
 }
 
@@ -92,8 +89,7 @@ fn run(options: &Options) -> Result<(), Error> {
     let mut built = Prebuilt::new(toolchain.record(root)?);
     for ((name, package), core) in MODULES.into_iter().zip(cores) {
         let bytes = fs::read(&core).map_err(|error| Error::File(core, error))?;
-        let component =
-            component::encode(&bytes).map_err(|error| Error::Component(package, error))?;
+        let component = component(&bytes).map_err(|error| Error::Component(package, error))?;
         println!("{name}.wasm: {} bytes", component.len());
         built.add(name, component);
     }
@@ -125,6 +121,26 @@ fn run(options: &Options) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// A component of any kind, with nothing foreign in it.
+fn component(core: &[u8]) -> Result<Vec<u8>, ComponentError> {
+    let component = encode(core)?;
+    check(&component)?;
+    Ok(component)
+}
+
+fn check(component: &[u8]) -> Result<(), ComponentError> {
+    let inspection = inspect(component)?;
+    inspection.kind.map_or_else(
+        || {
+            Err(ComponentError::Exports {
+                exports: inspection.exports.clone(),
+                wanted: "a module exports a policy".to_owned(),
+            })
+        },
+        |kind| inspection.check(kind, Lang::Rust),
+    )
 }
 
 fn write(built: &Prebuilt, folder: &Path) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 /// The folder's contents.
 pub(crate) struct Prebuilt {
-    /// What the modules were built with; see `toolchain`.
+    /// What the modules were built with; see the library's `Toolchain`.
     pub(crate) toolchain: String,
     sums: String,
     components: BTreeMap<String, Vec<u8>>,
@@ -123,7 +123,7 @@ fn sums(components: &BTreeMap<String, Vec<u8>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MODULES, component};
+    use crate::{MODULES, check};
 
     fn committed() -> Prebuilt {
         Prebuilt::read(Path::new(concat!(
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn the_committed_components_import_nothing_but_the_policy_package() {
         for (name, bytes) in committed().components() {
-            component::check(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+            check(bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
             wasmparser::Validator::new()
                 .validate_all(bytes)
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
