@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use maitred_protocol::{NodeEpoch, NodeName, ProcessKey, TypeName};
+use maitred_protocol::{NodeEpoch, NodeName, PartyRule, ProcessKey, TypeName};
 
 use crate::feature::{Ask, CANDIDATES_MAX, Feature};
 use crate::random::Random;
@@ -116,6 +116,19 @@ pub struct Fleet {
     pub of_group: Vec<Column<String>>,
     /// Reported counters of each node, when the selector wants them.
     pub counters: Vec<Arc<[(String, f32)]>>,
+    /// Where members of the parties in the batch are, by the party's number.
+    pub parties: Vec<(u64, Slot)>,
+}
+
+/// What a member of a party must keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartyTerms {
+    /// The party's number, within one batch.
+    pub number: u64,
+    /// The rule.
+    pub rule: PartyRule,
+    /// Units that the members which have no node yet take together, this one included.
+    pub rest: u32,
 }
 
 /// What is to be placed, as far as a choice may depend on it.
@@ -143,6 +156,8 @@ pub struct SelectRequest {
     pub previous: Option<NodeName>,
     /// Milliseconds to values of a label, as the create says.
     pub latencies: Vec<(String, u32)>,
+    /// The party that it is created with.
+    pub party: Option<PartyTerms>,
 }
 
 /// Why a slot was not offered. Indices instead of text, because most of these are never read.
@@ -220,7 +235,30 @@ impl Fleet {
         if request.again && live.budget == 0 {
             return Err(Refused::Budget);
         }
-        Ok(())
+        match request.party {
+            Some(party) => self.party_admits(slot, party, left),
+            None => Ok(()),
+        }
+    }
+
+    fn party_admits(&self, slot: Slot, party: PartyTerms, left: u32) -> Result<(), Refused> {
+        let mut members = self.parties.iter();
+        let mut placed = members
+            .by_ref()
+            .filter(|(number, _)| *number == party.number);
+        let fits = match party.rule {
+            PartyRule::Any => true,
+            PartyRule::Together => match placed.next() {
+                Some((_, there)) => *there == slot,
+                None if left < party.rest => return Err(Refused::Capacity(left)),
+                None => true,
+            },
+            PartyRule::Apart => placed.all(|(_, there)| *there != slot),
+            PartyRule::AtMost(most) => {
+                placed.filter(|(_, there)| *there == slot).count() < usize::from(most)
+            }
+        };
+        if fits { Ok(()) } else { Err(Refused::Party) }
     }
 
     /// All slots that may take the request, in order, and why the others may not.
@@ -425,6 +463,9 @@ impl Fleet {
         live.used = live.used.saturating_add(request.demand);
         if request.again {
             live.budget = live.budget.saturating_sub(1);
+        }
+        if let Some(party) = &request.party {
+            self.parties.push((party.number, slot));
         }
         live.placed_at_us = self.now_us;
         live.placed.iter_mut().for_each(|placed| *placed += 1);

@@ -7,8 +7,8 @@
 
 use maitred_protocol::{
     ClientId, CreateOptions, Digest, Drain, Hook, HostName, Incarnation, ModuleKind, ModuleName,
-    NodeEpoch, NodeName, ProcessKey, Refusal, RegisterNode, RequestId, SetProcess, Signature,
-    Switch, TypeName, TypeSpec, Why,
+    NodeEpoch, NodeName, PartyRule, ProcessKey, Refusal, RegisterNode, RequestId, SetProcess,
+    Signature, Switch, TypeName, TypeSpec, Why,
 };
 use rkyv::api::high::{HighDeserializer, to_bytes_in};
 use rkyv::rancor;
@@ -327,7 +327,14 @@ pub enum Command {
         shadow: Option<(u32, Option<String>)>,
     },
     /// All members of a party have found their nodes: all keys are reserved, or none.
-    ReserveParty(Vec<Reserve>),
+    ReserveParty {
+        /// How they are placed with regard to each other.
+        rule: PartyRule,
+        /// The members.
+        members: Vec<Reserve>,
+    },
+    /// The time of a party is over: the index of its reservation.
+    EndParty(u64),
     /// A process has ended by itself; its key is free, or waits for another life of it.
     Exited {
         /// Which process.

@@ -131,6 +131,8 @@ pub struct SelectJob {
 pub struct SelectBatch {
     /// Who decides; none when no such module is active, which is a fallback too.
     pub selector: Result<ModuleRef, (ModuleName, String)>,
+    /// Who decides the same beside it, for comparison only.
+    pub shadow: Option<ModuleRef>,
     /// The nodes. Whoever keeps a clone has them as they were before the batch.
     pub fleet: Arc<Fleet>,
     /// Seconds since 1970.
@@ -464,6 +466,7 @@ mod tests {
             of_type: Vec::new(),
             of_group: Vec::new(),
             counters: Vec::new(),
+            parties: Vec::new(),
         }
     }
 
@@ -481,6 +484,7 @@ mod tests {
             again: false,
             previous: None,
             latencies: Vec::new(),
+            party: None,
         };
         let module = ModuleRef {
             name: ModuleName::new("spread").unwrap(),
@@ -539,6 +543,7 @@ mod tests {
             again: false,
             previous: None,
             latencies: Vec::new(),
+            party: None,
         };
         let job = SelectJob {
             id: 1,

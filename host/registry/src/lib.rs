@@ -50,6 +50,7 @@ pub use member::Member;
 pub use module::{Active, Canary, Module, Shadow};
 pub use node::Node;
 pub use outcome::{Change, Event, Outcome, Stale};
+pub use party::Party;
 pub use process::{CompactWhy, Record, Spec};
 pub use query::Page;
 pub use session::Known;
@@ -86,6 +87,7 @@ pub struct Registry {
     drains: BTreeMap<NodeName, DrainState>,
     holds: Holds,
     failover: Failover,
+    parties: BTreeMap<u64, Party>,
     modules: BTreeMap<ModuleName, Module>,
     types: BTreeMap<TypeName, Arc<TypeSpec>>,
     sessions: Sessions,
@@ -116,6 +118,7 @@ impl Registry {
             drains: BTreeMap::new(),
             holds: Holds::default(),
             failover: Failover::default(),
+            parties: BTreeMap::new(),
             modules: BTreeMap::new(),
             types: BTreeMap::new(),
             sessions: Sessions::default(),
@@ -268,7 +271,10 @@ impl Registry {
                 cause,
             } => self.rollback_module(at, &name, activated, cause, events),
             Command::ShadowModule { name, shadow } => self.put_shadow(at, &name, shadow, events),
-            Command::ReserveParty(members) => self.reserve_party(at, members, events),
+            Command::ReserveParty { rule, members } => {
+                self.reserve_party(at, rule, members, events)
+            }
+            Command::EndParty(index) => self.end_of_party(at, index, events),
             Command::Exited {
                 key,
                 incarnation,

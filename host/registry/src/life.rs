@@ -151,13 +151,27 @@ impl Registry {
         if let Err(stale) = self.check_place(&reserve.place, demand) {
             return Outcome::Stale(stale);
         }
+        Outcome::Reserved(self.put_reserved(at, reserve, 0, events))
+    }
+
+    /// Makes the record of a reservation that holds; `party` is 0 for none.
+    pub(crate) fn put_reserved(
+        &mut self,
+        at: At,
+        reserve: Reserve,
+        party: u64,
+        events: &mut Vec<Event>,
+    ) -> Arc<Record> {
+        let demand = reserve.options.demand.max(1);
         let spec = Spec {
             args: reserve.args.into(),
             selector: reserve.selector,
             callback: reserve.callback,
             options: reserve.options,
             deadline_at_ms: reserve.deadline_at_ms,
-            request: at.request,
+            // A party is answered as a whole.
+            request: at.request.filter(|_| party == 0),
+            party,
             failures: Vec::new(),
             confirmed: false,
             pending_ms: 0,
@@ -180,7 +194,7 @@ impl Registry {
         };
         let record = self.put(record);
         events.push(Event::Process(Change::Reserved, Arc::clone(&record)));
-        Outcome::Reserved(record)
+        record
     }
 
     pub(crate) fn shared_name(&self, name: &NodeName) -> Arc<NodeName> {
@@ -277,6 +291,14 @@ impl Registry {
         if let Some(request) = waiting {
             self.sessions.store(at.index, request, outcome.clone());
         }
+        if let Some(party) = old
+            .spec
+            .as_ref()
+            .map(|spec| spec.party)
+            .filter(|_| old.is_creating())
+        {
+            self.member_confirmed(at, party, events);
+        }
         outcome
     }
 
@@ -324,16 +346,49 @@ impl Registry {
         if old.is_placed() && !over {
             self.hold_record(&old);
         }
-        self.remove(at, &old, events);
         let outcome = Outcome::rejected(rejection);
+        self.remove_because(at, &old, &outcome, events);
         if let Some(request) = old.spec.as_ref().and_then(|spec| spec.request) {
             self.sessions.store(at.index, request, outcome.clone());
         }
         outcome
     }
 
-    /// Removes a process whose node may have to be told.
+    /// Removes a process whose create has come to nothing; and its party, if it is of one.
+    fn remove_because(
+        &mut self,
+        at: At,
+        old: &Arc<Record>,
+        outcome: &Outcome,
+        events: &mut Vec<Event>,
+    ) {
+        let party = self.party_of(old).map(|(index, _)| index);
+        self.remove_one(at, old, events);
+        if let (Some(party), Outcome::Rejected(no)) = (party, outcome) {
+            let last = match &**no {
+                Rejection::SpawnFailed(attempts) => attempts.last(),
+                _ => None,
+            };
+            let reason = last.map_or_else(
+                || no.to_string(),
+                |last| format!("{no}; the last one on {}: {}", last.node, last.cause),
+            );
+            self.undo_party(at, party, &old.key(), &reason, events);
+        }
+    }
+
+    /// Removes a process whose node may have to be told. A party that it has not started with is
+    /// undone.
     pub(crate) fn remove(&mut self, at: At, old: &Arc<Record>, events: &mut Vec<Event>) {
+        let party = self.party_of(old).map(|(index, _)| index);
+        self.remove_one(at, old, events);
+        if let Some(party) = party {
+            let reason = "it was deleted while the party was being created";
+            self.undo_party(at, party, &old.key(), reason, events);
+        }
+    }
+
+    fn remove_one(&mut self, at: At, old: &Arc<Record>, events: &mut Vec<Event>) {
         self.remove_process(old);
         events.push(Event::Ended(Arc::clone(old)));
         let gone = Record {

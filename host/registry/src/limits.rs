@@ -9,6 +9,9 @@ pub const CORDONS_MAX: usize = 2 * NODES_MAX;
 /// Losses of sessions that are remembered, for the breaker.
 pub const LOSSES_MAX: usize = 1_024;
 
+/// Parties that are being created.
+pub const PARTIES_MAX: usize = 4_096;
+
 /// Module names.
 pub const MODULES_MAX: usize = 256;
 

@@ -129,7 +129,8 @@ impl Module {
     }
 
     /// Whether what was activated at this index decides, for all or for a share.
-    pub(crate) fn decides(&self, activated: u64) -> bool {
+    #[must_use]
+    pub fn decides(&self, activated: u64) -> bool {
         let canary = self.canary.as_ref().map(|canary| canary.decides.at);
         let active = self.active.as_ref().map(|active| active.at);
         [active, canary].contains(&Some(activated))

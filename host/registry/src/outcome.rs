@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use maitred_protocol::{
     ClientId, Incarnation, ModuleName, ModuleRecord, NodeEpoch, NodeName, ProcessKey, Rejection,
-    Revision, Switch, TypeSpec, Verdict,
+    RequestId, Revision, Switch, TypeSpec, Verdict,
 };
 
 use crate::process::Record;
@@ -44,6 +44,8 @@ pub enum Outcome {
     Rejected(Arc<Rejection>),
     /// The saga goes on: a process is reserved, and not yet running.
     Reserved(Arc<Record>),
+    /// A party was created: its members, in order.
+    Party(Arc<[Arc<Record>]>),
     /// The same, of all members of a party, in their order.
     PartyReserved(Arc<[Arc<Record>]>),
     /// The decision was overtaken; decide again.
@@ -131,6 +133,15 @@ pub enum Event {
         key: ProcessKey,
         /// Which life.
         incarnation: Incarnation,
+    },
+    /// A party is settled or undone.
+    Party {
+        /// The index of its reservation.
+        index: u64,
+        /// Who asked for it.
+        request: Option<RequestId>,
+        /// What came of it.
+        outcome: Outcome,
     },
     /// No earlier life of the key goes on any more.
     Released(ProcessKey),

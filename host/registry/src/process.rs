@@ -25,6 +25,8 @@ pub struct Spec {
     pub deadline_at_ms: u64,
     /// Who asked for it.
     pub request: Option<RequestId>,
+    /// The party that it was created with: the index of its reservation; 0 for none.
+    pub party: u64,
     /// Attempts that failed, since the create or since the process last ran.
     pub failures: Vec<Attempt>,
     /// Whether it ever ran. Until then the create is under way, and can be undone; from then on it

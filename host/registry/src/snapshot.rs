@@ -19,7 +19,8 @@ use rkyv::rancor;
 use failover::{FailoverMirror, HoldMirror, LostMirror};
 pub use load::Loader;
 use mirror::{
-    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, RecordMirror, SessionMirror,
+    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, PartyMirror, RecordMirror,
+    SessionMirror,
 };
 
 use crate::Registry;
@@ -29,6 +30,7 @@ use crate::index::Shard;
 use crate::lost::Lost;
 use crate::member::Member;
 use crate::module::Module;
+use crate::party::Party;
 use crate::process::Record;
 use crate::session::Sessions;
 
@@ -53,6 +55,7 @@ pub struct Snapshot {
     drains: BTreeMap<NodeName, DrainState>,
     holds: Holders,
     lost: BTreeMap<NodeEpoch, Lost>,
+    parties: BTreeMap<u64, Party>,
     failover: Failover,
     modules: BTreeMap<ModuleName, Module>,
     types: BTreeMap<TypeName, Arc<TypeSpec>>,
@@ -92,6 +95,7 @@ impl Registry {
             drains: self.drains.clone(),
             holds: self.holds.by_session.clone(),
             lost: self.holds.lost.clone(),
+            parties: self.parties.clone(),
             failover: self.failover.clone(),
             modules: self.modules.clone(),
             types: self.types.clone(),
@@ -142,6 +146,9 @@ impl Snapshot {
             put(&Chunk::Holds(holds.by_ref().take(CHUNK_RECORDS).collect()))?;
         }
         put(&Chunk::Lost(LostMirror::all(&self.lost).collect()))?;
+        put(&Chunk::Parties(
+            self.parties.iter().map(PartyMirror::from).collect(),
+        ))?;
         // A state without them is written as ever, so that a program from before them can read it.
         if !self.members.is_empty() {
             let members = self.members.iter().map(MemberMirror::from).collect();

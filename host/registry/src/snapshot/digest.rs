@@ -11,7 +11,8 @@ use blake3::Hasher;
 use super::encode_chunk;
 use super::failover::{FailoverMirror, HoldMirror, LostMirror};
 use super::mirror::{
-    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, RecordMirror, SessionMirror,
+    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, PartyMirror, RecordMirror,
+    SessionMirror,
 };
 use crate::Registry;
 
@@ -54,6 +55,7 @@ impl Registry {
             Chunk::Failover(FailoverMirror::from(&self.failover)),
             Chunk::Holds(HoldMirror::all(&self.holds.by_session).collect()),
             Chunk::Lost(LostMirror::all(&self.holds.lost).collect()),
+            Chunk::Parties(self.parties.iter().map(PartyMirror::from).collect()),
         ];
         for chunk in &chunks {
             put(hasher, chunk);

@@ -14,6 +14,7 @@ use crate::holds::{Hold, Key};
 use crate::lost::Lost;
 use crate::member::Member;
 use crate::outcome::Outcome;
+use crate::party::Party;
 use crate::process::{CompactWhy, Record};
 use crate::session::Session;
 
@@ -129,6 +130,11 @@ impl Loader {
                     self.registry.holds.add(key, hold);
                 }
             }
+            Chunk::Parties(parties) => {
+                registry
+                    .parties
+                    .extend(parties.into_iter().map(<(u64, Party)>::from));
+            }
             Chunk::Lost(lost) => {
                 for (epoch, lost) in lost.into_iter().map(<(NodeEpoch, Lost)>::from) {
                     registry.holds.lose(epoch, lost);
@@ -196,6 +202,11 @@ impl Loader {
             OutcomeMirror::Module(module) => Outcome::Module(module.into()),
             OutcomeMirror::Type(spec) => Outcome::Type(spec.into()),
             OutcomeMirror::Member(host) => Outcome::Member(host),
+            OutcomeMirror::Party(records) => {
+                let records = records.into_iter();
+                let records = records.map(|record| self.shared_record(record));
+                Outcome::Party(records.collect::<Result<_, _>>()?)
+            }
             OutcomeMirror::Rejected(rejection) => Outcome::Rejected(rejection.into()),
         })
     }

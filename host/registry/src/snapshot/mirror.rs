@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use maitred_protocol::{
     Attempt, Chooser, ClientId, CreateOptions, DrainState, HostName, Incarnation, ModuleEvent,
-    ModuleKind, ModuleName, ModuleRecord, ModuleVersion, NodeEpoch, NodeName, ProcessKey,
-    ProcessState, Rejection, RequestId, Revision, TypeName, TypeSpec, Verdict,
+    ModuleKind, ModuleName, ModuleRecord, ModuleVersion, NodeEpoch, NodeName, PartyRule,
+    ProcessKey, ProcessState, Rejection, RequestId, Revision, TypeName, TypeSpec, Verdict,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use crate::member::Member;
 use crate::module::{Active, Canary, Module, Shadow};
 use crate::node::Node;
 use crate::outcome::Outcome;
+use crate::party::Party;
 use crate::process::{Record, Spec};
 use crate::session::Session;
 
@@ -43,6 +44,7 @@ pub(super) enum Chunk {
     Failover(FailoverMirror),
     Holds(Vec<HoldMirror>),
     Lost(Vec<LostMirror>),
+    Parties(Vec<PartyMirror>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -86,6 +88,15 @@ pub(super) struct ActiveMirror {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
+pub(super) struct PartyMirror {
+    pub(super) index: u64,
+    pub(super) request: Option<RequestId>,
+    pub(super) rule: PartyRule,
+    pub(super) deadline_at_ms: u64,
+    pub(super) members: Vec<ProcessKey>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
 pub(super) struct SpecMirror {
     pub(super) args: Vec<u8>,
     pub(super) selector: ModuleName,
@@ -93,6 +104,7 @@ pub(super) struct SpecMirror {
     pub(super) options: CreateOptions,
     pub(super) deadline_at_ms: u64,
     pub(super) request: Option<RequestId>,
+    pub(super) party: u64,
     pub(super) failures: Vec<Attempt>,
     pub(super) confirmed: bool,
     pub(super) pending_ms: u64,
@@ -129,6 +141,7 @@ pub(super) enum OutcomeMirror {
     Type(Box<TypeSpec>),
     Rejected(Box<Rejection>),
     Member(u64),
+    Party(Vec<RecordMirror>),
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -332,6 +345,30 @@ impl RecordMirror {
     }
 }
 
+impl From<(&u64, &Party)> for PartyMirror {
+    fn from((index, party): (&u64, &Party)) -> Self {
+        Self {
+            index: *index,
+            request: party.request,
+            rule: party.rule,
+            deadline_at_ms: party.deadline_at_ms,
+            members: party.members.clone(),
+        }
+    }
+}
+
+impl From<PartyMirror> for (u64, Party) {
+    fn from(mirror: PartyMirror) -> Self {
+        let party = Party {
+            request: mirror.request,
+            rule: mirror.rule,
+            deadline_at_ms: mirror.deadline_at_ms,
+            members: mirror.members,
+        };
+        (mirror.index, party)
+    }
+}
+
 impl From<&Spec> for SpecMirror {
     fn from(spec: &Spec) -> Self {
         Self {
@@ -341,6 +378,7 @@ impl From<&Spec> for SpecMirror {
             options: spec.options.clone(),
             deadline_at_ms: spec.deadline_at_ms,
             request: spec.request,
+            party: spec.party,
             failures: spec.failures.clone(),
             confirmed: spec.confirmed,
             pending_ms: spec.pending_ms,
@@ -357,6 +395,7 @@ impl From<SpecMirror> for Spec {
             options: mirror.options,
             deadline_at_ms: mirror.deadline_at_ms,
             request: mirror.request,
+            party: mirror.party,
             failures: mirror.failures,
             confirmed: mirror.confirmed,
             pending_ms: mirror.pending_ms,
@@ -400,6 +439,14 @@ impl OutcomeMirror {
             Outcome::Type(spec) => Self::Type(Box::new((**spec).clone())),
             Outcome::Rejected(rejection) => Self::Rejected(Box::new((**rejection).clone())),
             Outcome::Member(host) => Self::Member(*host),
+            Outcome::Party(records) => {
+                let records = records.iter();
+                Self::Party(
+                    records
+                        .map(|record| RecordMirror::new(record, choosers))
+                        .collect(),
+                )
+            }
             Outcome::Session(_)
             | Outcome::Reserved(_)
             | Outcome::PartyReserved(_)
