@@ -1,4 +1,4 @@
-//! Evidence of decisions, by incarnation: what `explain` and replay read.
+//! Evidence of decisions, by process and incarnation: what `explain` reads.
 //!
 //! A ring of files under a total size; the oldest file goes when a new one begins. Nothing is
 //! synced: losing the last moments of evidence in a power cut costs an explanation, not a promise. A
@@ -6,16 +6,17 @@
 //!
 //! ```text
 //! file     "MTRDDEC", u8 version
-//! record   u32 length, u32 crc32c of incarnation and archive, u64 incarnation, archive (rkyv)
+//! record   u32 length, u32 crc32c of what follows, u64 incarnation, u32 process, archive (rkyv)
 //! ```
-//! The version stands for the archived type: evidence of another version is dropped at opening.
+//! The members of a party are one entry and so have one incarnation, which is why the process is
+//! part of the name: the crc32c of its type, a zero byte and its id. The version stands for the archived type: evidence of another version is dropped at opening.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use maitred_protocol::{Evidence, Incarnation, limits::ARCHIVE_DEPTH_MAX};
+use maitred_protocol::{Evidence, Incarnation, ProcessKey, limits::ARCHIVE_DEPTH_MAX};
 use rkyv::rancor;
 use rkyv::validation::archive::ArchiveValidator;
 
@@ -28,8 +29,8 @@ pub const FILE_RECORDS_MAX: usize = 32_768;
 /// Files that the total is divided among.
 pub const FILES: u64 = 16;
 
-const HEADER: &[u8; 8] = b"MTRDDEC\x01";
-const RECORD_HEADER_BYTES: usize = 16;
+const HEADER: &[u8; 8] = b"MTRDDEC\x02";
+const RECORD_HEADER_BYTES: usize = 20;
 const SUFFIX: &str = ".decisions";
 /// Bytes gathered before the file is written.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -60,6 +61,16 @@ pub struct Decisions {
     buffer: Vec<u8>,
 }
 
+/// The name of a decision: incarnation and process.
+type Id = (u64, u32);
+
+fn id(key: &ProcessKey, incarnation: Incarnation) -> Id {
+    let process = crc32c::crc32c(key.type_name.as_str().as_bytes());
+    let process = crc32c::crc32c_append(process, &[0]);
+    let process = crc32c::crc32c_append(process, key.id.as_str().as_bytes());
+    (incarnation.0, process)
+}
+
 #[derive(Debug)]
 struct Segment {
     number: u64,
@@ -67,8 +78,8 @@ struct Segment {
     file: File,
     /// Bytes in the file.
     written: u64,
-    /// Incarnation and place of each record, ascending.
-    index: Vec<(u64, u32)>,
+    /// Name and place of each record, ascending.
+    index: Vec<(Id, u32)>,
 }
 
 impl Decisions {
@@ -99,13 +110,14 @@ impl Decisions {
         Ok(store)
     }
 
-    /// Keeps the evidence of a decision. A second one of the same incarnation replaces the first.
+    /// Keeps the evidence of a decision. A second one of the same life replaces the first.
     ///
     /// # Errors
     /// [`StorageError::TooLarge`]; [`StorageError::DiskFull`] and [`StorageError::Io`] cost the
     /// decisions that were not written yet, and nothing else.
     pub fn append(
         &mut self,
+        key: &ProcessKey,
         incarnation: Incarnation,
         evidence: &Evidence,
     ) -> Result<(), StorageError> {
@@ -124,14 +136,17 @@ impl Decisions {
             self.drop_oldest()?;
         }
         let at = self.end() as u32;
-        let id = incarnation.0.to_le_bytes();
-        let sum = crc32c::crc32c_append(crc32c::crc32c(&id), &archive);
+        let id = id(key, incarnation);
+        let (life, process) = (id.0.to_le_bytes(), id.1.to_le_bytes());
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&life), &process);
+        let sum = crc32c::crc32c_append(sum, &archive);
         self.buffer
             .extend_from_slice(&(archive.len() as u32).to_le_bytes());
         self.buffer.extend_from_slice(&sum.to_le_bytes());
-        self.buffer.extend_from_slice(&id);
+        self.buffer.extend_from_slice(&life);
+        self.buffer.extend_from_slice(&process);
         self.buffer.extend_from_slice(&archive);
-        self.last_mut().insert(incarnation.0, at);
+        self.last_mut().insert(id, at);
         if self.buffer.len() >= BUFFER_BYTES {
             self.flush()?;
         }
@@ -142,11 +157,16 @@ impl Decisions {
     ///
     /// # Errors
     /// [`StorageError::Io`], and what [`Decisions::flush`] returns.
-    pub fn get(&mut self, incarnation: Incarnation) -> Result<Option<Evidence>, StorageError> {
+    pub fn get(
+        &mut self,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+    ) -> Result<Option<Evidence>, StorageError> {
         self.flush()?;
+        let id = id(key, incarnation);
         for segment in self.segments.iter().rev() {
-            if let Some(at) = segment.find(incarnation.0) {
-                return segment.read(incarnation.0, at);
+            if let Some(at) = segment.find(id) {
+                return segment.read(id, at);
             }
         }
         Ok(None)
@@ -181,7 +201,7 @@ impl Decisions {
     pub fn oldest(&self) -> Option<Incarnation> {
         let firsts = self.segments.iter().filter_map(|s| s.index.first());
         firsts
-            .map(|&(incarnation, _)| Incarnation(incarnation))
+            .map(|&((incarnation, _), _)| Incarnation(incarnation))
             .min()
     }
 
@@ -256,8 +276,8 @@ impl Segment {
         };
         let intact = bytes.strip_prefix(HEADER).map(|records| {
             let mut rest = records;
-            while let Some((incarnation, archive)) = split_record(rest) {
-                segment.insert(incarnation, segment.written as u32);
+            while let Some((id, archive)) = split_record(rest) {
+                segment.insert(id, segment.written as u32);
                 let length = RECORD_HEADER_BYTES + archive.len();
                 segment.written += length as u64;
                 rest = &rest[length..];
@@ -272,20 +292,20 @@ impl Segment {
         Ok(segment)
     }
 
-    fn insert(&mut self, incarnation: u64, at: u32) {
+    fn insert(&mut self, id: Id, at: u32) {
         // Nearly always the last place: incarnations grow.
-        match self.index.binary_search_by_key(&incarnation, |&(i, _)| i) {
+        match self.index.binary_search_by_key(&id, |&(have, _)| have) {
             Ok(place) => self.index[place].1 = at,
-            Err(place) => self.index.insert(place, (incarnation, at)),
+            Err(place) => self.index.insert(place, (id, at)),
         }
     }
 
-    fn find(&self, incarnation: u64) -> Option<u32> {
-        let place = self.index.binary_search_by_key(&incarnation, |&(i, _)| i);
+    fn find(&self, id: Id) -> Option<u32> {
+        let place = self.index.binary_search_by_key(&id, |&(have, _)| have);
         place.ok().map(|place| self.index[place].1)
     }
 
-    fn read(&self, incarnation: u64, at: u32) -> Result<Option<Evidence>, StorageError> {
+    fn read(&self, id: Id, at: u32) -> Result<Option<Evidence>, StorageError> {
         let mut record = vec![0; RECORD_HEADER_BYTES];
         let failed = || StorageError::io("read", &self.path);
         self.file
@@ -302,7 +322,7 @@ impl Segment {
         }
         self.file.read_exact_at(archive, from).map_err(failed())?;
         Ok(split_record(&record)
-            .filter(|&(found, _)| found == incarnation)
+            .filter(|&(found, _)| found == id)
             .and_then(|(_, archive)| decode(archive)))
     }
 }
@@ -317,12 +337,14 @@ fn archive_length(record: &[u8]) -> Option<usize> {
 }
 
 /// The record at the beginning of `bytes`, if it is whole.
-fn split_record(bytes: &[u8]) -> Option<(u64, &[u8])> {
+fn split_record(bytes: &[u8]) -> Option<(Id, &[u8])> {
     let length = archive_length(bytes)?;
     let sum = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?);
     let signed = bytes.get(8..RECORD_HEADER_BYTES + length)?;
-    let (id, archive) = signed.split_first_chunk()?;
-    (crc32c::crc32c(signed) == sum).then_some((u64::from_le_bytes(*id), archive))
+    let (life, rest) = signed.split_first_chunk()?;
+    let (process, archive) = rest.split_first_chunk()?;
+    let id = (u64::from_le_bytes(*life), u32::from_le_bytes(*process));
+    (crc32c::crc32c(signed) == sum).then_some((id, archive))
 }
 
 fn decode(archive: &[u8]) -> Option<Evidence> {

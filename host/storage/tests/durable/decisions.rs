@@ -1,8 +1,10 @@
-//! The decision store: bounded, by incarnation, across restarts and damage.
+//! The decision store: bounded, by process and incarnation, across restarts and damage.
 
 use std::fs;
 
-use maitred_protocol::{Candidate, Chooser, Evidence, Incarnation, NodeName, Why};
+use maitred_protocol::{
+    Answered, Candidate, Chooser, Evidence, Incarnation, NodeName, ProcessKey, Why,
+};
 use maitred_storage::{DecisionOptions, Decisions};
 
 use crate::support::Place;
@@ -21,12 +23,21 @@ fn evidence(seed: u32, candidates: usize) -> Evidence {
                 node: NodeName::new(format!("node-{n}")).unwrap(),
                 values: vec![n as f32, 0.5],
                 chosen: n == 1,
+                load_age_ms: 20.0,
+                scores: vec![],
             })
             .collect(),
         refusals: vec![],
         refusals_more: 0,
         decided_ms: u64::from(seed),
+        filtered: vec![("cordoned".to_owned(), 3)],
+        terms: vec![],
+        answered: Answered::Chose,
     }
+}
+
+fn room() -> ProcessKey {
+    ProcessKey::new("room", "1").unwrap()
 }
 
 fn open(place: &Place) -> Decisions {
@@ -40,12 +51,17 @@ fn evidence_comes_back_at_once_and_after_a_restart() {
     assert!(decisions.is_empty());
     for n in [5, 9, 7, 900] {
         decisions
-            .append(Incarnation(n), &evidence(n as u32, 8))
+            .append(&room(), Incarnation(n), &evidence(n as u32, 8))
             .unwrap();
     }
-    decisions.append(Incarnation(7), &evidence(77, 2)).unwrap();
-    assert_eq!(decisions.get(Incarnation(9)).unwrap(), Some(evidence(9, 8)));
-    assert_eq!(decisions.get(Incarnation(6)).unwrap(), None);
+    decisions
+        .append(&room(), Incarnation(7), &evidence(77, 2))
+        .unwrap();
+    assert_eq!(
+        decisions.get(&room(), Incarnation(9)).unwrap(),
+        Some(evidence(9, 8))
+    );
+    assert_eq!(decisions.get(&room(), Incarnation(6)).unwrap(), None);
     drop(decisions);
     for _ in 0..2 {
         let mut decisions = open(&place);
@@ -54,11 +70,11 @@ fn evidence_comes_back_at_once_and_after_a_restart() {
             (4, Some(Incarnation(5)))
         );
         assert_eq!(
-            decisions.get(Incarnation(7)).unwrap(),
+            decisions.get(&room(), Incarnation(7)).unwrap(),
             Some(evidence(77, 2))
         );
         assert_eq!(
-            decisions.get(Incarnation(900)).unwrap(),
+            decisions.get(&room(), Incarnation(900)).unwrap(),
             Some(evidence(900, 8))
         );
     }
@@ -72,7 +88,7 @@ fn the_oldest_go_and_the_files_stay_within_the_total() {
     let big = evidence(1, 1024);
     let count = 800;
     for n in 1..=count {
-        decisions.append(Incarnation(n), &big).unwrap();
+        decisions.append(&room(), Incarnation(n), &big).unwrap();
     }
     decisions.flush().unwrap();
     let bytes: u64 = fs::read_dir(place.path().join("decisions"))
@@ -84,8 +100,8 @@ fn the_oldest_go_and_the_files_stay_within_the_total() {
     assert!(bytes > 14 << 20, "{bytes}: the store is not used");
     let oldest = decisions.oldest().unwrap();
     assert!(oldest.0 > 1 && decisions.len() as u64 == count - oldest.0 + 1);
-    assert_eq!(decisions.get(Incarnation(1)).unwrap(), None);
-    assert_eq!(decisions.get(oldest).unwrap().as_ref(), Some(&big));
+    assert_eq!(decisions.get(&room(), Incarnation(1)).unwrap(), None);
+    assert_eq!(decisions.get(&room(), oldest).unwrap().as_ref(), Some(&big));
     drop(decisions);
     let reopened = Decisions::open(&place.dir(), options).unwrap();
     assert_eq!(reopened.oldest(), Some(oldest));
@@ -97,7 +113,7 @@ fn a_damaged_tail_costs_only_itself() {
     let mut decisions = open(&place);
     for n in 1..=10 {
         decisions
-            .append(Incarnation(n), &evidence(n as u32, 4))
+            .append(&room(), Incarnation(n), &evidence(n as u32, 4))
             .unwrap();
     }
     drop(decisions);
@@ -116,12 +132,14 @@ fn a_damaged_tail_costs_only_itself() {
         fs::write(&file, bytes).unwrap();
         let mut decisions = open(&place);
         assert_eq!(decisions.len(), kept);
-        decisions.append(Incarnation(11), &evidence(11, 4)).unwrap();
+        decisions
+            .append(&room(), Incarnation(11), &evidence(11, 4))
+            .unwrap();
         drop(decisions);
         let mut decisions = open(&place);
         assert_eq!(decisions.len(), kept + 1);
         assert_eq!(
-            decisions.get(Incarnation(11)).unwrap(),
+            decisions.get(&room(), Incarnation(11)).unwrap(),
             Some(evidence(11, 4))
         );
     }
@@ -131,7 +149,9 @@ fn a_damaged_tail_costs_only_itself() {
 fn a_byte_that_rots_while_the_store_is_open_is_not_believed() {
     let place = Place::new();
     let mut decisions = open(&place);
-    decisions.append(Incarnation(1), &evidence(1, 4)).unwrap();
+    decisions
+        .append(&room(), Incarnation(1), &evidence(1, 4))
+        .unwrap();
     decisions.flush().unwrap();
     let file = place.path().join("decisions/0000000000000001.decisions");
     let good = fs::read(&file).unwrap();
@@ -139,6 +159,30 @@ fn a_byte_that_rots_while_the_store_is_open_is_not_believed() {
         let mut bytes = good.clone();
         bytes[at] ^= 0x10;
         fs::write(&file, bytes).unwrap();
-        assert_eq!(decisions.get(Incarnation(1)).unwrap(), None, "byte {at}");
+        assert_eq!(
+            decisions.get(&room(), Incarnation(1)).unwrap(),
+            None,
+            "byte {at}"
+        );
+    }
+}
+
+#[test]
+fn members_of_a_party_have_one_incarnation_and_evidence_of_their_own() {
+    let place = Place::new();
+    let mut decisions = open(&place);
+    let members: Vec<ProcessKey> = (0..64)
+        .map(|n| ProcessKey::new("room", &n.to_string()).unwrap())
+        .collect();
+    for (n, key) in members.iter().enumerate() {
+        let of = evidence(n as u32, 2);
+        decisions.append(key, Incarnation(7), &of).unwrap();
+    }
+    drop(decisions);
+    let mut decisions = open(&place);
+    assert_eq!(decisions.len(), 64);
+    for (n, key) in members.iter().enumerate() {
+        let kept = decisions.get(key, Incarnation(7)).unwrap();
+        assert_eq!(kept, Some(evidence(n as u32, 2)));
     }
 }
