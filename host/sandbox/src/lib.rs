@@ -34,6 +34,7 @@ mod sandbox;
 mod scan;
 mod selector;
 mod shelf;
+pub mod signature;
 mod tally;
 mod trial;
 mod worker;
