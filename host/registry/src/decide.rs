@@ -166,6 +166,22 @@ pub fn decide(
     time_s: u32,
     micros: impl FnOnce() -> u32,
 ) -> Decision {
+    let decision = consider(fleet, job, selector, chooser, time_s, micros);
+    if let Some(slot) = decision.trace.chosen {
+        Arc::make_mut(fleet).take(slot, &job.request);
+    }
+    decision
+}
+
+/// The same, without counting it: for whoever follows another version's decisions.
+pub fn consider(
+    fleet: &Arc<Fleet>,
+    job: &SelectJob,
+    selector: &Result<ModuleRef, (ModuleName, String)>,
+    chooser: Result<&mut dyn Choose, String>,
+    time_s: u32,
+    micros: impl FnOnce() -> u32,
+) -> Decision {
     let request = &*job.request;
     let (passed, refused) = fleet.filter(request);
     let mut random = Random::new(u64::from(job.seed));
@@ -190,9 +206,6 @@ pub fn decide(
     let ages = choice.slots.iter();
     let ages = ages.map(|&slot| fleet.since_ms(fleet.live[slot as usize].load_at_us));
     let ages = ages.collect();
-    if let Some(slot) = choice.chosen {
-        Arc::make_mut(fleet).take(slot, request);
-    }
     let node = |slot: Slot| {
         let facts = &fleet.facts[slot as usize];
         (facts.name.clone(), facts.epoch)
@@ -317,8 +330,11 @@ fn ask(
     Ok(())
 }
 
-/// Whether an answer is one.
-fn check(answer: &Answer, slots: &[Slot], terms: usize) -> Result<(), String> {
+/// Whether an answer is one, to an offer of these slots by a manifest of so many terms.
+///
+/// # Errors
+/// What is wrong with it, as it reads after the module's name.
+pub fn check(answer: &Answer, slots: &[Slot], terms: usize) -> Result<(), String> {
     let offered = |slot: &Slot| {
         if slots.contains(slot) {
             return Ok(());
