@@ -189,13 +189,35 @@ impl Replica {
                 name,
                 version,
                 config,
+                percent,
+                types,
+                guard,
                 ..
             } => Command::ActivateModule {
                 name,
                 version,
                 config,
+                percent,
+                types,
+                guard,
             },
-            Request::RollbackModule(_, name) => Command::RollbackModule(name),
+            Request::RollbackModule(_, name) => Command::RollbackModule {
+                name,
+                activated: None,
+                cause: None,
+            },
+            Request::ShadowModule { name, shadow, .. } => Command::ShadowModule { name, shadow },
+            Request::CreateParty(client, party) => {
+                let request = RequestId { client, sequence };
+                return self.reads.push_party(ticket, request, party);
+            }
+            Request::ProcessExited {
+                key, incarnation, ..
+            } => Command::DelProcess {
+                key,
+                incarnation: Some(incarnation),
+                ended: true,
+            },
             Request::RemoveModule(_, name, version) => Command::RemoveModule(name, version),
             Request::PutType(_, spec) => Command::PutType(spec),
             read @ (Request::GetProcess { .. }
@@ -208,7 +230,10 @@ impl Replica {
             | Request::ListModules
             | Request::GetType(_)
             | Request::ListTypes
-            | Request::Explain(_)
+            | Request::Explain { .. }
+            | Request::ModuleHistory(_)
+            | Request::CompareModule(_)
+            | Request::ReplayModule { .. }
             | Request::ListLost
             | Request::ListMembers
             | Request::Status) => {
@@ -219,7 +244,7 @@ impl Replica {
     }
 
     /// Fills in the type's defaults, and checks that the modules that are named exist.
-    fn fill_in(&self, create: &mut CreateProcess) -> Result<(), Rejection> {
+    pub(crate) fn fill_in(&self, create: &mut CreateProcess) -> Result<(), Rejection> {
         let named = [
             (&create.selector, ModuleKind::Selector),
             (&create.callback, ModuleKind::Callback),
@@ -306,6 +331,9 @@ impl Replica {
                 let answer = Answer::Process { record, node, revision };
                 return self.effects.push(Effect::Reply(ticket, answer));
             }
+            Outcome::Party(records) => {
+                return self.answer_party(ticket, &records, true);
+            }
             Outcome::Session(client) => Response::Session(client),
             Outcome::Done(revision) => Response::Done(revision),
             Outcome::Member(host) => match self.registry.members().get(&host) {
@@ -326,7 +354,7 @@ impl Replica {
             }
             Outcome::NoSession => Response::Unavailable(Unavailable::NoSession),
             Outcome::Held(r#where) => Response::Unavailable(Unavailable::Held(r#where)),
-            Outcome::Reserved(_) | Outcome::Stale(_) => {
+            Outcome::Reserved(_) | Outcome::PartyReserved(_) | Outcome::Stale(_) => {
                 debug_assert!(false, "a saga's outcome is not a client's");
                 Response::Unknown("the outcome is not known; look the process up".to_owned())
             }

@@ -3,7 +3,7 @@
 //! A waiter belongs to an index and a term. An entry that was committed under another term is
 //! somebody else's, and whoever waited at its index is told that the outcome is not known.
 
-use maitred_protocol::{ModuleKind, ModuleName, ProcessState, Response, Revision, Unavailable};
+use maitred_protocol::{ProcessState, Response, Revision, Unavailable};
 use maitred_registry::{Change, Command, Entry, Event, Outcome, Registry};
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
@@ -64,6 +64,16 @@ impl Replica {
                     }
                     self.reserved(&life, outcome);
                 }
+                Waiter::Party(number, placed, traces) => {
+                    let reserved = matches!(outcome, Outcome::PartyReserved(_));
+                    for placed in placed {
+                        self.leases.unplace(placed);
+                        if !reserved {
+                            self.placement_void(placed);
+                        }
+                    }
+                    self.party_reserved(number, traces, outcome);
+                }
                 Waiter::Saga(life) => self.saga_outcome(&life, outcome),
                 Waiter::Nobody => {}
             }
@@ -96,6 +106,7 @@ impl Replica {
         if !mutants::on("hold-not-resumed") {
             self.take_up_holds();
         }
+        self.take_up_parties();
         let unsettled: Vec<_> = self.registry.unsettled().cloned().collect();
         for record in unsettled {
             // The leader before may have decided on another node and not lived to tell the last one.
@@ -172,22 +183,25 @@ impl Replica {
                 incarnation,
             } => self.stop(node, *epoch, (key.clone(), *incarnation)),
             Event::Released(key) => self.key_released(key),
+            Event::Party { index, outcome, .. } => self.party_ended(*index, outcome),
             Event::NodeChanged(_) | Event::Module(_) | Event::Members | Event::Switched(_) => {}
         }
     }
 
-    /// The modules that must be ready: the active ones, what a rollback would bring back, and the
-    /// newest, which is most likely to be activated next.
+    /// The modules that must be ready: those that decide, for all or for a share or in shadow, what a
+    /// rollback would bring back, and the newest, which is most likely to be activated next.
     pub(crate) fn want_modules(&mut self) {
-        let mut wanted: Vec<(ModuleName, ModuleKind, maitred_protocol::Digest)> = Vec::new();
+        let mut wanted = Vec::new();
         for (name, module) in self.registry.modules() {
             let active = module.active.as_ref().map(|active| active.version);
-            let previous = module.history.last().map(|(version, _)| *version);
+            let previous = module.before.last().map(|before| before.version);
             let newest = module.versions.last().map(|version| version.version);
+            let canary = module.canary.as_ref().map(|canary| canary.decides.version);
+            let shadow = module.shadow.as_ref().map(|shadow| shadow.version);
             for version in &module.versions {
-                let number = Some(version.version);
-                if number == active || number == previous || number == newest {
-                    wanted.push((name.clone(), module.kind, version.digest));
+                if [active, previous, newest, canary, shadow].contains(&Some(version.version)) {
+                    let signature = version.signature.clone();
+                    wanted.push((name.clone(), module.kind, version.digest, signature));
                 }
             }
         }

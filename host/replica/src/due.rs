@@ -31,6 +31,8 @@ impl Replica {
                 Due::Moves => self.moves_due(),
                 Due::GiveUp(key) => self.give_up_due(&key),
                 Due::Recreate => self.recreation_due(),
+                Due::Party(number) => self.party_due(number),
+                Due::PartyAgain(number) => self.party_again(number),
             }
         }
     }

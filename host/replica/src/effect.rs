@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use maitred_protocol::{
     Digest, Incarnation, KeepAliveAck, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey,
-    ProcessRecord, Response, Revision,
+    ProcessRecord, Response, Revision, Signature,
 };
 use maitred_registry::candidates::NodeFacts;
-use maitred_registry::decide::{ModuleRef, SelectBatch, Trace};
+use maitred_registry::decide::{LaneId, ModuleRef, SelectBatch, Trace};
 use maitred_registry::{Event, Record, Snapshot, Spec};
 use raft::eraftpb::{ConfState, Entry, HardState, Message};
 
@@ -119,8 +119,8 @@ pub enum Effect {
     /// Decide, then say [`crate::Input::Selected`] with the lane's name. No further batch of the lane
     /// comes before that.
     Select {
-        /// The lane: the selector that the creates name.
-        lane: ModuleName,
+        /// The lane: the selector that the creates name, or its canary.
+        lane: LaneId,
         /// What is to be decided.
         batch: SelectBatch,
     },
@@ -144,8 +144,8 @@ pub enum Effect {
     },
     /// Ask a fence module, then say [`crate::Input::Examined`].
     Examine(Box<Examination>),
-    /// These modules are active: make them ready; all others may be unloaded.
-    Modules(Vec<(ModuleName, ModuleKind, Digest)>),
+    /// Make these ready; all others may be unloaded. With each comes who signed it.
+    Modules(Vec<(ModuleName, ModuleKind, Digest, Option<Signature>)>),
     /// Answer a keep-alive.
     KeepAliveAck {
         /// Where to.
@@ -155,8 +155,9 @@ pub enum Effect {
     },
     /// Keep what a placement was made from.
     Record(Incarnation, Arc<Trace>),
-    /// Answer an `Explain`: the process, and its evidence if it is still kept.
-    Explain(Ticket, Box<ProcessRecord>),
+    /// Answer an `Explain`: the process, its evidence if it is still kept, and what became of the node
+    /// that was asked about, if one was ([`maitred_registry::decide::why_not`]).
+    Explain(Ticket, Box<ProcessRecord>, Option<NodeName>),
     /// Write a snapshot, then say [`crate::Input::SnapshotSaved`].
     Snapshot(Box<TakeSnapshot>),
     /// Send these to the hosts that they are for. Any of them may be lost.
@@ -232,6 +233,13 @@ pub enum Answer {
         /// The state that was read.
         revision: Revision,
     },
+    /// To a party.
+    Party {
+        /// Its members, each with its node.
+        members: Vec<(Arc<Record>, Option<Arc<NodeFacts>>)>,
+        /// Whether this request made them.
+        created: bool,
+    },
     /// To anything else.
     Other(Box<Response>),
 }
@@ -274,6 +282,11 @@ impl Answer {
                     next,
                     revision,
                 }
+            }
+            Self::Party { members, created } => {
+                let members = members.iter();
+                let records = members.map(|(record, node)| wire(record, node.as_ref()));
+                Response::Party(records.collect(), created)
             }
             Self::Other(response) => *response,
         }

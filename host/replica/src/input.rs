@@ -1,11 +1,10 @@
 //! The door in: everything that can happen to a replica.
 
 use maitred_protocol::{
-    ClientId, Digest, Incarnation, Join, KeepAlive, ModuleKind, ModuleName, NodeEpoch, ProcessKey,
-    Request,
+    ClientId, Incarnation, Join, KeepAlive, ModuleName, NodeEpoch, ProcessKey, Request,
 };
-use maitred_registry::Registry;
-use maitred_registry::decide::Decision;
+use maitred_registry::decide::{Decision, LaneId};
+use maitred_registry::{PushModule, Registry};
 use raft::eraftpb::Message;
 
 /// The time, as the caller's clocks have it. Nothing in this crate reads one.
@@ -22,22 +21,12 @@ pub struct Now {
 pub struct Ticket(pub u64);
 
 /// A module whose bytes have been validated and are on this host's disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Push {
     /// The session of the client.
     pub client: ClientId,
-    /// The name it is pushed under.
-    pub name: ModuleName,
-    /// What it is for.
-    pub kind: ModuleKind,
-    /// The identity of its bytes.
-    pub digest: Digest,
-    /// How many there are.
-    pub bytes: u64,
-    /// What it calls itself.
-    pub title: String,
-    /// The features it wants.
-    pub features: Vec<String>,
+    /// What it is, as its entry will say.
+    pub module: PushModule,
 }
 
 /// How a spawn went.
@@ -144,9 +133,18 @@ pub enum Input {
     /// The decisions of one [`crate::Effect::Select`], in its order.
     Selected {
         /// The lane that the batch was for.
-        lane: ModuleName,
+        lane: LaneId,
         /// What came out.
         decisions: Vec<Decision>,
+    },
+    /// The rule of a version that decides says that it is to be taken back.
+    Guarded {
+        /// Which module.
+        name: ModuleName,
+        /// The index at which that version was activated: if it decides no more, nothing happens.
+        activated: u64,
+        /// What it has done, for people; at most 512 bytes.
+        cause: String,
     },
     /// A spawn has ended.
     Spawned {

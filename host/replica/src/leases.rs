@@ -10,6 +10,7 @@ use std::sync::Arc;
 use maitred_protocol::{
     KeepAlive, KeepAliveAck, Load, NodeEpoch, NodeName, NodeRecord, limits as wire,
 };
+use maitred_registry::candidates::NEVER;
 use maitred_registry::{Command, Node};
 
 use crate::effect::Effect;
@@ -50,6 +51,8 @@ pub(crate) struct Lease {
     /// Processes of lost nodes that it may be given.
     pub(crate) budget: Bucket,
     placed: Rate,
+    /// When the last of them was decided; [`NEVER`] for never.
+    pub(crate) placed_at_us: u64,
 }
 
 impl Lease {
@@ -70,6 +73,7 @@ impl Lease {
             health: Health::default(),
             budget: Bucket::default(),
             placed: Rate::default(),
+            placed_at_us: NEVER,
         }
     }
 
@@ -90,13 +94,12 @@ impl Lease {
         now_us.saturating_sub(self.last_us) > patience_us
     }
 
-    /// CPU, memory, and the report's age in milliseconds; NaN for what is not known.
-    pub(crate) fn load(&self, now_us: u64) -> (f32, f32, f32) {
-        let Some((load, at_us)) = &self.load else {
-            return (f32::NAN, f32::NAN, f32::NAN);
-        };
-        let age_ms = now_us.saturating_sub(*at_us) / 1_000;
-        (load.cpu, load.memory_free_mib as f32, age_ms as f32)
+    /// CPU, memory, and when that was reported; NaN and [`NEVER`] for what is not known.
+    pub(crate) fn load(&self) -> (f32, f32, u64) {
+        match &self.load {
+            Some((load, at_us)) => (load.cpu, load.memory_free_mib as f32, *at_us),
+            None => (f32::NAN, f32::NAN, NEVER),
+        }
     }
 
     pub(crate) fn placed(&mut self, now_us: u64) -> [u32; 3] {
@@ -188,6 +191,7 @@ impl Leases {
             lease.decided.0 += 1;
             lease.decided.1 = lease.decided.1.saturating_add(placed.demand);
             lease.placed.count(now_us);
+            lease.placed_at_us = now_us;
         }
     }
 

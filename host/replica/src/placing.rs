@@ -1,6 +1,6 @@
 //! Decisions: who is to be decided, on what view of the nodes, in what batches.
 //!
-//! A lane is a selector. It has one batch out at a time; what arrives meanwhile waits and is decided
+//! A lane is a selector, or its canary. It has one batch out at a time; what arrives meanwhile waits and is decided
 //! in one go, so that the decisions of a selector are serial and see each other. Decisions that are
 //! not yet committed count as load of their node ([`crate::leases`]).
 
@@ -12,13 +12,14 @@ use maitred_protocol::{
     CreateProcess, Fallback, ModuleKind, ModuleName, NodeEpoch, NodeName, Plan, Response, Revision,
     TypeName,
 };
-use maitred_registry::candidates::{Column, Fleet, NodeFacts, NodeLive, SelectRequest};
-use maitred_registry::decide::{Decision, SelectBatch, SelectJob};
+use maitred_registry::candidates::{Column, Fleet, NEVER, NodeFacts, NodeLive, SelectRequest};
+use maitred_registry::decide::{Decision, LaneId, ModuleRef, SelectBatch, SelectJob};
 
 use crate::effect::Effect;
 use crate::input::Ticket;
 use crate::replica::Replica;
 use crate::saga::Life;
+use maitred_registry::Registry;
 
 /// For whom a decision is made.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) enum Purpose {
     Saga(Life, u64),
     /// A dry run.
     Plan(Ticket),
+    /// A party's, by its number and the member's place in it.
+    Party(u64, usize),
 }
 
 #[derive(Debug)]
@@ -55,7 +58,7 @@ struct Roster {
 #[derive(Debug, Default)]
 pub(crate) struct Placing {
     jobs: HashMap<u64, Job>,
-    lanes: BTreeMap<ModuleName, Lane>,
+    lanes: BTreeMap<LaneId, Lane>,
     last_job: u64,
     roster: Roster,
 }
@@ -69,7 +72,7 @@ impl Placing {
             .into_iter()
             .filter_map(|(job, entry)| match entry.purpose {
                 Purpose::Plan(ticket) => Some((job, ticket)),
-                Purpose::Saga(..) => None,
+                Purpose::Saga(..) | Purpose::Party(..) => None,
             });
         let mut plans: Vec<_> = plans.collect();
         plans.sort_unstable();
@@ -77,7 +80,8 @@ impl Placing {
     }
 }
 
-/// What a batch's selector wants to see that costs something to gather.
+/// What those who decide want to see that costs something to gather.
+#[derive(Debug, Default)]
 struct Wants {
     of_type: bool,
     of_group: bool,
@@ -86,20 +90,33 @@ struct Wants {
 }
 
 impl Wants {
-    fn of(features: &[String]) -> Self {
-        let any = |test: fn(&str) -> bool| features.iter().any(|feature| test(feature));
-        Self {
-            of_type: any(|name| name == "processes-of-type"),
-            of_group: any(|name| name == "processes-of-group"),
-            placed: any(|name| name.starts_with("placed-")),
-            counters: any(|name| name.starts_with("counter:")),
+    fn add(&mut self, registry: &Registry, module: &ModuleRef) {
+        let known = registry.module(&module.name);
+        let mut versions = known.into_iter().flat_map(|known| &known.versions);
+        let version = versions.find(|version| version.version == module.version);
+        for feature in version.into_iter().flat_map(|version| &version.features) {
+            self.of_type |= feature == "processes-of-type";
+            self.of_group |= feature == "processes-of-group";
+            self.placed |= feature.starts_with("placed-");
+            self.counters |= feature.starts_with("counter:");
         }
     }
 }
 
 impl Replica {
-    /// Queues a decision in the lane of a selector.
-    pub(crate) fn decide(&mut self, lane: &ModuleName, purpose: Purpose, request: SelectRequest) {
+    /// Queues a decision in the lane of a selector, or of its canary.
+    pub(crate) fn decide(
+        &mut self,
+        selector: &ModuleName,
+        purpose: Purpose,
+        request: SelectRequest,
+    ) {
+        let lane = self.registry.lane_of(selector, &request.key);
+        self.decide_in(lane, purpose, request);
+    }
+
+    /// Queues a decision in this lane.
+    pub(crate) fn decide_in(&mut self, lane: LaneId, purpose: Purpose, request: SelectRequest) {
         self.placing.last_job += 1;
         let id = self.placing.last_job;
         let fallback = self.registry.type_spec(&request.key.type_name).fallback;
@@ -111,15 +128,8 @@ impl Replica {
             seed,
         };
         self.placing.jobs.insert(id, job);
-        match self.placing.lanes.get_mut(lane) {
-            Some(lane) => lane.queue.push_back(id),
-            None => {
-                let queue = VecDeque::from([id]);
-                self.placing
-                    .lanes
-                    .insert(lane.clone(), Lane { busy: false, queue });
-            }
-        }
+        let lane = self.placing.lanes.entry(lane).or_default();
+        lane.queue.push_back(id);
     }
 
     pub(crate) fn plan(&mut self, ticket: Ticket, lane: &ModuleName, create: &CreateProcess) {
@@ -127,10 +137,27 @@ impl Replica {
         self.decide(lane, Purpose::Plan(ticket), request);
     }
 
+    /// What waits for a canary that decides no more is the active version's to decide.
+    fn close_lanes(&mut self) {
+        let lanes = &self.placing.lanes;
+        let over = lanes.iter().filter(|(lane, waits)| {
+            let waits = !waits.queue.is_empty();
+            lane.canary && waits && self.registry.canary_module(&lane.module).is_none()
+        });
+        for mut lane in over.map(|(lane, _)| lane.clone()).collect::<Vec<_>>() {
+            let from = self.placing.lanes.get_mut(&lane);
+            let queue = from.map(|from| std::mem::take(&mut from.queue));
+            lane.canary = false;
+            let into = self.placing.lanes.entry(lane).or_default();
+            into.queue.extend(queue.unwrap_or_default());
+        }
+    }
+
     /// Hands out a batch for every lane that has something to decide and nothing out.
     pub(crate) fn emit_batches(&mut self) {
+        self.close_lanes();
         let idle = |lane: &Lane| !lane.busy && !lane.queue.is_empty();
-        let ready: Vec<ModuleName> = self
+        let ready: Vec<LaneId> = self
             .placing
             .lanes
             .iter()
@@ -141,7 +168,15 @@ impl Replica {
             let Some(lane) = self.placing.lanes.get_mut(&name) else {
                 continue;
             };
-            let take = lane.queue.len().min(self.config.batch_max);
+            let mut take = lane.queue.len().min(self.config.batch_max);
+            // The members of a party see each other, or its rule could not be kept.
+            let party = |at: usize| match self.placing.jobs.get(lane.queue.get(at)?)?.purpose {
+                Purpose::Party(number, _) => Some(number),
+                _ => None,
+            };
+            while party(take).is_some() && party(take) == party(take - 1) {
+                take += 1;
+            }
             let ids: Vec<u64> = lane.queue.drain(..take).collect();
             let jobs: Vec<SelectJob> = ids
                 .iter()
@@ -169,24 +204,24 @@ impl Replica {
             .retain(|_, lane| lane.busy || !lane.queue.is_empty());
     }
 
-    fn batch(&mut self, lane: &ModuleName, jobs: Vec<SelectJob>) -> SelectBatch {
-        let selector = self.registry.active_module(lane, ModuleKind::Selector);
-        let features = match &selector {
-            Ok(module) => self.registry.module(&module.name).and_then(|have| {
-                let version = have
-                    .versions
-                    .iter()
-                    .find(|have| have.version == module.version)?;
-                Some(version.features.clone())
-            }),
-            Err(_) => None,
+    fn batch(&mut self, lane: &LaneId, jobs: Vec<SelectJob>) -> SelectBatch {
+        let name = &lane.module;
+        let canary = self.registry.canary_module(name).filter(|_| lane.canary);
+        let selector = match canary {
+            Some(canary) => Ok(canary),
+            None => self.registry.active_module(name, ModuleKind::Selector),
         };
-        let wants = Wants::of(&features.unwrap_or_default());
+        let shadow = self.registry.shadow_module(name);
+        let mut wants = Wants::default();
+        for module in selector.iter().chain(&shadow) {
+            wants.add(&self.registry, module);
+        }
         let fleet = self.fleet(&wants, &jobs);
         let time_s = (self.now.wall_ms / 1_000) as u32;
         SelectBatch {
-            selector: selector.map_err(|cause| (lane.clone(), cause)),
-            fleet,
+            selector: selector.map_err(|cause| (name.clone(), cause)),
+            shadow,
+            fleet: Arc::new(fleet),
             time_s,
             jobs,
         }
@@ -226,7 +261,8 @@ impl Replica {
                 placed: [0; 3],
                 cpu: f32::NAN,
                 memory_free_mib: f32::NAN,
-                load_age_ms: f32::NAN,
+                load_at_us: NEVER,
+                placed_at_us: NEVER,
                 name_hash: *name_hash,
             };
             if let Some(lease) = lease {
@@ -236,7 +272,8 @@ impl Replica {
                 entry.processes += lease.decided.0;
                 entry.in_flight = lease.decided.0 + lease.spawning;
                 entry.used = entry.used.saturating_add(lease.decided.1);
-                (entry.cpu, entry.memory_free_mib, entry.load_age_ms) = lease.load(now_us);
+                (entry.cpu, entry.memory_free_mib, entry.load_at_us) = lease.load();
+                entry.placed_at_us = lease.placed_at_us;
                 if wants.placed {
                     entry.placed = lease.placed(now_us);
                 }
@@ -259,17 +296,20 @@ impl Replica {
             Vec::new()
         };
         Fleet {
+            now_us,
+            now_ms: self.now.wall_ms,
             facts: Arc::clone(&roster.facts),
             live,
             of_type,
             of_group,
             counters,
+            parties: self.party_slots(jobs),
         }
     }
 
     /// The same, without what only some selectors want to see.
     pub(crate) fn fleet_now(&mut self) -> Fleet {
-        self.fleet(&Wants::of(&[]), &[])
+        self.fleet(&Wants::default(), &[])
     }
 
     fn columns_of_type(&self, jobs: &[SelectJob]) -> Vec<Column<TypeName>> {
@@ -306,7 +346,7 @@ impl Replica {
     }
 
     /// Takes the decisions of a batch.
-    pub(crate) fn selected(&mut self, lane: &ModuleName, decisions: Vec<Decision>) {
+    pub(crate) fn selected(&mut self, lane: &LaneId, decisions: Vec<Decision>) {
         if let Some(lane) = self.placing.lanes.get_mut(lane) {
             lane.busy = false;
         }
@@ -317,6 +357,7 @@ impl Replica {
             };
             match job.purpose {
                 Purpose::Saga(life, saga) => self.saga_decided(&life, saga, decision),
+                Purpose::Party(number, member) => self.party_decided(number, member, decision),
                 Purpose::Plan(ticket) => {
                     let plan = Plan {
                         node: decision
@@ -350,5 +391,8 @@ pub(crate) fn select_request(
         attempt,
         exclude,
         again: false,
+        previous: None,
+        latencies: options.latencies.clone(),
+        party: None,
     }
 }

@@ -3,9 +3,12 @@
 //! **Invariants.** A waiter belongs to an index and a term. Whoever waits for an entry that another
 //! leader replaced is told that nothing is known, and never that nothing was done.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use maitred_protocol::{RequestId, Response, Revision, Unavailable};
 use maitred_registry::Command;
+use maitred_registry::decide::Trace;
 
 use crate::consensus::{Proposal, Refused};
 use crate::input::Ticket;
@@ -20,6 +23,8 @@ pub(crate) enum Waiter {
     Client(Ticket),
     /// A create that gets its node.
     Reserve(Life, Placed),
+    /// A party that gets its nodes, and what they were chosen from.
+    Party(u64, Vec<Placed>, Vec<Arc<Trace>>),
     /// A saga's next step.
     Saga(Life),
     /// Nobody: it is told by its events.
@@ -104,6 +109,11 @@ impl Replica {
                 self.reply(ticket, Response::Unknown(text.to_owned()));
             }
             Waiter::Reserve(_, placed) => self.leases.unplace(placed),
+            Waiter::Party(_, placed, _) => {
+                for placed in placed {
+                    self.leases.unplace(placed);
+                }
+            }
             Waiter::Saga(_) | Waiter::Nobody => {}
         }
     }
@@ -138,6 +148,13 @@ impl Replica {
                 self.leases.unplace(placed);
                 self.placement_void(placed);
                 self.saga_refused(&life, &why);
+            }
+            Waiter::Party(number, placed, _) => {
+                for placed in placed {
+                    self.leases.unplace(placed);
+                    self.placement_void(placed);
+                }
+                self.party_refused(number, &why);
             }
             // The host's own changes (an expiry, a confirmation, an abort) end something: they are
             // few, nobody would ask for them again, and so they wait for room, or for the end of a

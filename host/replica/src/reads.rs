@@ -15,7 +15,9 @@
 
 use std::collections::VecDeque;
 
-use maitred_protocol::{CreateProcess, Join, KeepAliveAck, Request, RequestId, Response, Revision};
+use maitred_protocol::{
+    CreateParty, CreateProcess, Join, KeepAliveAck, Request, RequestId, Response, Revision,
+};
 use maitred_registry::Record;
 use raft::eraftpb::{Message, MessageType};
 
@@ -48,6 +50,8 @@ enum Waiting {
     Create(Joined),
     /// One whose session, or a module of which, seems to be unknown.
     NewCreate(Ticket, RequestId, Box<CreateProcess>),
+    /// A party: only a leader may say that a key is taken.
+    Party(Ticket, RequestId, Box<CreateParty>),
     /// A keep-alive's acknowledgement, and the link that it goes to.
     Ack(u64, KeepAliveAck),
 }
@@ -125,6 +129,16 @@ impl Reads {
         self.next.push(Waiting::NewCreate(ticket, request, create));
     }
 
+    /// A party, which is looked at when it is certain that this host leads.
+    pub(crate) fn push_party(
+        &mut self,
+        ticket: Ticket,
+        request: RequestId,
+        party: Box<CreateParty>,
+    ) {
+        self.next.push(Waiting::Party(ticket, request, party));
+    }
+
     /// An acknowledgement that leaves when a round that begins now is granted.
     pub(crate) fn push_ack(&mut self, link: u64, ack: KeepAliveAck) {
         self.next.push(Waiting::Ack(link, ack));
@@ -200,9 +214,10 @@ impl Reads {
 impl Waiting {
     fn ticket(self) -> Option<Ticket> {
         match self {
-            Self::Read(ticket, ..) | Self::Join(ticket, _) | Self::NewCreate(ticket, ..) => {
-                Some(ticket)
-            }
+            Self::Read(ticket, ..)
+            | Self::Join(ticket, _)
+            | Self::NewCreate(ticket, ..)
+            | Self::Party(ticket, ..) => Some(ticket),
             Self::Create(joined) => Some(joined.ticket),
             Self::Ack(..) => None,
         }
@@ -302,6 +317,10 @@ impl Replica {
                     self.admit_new_create(ticket, request, create, true);
                 }
                 Waiting::NewCreate(ticket, ..) => self.unavailable(ticket, self.not_leader()),
+                Waiting::Party(ticket, request, party) if self.serving.is_some() => {
+                    self.admit_party(ticket, request, party);
+                }
+                Waiting::Party(ticket, ..) => self.unavailable(ticket, self.not_leader()),
                 Waiting::Ack(link, ack) => self.acknowledge(link, ack),
             }
         }
@@ -362,6 +381,10 @@ impl Replica {
                 Some(module) => Response::Module(Box::new(module.to_wire(&name))),
                 None => not_found(format!("module {name}")),
             },
+            Request::ModuleHistory(name) => match self.registry.module(&name) {
+                Some(module) => Response::ModuleHistory(module.history.iter().cloned().collect()),
+                None => not_found(format!("module {name}")),
+            },
             Request::ListModules => {
                 let modules = self
                     .registry
@@ -377,10 +400,11 @@ impl Replica {
             Request::ListTypes => {
                 Response::Types(self.registry.types().map(|spec| (**spec).clone()).collect())
             }
-            Request::Explain(key) => match self.registry.process(&key) {
+            Request::Explain { key, why_not } => match self.registry.process(&key) {
                 Some(record) => {
                     let record = Box::new(self.registry.to_wire(record));
-                    return self.effects.push(Effect::Explain(ticket, record));
+                    let explain = Effect::Explain(ticket, record, why_not);
+                    return self.effects.push(explain);
                 }
                 None => not_found(format!("process {key}")),
             },

@@ -10,9 +10,9 @@
 //! its entry is committed and applied. Only a leader that has applied an entry of its own term
 //! takes requests; until then it does not know what its predecessors promised.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use maitred_protocol::{Rejection, Request, RequestId, Response, Unavailable};
+use maitred_protocol::{ModuleName, Rejection, Request, RequestId, Response, Unavailable};
 use maitred_registry::random::Random;
 use maitred_registry::{Command, Registry};
 use raft::eraftpb::{ConfState, Message};
@@ -27,6 +27,7 @@ use crate::leases::Leases;
 use crate::membership::Peers;
 use crate::moves::Moves;
 use crate::mutants;
+use crate::party::Parties;
 use crate::placing::Placing;
 use crate::proposals::{Proposed, Waiter};
 use crate::reads::Reads;
@@ -47,6 +48,7 @@ pub struct Replica {
     /// What this host proposed and has not seen committed, by index.
     pub(crate) waiters: VecDeque<Proposed>,
     pub(crate) sagas: Sagas,
+    pub(crate) parties: Parties,
     pub(crate) placing: Placing,
     pub(crate) leases: Leases,
     pub(crate) holding: Holding,
@@ -54,6 +56,8 @@ pub struct Replica {
     pub(crate) recreation: Recreation,
     pub(crate) reads: Reads,
     pub(crate) timers: Timers,
+    /// What has been proposed to be taken back in this reign: modules, and when they were activated.
+    pub(crate) guarded: BTreeSet<(ModuleName, u64)>,
     /// The term in which this host leads and serves; none otherwise.
     pub(crate) serving: Option<u64>,
     pub(crate) disk: Disk,
@@ -137,6 +141,11 @@ impl Replica {
                 result,
                 over,
             } => self.spawned(key, incarnation, (result, over)),
+            Input::Guarded {
+                name,
+                activated,
+                cause,
+            } => self.guarded(name, activated, cause),
             Input::SnapshotSaved { index, floor } => self.snapshot_saved(index, floor),
             Input::Disk(disk) => self.disk = disk,
             Input::Shutdown => self.shut_down(),
@@ -311,7 +320,8 @@ impl Replica {
         } else {
             self.not_leader()
         };
-        for ticket in self.sagas.clear() {
+        let parties = self.parties.clear();
+        for ticket in self.sagas.clear().into_iter().chain(parties) {
             // Its reservation may be in the log, and the next leader will carry it on.
             let text = "the host stopped leading while the create was under way; ask again with the same request id";
             self.reply(ticket, Response::Unknown(text.to_owned()));
@@ -338,6 +348,7 @@ impl Replica {
         self.holding = Holding::default();
         self.moves = Moves::default();
         self.recreation = Recreation::default();
+        self.guarded.clear();
         self.timers.clear();
     }
 
@@ -360,14 +371,7 @@ impl Replica {
             client: push.client,
             sequence,
         };
-        let command = Command::PushModule {
-            name: push.name,
-            kind: push.kind,
-            digest: push.digest,
-            bytes: push.bytes,
-            title: push.title,
-            features: push.features,
-        };
+        let command = Command::PushModule(Box::new(push.module));
         self.queue(Some(request), command, Waiter::Client(ticket));
     }
 

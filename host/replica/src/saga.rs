@@ -30,6 +30,7 @@ use maitred_registry::decide::{Decision, Trace};
 use maitred_registry::{AbortCause, Command, Place, Record, Reserve};
 
 use crate::input::Ticket;
+use crate::party::retry_terms;
 use crate::placing::{Purpose, select_request};
 use crate::proposals::Waiter;
 use crate::recreation::{Again, is_wanted};
@@ -262,7 +263,11 @@ impl Replica {
             })
         } else {
             let record = self.registry.process(key);
-            record.and_then(|record| again(record, saga.again.avoids()))
+            record.and_then(|record| {
+                let (lane, mut request) = again(record, saga.again.avoids())?;
+                request.party = retry_terms(&self.registry, record);
+                Some((lane, request))
+            })
         };
         debug_assert!(next.is_some(), "{key} has a saga and nothing to decide");
         if let Some((lane, request)) = next {
@@ -442,8 +447,17 @@ fn again(record: &Record, avoids: bool) -> Option<(ModuleName, SelectRequest)> {
         attempt: record.attempt.saturating_add(1),
         exclude,
         again: spec.confirmed,
+        previous: spec.confirmed.then(|| last_ran(record)),
+        latencies: options.latencies.clone(),
+        party: None,
     };
     Some((spec.selector.clone(), request))
+}
+
+/// Where a process ran before: the first failure is the loss of that node.
+fn last_ran(record: &Record) -> NodeName {
+    let lost = record.failures().first();
+    lost.map_or_else(|| (*record.node).clone(), |lost| lost.node.clone())
 }
 
 /// The selector of a create whose defaults have been filled in.
@@ -454,7 +468,7 @@ pub(crate) fn selector_of(create: &CreateProcess) -> ModuleName {
         .expect("admission fills in the selector")
 }
 
-fn callback_of(create: &CreateProcess) -> ModuleName {
+pub(crate) fn callback_of(create: &CreateProcess) -> ModuleName {
     create
         .callback
         .clone()

@@ -168,6 +168,7 @@ impl Replica {
             pending: counts.pending,
             clients: self.registry.sessions() as u32,
             unavailable_modules: Vec::new(),
+            bypassed_modules: Vec::new(),
             fallbacks: 0,
             shedding,
             held: self.registry.held() as u64,

@@ -1,6 +1,6 @@
 //! How a replica starts: what storage found, whether that fits together, and what it begins with.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use maitred_registry::random::Random;
 use maitred_registry::{Entry, EntryError, Registry};
@@ -166,11 +166,13 @@ impl Replica {
             proposals: Vec::new(),
             waiters: VecDeque::new(),
             sagas: Sagas::default(),
+            parties: crate::party::Parties::default(),
             placing: Placing::default(),
             leases: Leases::default(),
             holding: Holding::default(),
             moves: Moves::default(),
             recreation: Recreation::default(),
+            guarded: BTreeSet::new(),
             reads: Reads::new(&config),
             timers: Timers::default(),
             serving: None,

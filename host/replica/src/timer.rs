@@ -28,6 +28,10 @@ pub(crate) enum Due {
     GiveUp(ProcessKey),
     /// Some that wait for a node may go on.
     Recreate,
+    /// The deadline of a party has passed.
+    Party(u64),
+    /// A party that waits is to be decided anew.
+    PartyAgain(u64),
 }
 
 /// One timer: its time, and a number that is never used again.

@@ -319,6 +319,9 @@ impl Planner<'_> {
             attempt: 1,
             exclude: Vec::new(),
             again: false,
+            previous: None,
+            latencies: Vec::new(),
+            party: None,
         };
         let takers = ranks(&self.parts).filter(|(_, slot)| {
             !self.parts[*slot as usize].gave && self.fleet.admits(*slot, &request).is_ok()

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Chooser, Move, OnDrain, ProcessState, RebalanceAsk, Rejection, Response, Revision, Switch, Why,
+    Answered, Chooser, Move, OnDrain, ProcessState, RebalanceAsk, Rejection, Response, Revision,
+    Switch, Why,
 };
 use maitred_registry::candidates::{Fleet, SelectRequest, Slot};
 use maitred_registry::decide::{Decision, Trace};
@@ -151,6 +152,7 @@ impl Replica {
         Some(Decision {
             id: 0,
             node: Some((facts.name.clone(), facts.epoch)),
+            then: Vec::new(),
             trace: Arc::new(trace),
         })
     }
@@ -163,7 +165,14 @@ fn trace(fleet: &Fleet, request: SelectRequest, chosen: Slot, time_s: u32) -> Tr
         slots.retain(|slot| *slot != chosen);
         slots.push(chosen);
     }
+    let ages = slots.iter();
+    let ages = ages.map(|&slot| fleet.since_ms(fleet.live[slot as usize].load_at_us));
     Trace {
+        ages: ages.collect(),
+        answered: Answered::Nothing,
+        terms: Vec::new(),
+        scored: Vec::new(),
+        scores: Vec::new(),
         facts: Arc::clone(&fleet.facts),
         why: Why {
             chooser: Chooser::Rebalance,

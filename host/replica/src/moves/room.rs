@@ -143,6 +143,9 @@ pub(super) fn request_of(record: &Record) -> Option<SelectRequest> {
         attempt: record.attempt.saturating_add(1),
         exclude: vec![(*record.node).clone()],
         again: spec.confirmed,
+        previous: None,
+        latencies: options.latencies.clone(),
+        party: None,
     })
 }
 

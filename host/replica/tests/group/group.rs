@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use maitred_protocol::{
     ClientId, HostName, Join, KeepAliveAck, Members, NodeEpoch, Request, Response,
 };
-use maitred_registry::decide::{SelectBatch, decide};
+use maitred_registry::decide::{LaneId, SelectBatch, decide};
 use maitred_registry::{Command, Loader};
 use maitred_replica::{
     Config, Effect, Input, Install, Now, Persist, Recovered, RecoveredSnapshot, Replica, Spawned,
@@ -15,7 +15,7 @@ use maitred_replica::{
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
 
 /// Chooses a node for everything in a batch, as a host without a selector's module does.
-fn decided(lane: maitred_protocol::ModuleName, mut batch: SelectBatch) -> Input {
+fn decided(lane: LaneId, mut batch: SelectBatch) -> Input {
     let selector = batch.selector.clone();
     let none = || Err("no selector is there".to_owned());
     let decisions = (batch.jobs.iter())

@@ -1,4 +1,4 @@
-//! Moves of drains and of rebalancing, on one host with the nodes of a game.
+//! Moves of drains and of rebalancing, and parties, on one host with the nodes of a game.
 
 #![expect(
     clippy::unwrap_used,
@@ -6,6 +6,7 @@
 )]
 
 mod drain;
+mod party;
 mod rebalance;
 #[path = "../support/mod.rs"]
 mod support;

@@ -126,7 +126,11 @@ impl World {
             Effect::Spawn(job) => {
                 let node = job.node.name.as_str();
                 let game = self.games.get_mut(node).unwrap();
-                game.spawns.push((job.key, job.incarnation));
+                let life = (job.key, job.incarnation);
+                // A node starts a life once, however often it is told.
+                if !game.spawns.contains(&life) {
+                    game.spawns.push(life);
+                }
                 self.spawn_all(node);
             }
             Effect::Stop {
@@ -136,6 +140,9 @@ impl World {
                 ..
             } => {
                 if let Some(game) = self.games.get_mut(node.as_str()) {
+                    // A tombstone: what has not begun never does.
+                    game.spawns
+                        .retain(|spawn| *spawn != (key.clone(), incarnation));
                     game.stops.push((key, incarnation));
                     self.stop_all(node.as_str());
                 }

@@ -8,8 +8,7 @@ use maitred_protocol::{
     Request, Response, Restart, Switch, TypeName, TypeSpec, Waits,
 };
 use maitred_registry::Record;
-use maitred_registry::candidates::Slot;
-use maitred_registry::decide::{Choose, Offer, decide};
+use maitred_registry::decide::{Answer, Choose, Offer, Verdict, decide};
 use maitred_registry::feature::{Ask, Manifest};
 use maitred_replica::{Config, Effect, Input, Spawned};
 
@@ -73,8 +72,8 @@ impl Choose for Picky {
         &self.0
     }
 
-    fn choose(&mut self, _: Offer<'_>) -> Result<Option<Slot>, String> {
-        Ok(None)
+    fn choose(&mut self, _: Offer<'_>) -> Result<Answer, String> {
+        Ok(Verdict::None.into())
     }
 }
 
@@ -157,6 +156,7 @@ impl World {
                 let mut picky = Picky(Manifest {
                     title: String::new(),
                     features: Vec::new(),
+                    terms: Vec::new(),
                     ask: Ask::All,
                 });
                 let decisions = batch.jobs.iter().map(|job| {
