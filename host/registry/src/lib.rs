@@ -11,13 +11,17 @@
 
 pub mod candidates;
 pub mod command;
+pub mod compare;
 pub mod decide;
 mod drain;
 mod exit;
 mod fallback;
 pub mod feature;
+pub mod guard;
+pub mod histogram;
 mod holds;
 mod index;
+pub mod inputs;
 mod life;
 pub mod limits;
 mod lost;
