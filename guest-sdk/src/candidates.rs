@@ -3,6 +3,7 @@
 //! The lists come from outside, so their shape is checked once, when [`Candidates`] is made; after
 //! that no access can fail. It knows no feature by name: columns are the manifest's, by position.
 
+use crate::compose::Kept;
 use crate::{Chance, Slot};
 
 /// The nodes to choose from.
@@ -11,6 +12,7 @@ pub struct Candidates<'a> {
     slots: &'a [Slot],
     features: &'a [f32],
     columns: usize,
+    explained: bool,
 }
 
 /// One candidate with its features.
@@ -44,6 +46,13 @@ impl Row<'_> {
         let number = value as u32;
         (number <= 1 << 24 && number as f32 == value).then_some(number)
     }
+
+    /// Whether the value in `column` is 1, as it is where `requester`, `previous` and `local:KEY`
+    /// hold.
+    #[must_use]
+    pub fn is(&self, column: usize) -> bool {
+        self.value(column) == 1.0
+    }
 }
 
 impl<'a> Candidates<'a> {
@@ -57,6 +66,7 @@ impl<'a> Candidates<'a> {
                 slots,
                 features,
                 columns,
+                explained: false,
             })
         } else {
             Err(format!(
@@ -65,6 +75,11 @@ impl<'a> Candidates<'a> {
                 features.len(),
             ))
         }
+    }
+
+    /// Whether scores are wanted with an answer: when the policy declares terms.
+    pub(crate) fn explained(self, explained: bool) -> Self {
+        Self { explained, ..self }
     }
 
     /// How many candidates there are.
@@ -94,30 +109,52 @@ impl<'a> Candidates<'a> {
         (0..all.len()).filter_map(move |index| all.get(index))
     }
 
-    /// The slot with the lowest key. `key` answers none for a row that must not be chosen; a NaN
-    /// comes after every number; each of several equal rows is as likely as the others, by `seed`.
-    pub fn lowest(&self, seed: u32, mut key: impl FnMut(Row<'a>) -> Option<f32>) -> Option<Slot> {
-        let mut chance = Chance::new(seed);
-        let mut best: Option<(f32, Slot)> = None;
-        let mut equals = 0;
-        for row in self.iter() {
-            let Some(key) = key(row) else { continue };
-            let before =
-                best.is_none_or(|(lowest, _)| key < lowest || lowest.is_nan() && !key.is_nan());
-            let equal =
-                best.is_some_and(|(lowest, _)| key == lowest || lowest.is_nan() && key.is_nan());
-            if before {
-                equals = 1;
-            } else if equal {
-                equals += 1;
-            }
-            // A row that is the k-th equal one takes the place with chance 1/k (reservoir sampling).
-            if before || equal && chance.below(equals) == 0 {
-                best = Some((key, row.slot));
-            }
-        }
-        best.map(|(_, slot)| slot)
+    /// The slot with the lowest key, without allocating anything. `key` answers none for a row that
+    /// must not be chosen; a NaN comes after every number; each of several equal rows is as likely
+    /// as the others, by `seed`.
+    pub fn lowest(&self, seed: u32, key: impl FnMut(Row<'a>) -> Option<f32>) -> Option<Slot> {
+        lowest(self.iter(), seed, key)
     }
+
+    /// All rows, to compose a choice of; see [`crate::compose`].
+    #[must_use]
+    pub fn all(&self) -> Kept<'a> {
+        self.keep(|_| true)
+    }
+
+    /// The rows for which `wanted` holds, to compose a choice of; see [`crate::compose`].
+    pub fn keep(&self, mut wanted: impl FnMut(Row<'a>) -> bool) -> Kept<'a> {
+        let rows = self.iter().filter(|&row| wanted(row)).collect();
+        Kept::new(rows, self.explained)
+    }
+}
+
+/// The slot of the row with the lowest key; see [`Candidates::lowest`].
+pub(crate) fn lowest<'a>(
+    rows: impl Iterator<Item = Row<'a>>,
+    seed: u32,
+    mut key: impl FnMut(Row<'a>) -> Option<f32>,
+) -> Option<Slot> {
+    let mut chance = Chance::new(seed);
+    let mut best: Option<(f32, Slot)> = None;
+    let mut equals = 0;
+    for row in rows {
+        let Some(key) = key(row) else { continue };
+        let before =
+            best.is_none_or(|(lowest, _)| key < lowest || lowest.is_nan() && !key.is_nan());
+        let equal =
+            best.is_some_and(|(lowest, _)| key == lowest || lowest.is_nan() && key.is_nan());
+        if before {
+            equals = 1;
+        } else if equal {
+            equals += 1;
+        }
+        // A row that is the k-th equal one takes the place with chance 1/k (reservoir sampling).
+        if before || equal && chance.below(equals) == 0 {
+            best = Some((key, row.slot));
+        }
+    }
+    best.map(|(_, slot)| slot)
 }
 
 #[cfg(test)]

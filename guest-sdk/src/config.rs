@@ -1,271 +1,259 @@
-//! Reads one text or number out of a configuration, which is a flat JSON object.
+//! Reads a configuration: one JSON object whose keys the policy names beforehand.
 //!
-//! Strict and small instead of general: a JSON library would be larger than the policies. The whole
-//! text must be one object whose values are strings, numbers, `true`, `false` or `null`; an object
-//! or a list as a value, a repeated key, and anything after the object are errors, never ignored.
-//! It works on the text alone and knows nothing of the host.
+//! Strict and small instead of general: a JSON library would be larger than the policies. A key that
+//! is not named, a repeated key, anything after the object and whatever is not JSON are errors,
+//! never ignored, so that a typing error is refused before a version is activated with it. It works
+//! on the text alone and knows nothing of the host.
 
-/// The text under `key` in the flat JSON object `json`; none when there is no such key or it is
-/// `null`.
+mod json;
+
+use std::ops::RangeInclusive;
+
+pub use json::Value;
+
+/// Refuses every configuration but an empty one: what a policy without keys makes of it.
 ///
 /// # Errors
-/// When `json` is not a flat object, a key is repeated, or the value under `key` is no string.
-///
-/// ```
-/// use maitred_guest::config::text;
-/// assert_eq!(text(r#"{"label": "rack", "width": 3}"#, "label"), Ok(Some("rack".to_owned())));
-/// assert_eq!(text("{}", "label"), Ok(None));
-/// assert!(text(r#"{"label": ["rack"]}"#, "label").is_err());
-/// ```
-pub fn text(json: &str, key: &str) -> Result<Option<String>, String> {
-    match value(json, key)? {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Text(text)) => Ok(Some(text)),
-        Some(Value::Number(_) | Value::Truth) => {
-            Err(format!("configuration: `{key}` has to be a string"))
-        }
-    }
-}
-
-/// The whole number under `key` in the flat JSON object `json`; none when there is no such key or
-/// it is `null`.
-///
-/// # Errors
-/// When `json` is not a flat object, a key is repeated, or the value under `key` is not written as
-/// a whole number from 0 to 2^32 - 1 (`1000`, not `1e3`).
-///
-/// ```
-/// use maitred_guest::config::number;
-/// assert_eq!(number(r#"{"label": "rack", "width": 3}"#, "width"), Ok(Some(3)));
-/// assert_eq!(number("{}", "width"), Ok(None));
-/// assert!(number(r#"{"width": -3}"#, "width").is_err());
-/// ```
-pub fn number(json: &str, key: &str) -> Result<Option<u32>, String> {
-    match value(json, key)? {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(Some(number))) => Ok(Some(number)),
-        Some(Value::Number(None) | Value::Text(_) | Value::Truth) => Err(format!(
-            "configuration: `{key}` has to be a whole number from 0 to {}",
-            u32::MAX
-        )),
-    }
-}
-
-/// The value under `key`, once the whole of `json` has been read.
-fn value(json: &str, key: &str) -> Result<Option<Value>, String> {
-    let mut rest = Scanner { text: json, at: 0 };
-    let mut seen: Vec<String> = Vec::new();
-    let mut found = None;
-    rest.expect('{')?;
-    if !rest.take('}') {
-        loop {
-            let name = rest.string()?;
-            if seen.contains(&name) {
-                return Err(rest.error("a repeated key"));
-            }
-            rest.expect(':')?;
-            let value = rest.value()?;
-            if name == key {
-                found = Some(value);
-            }
-            seen.push(name);
-            if !rest.take(',') {
-                rest.expect('}')?;
-                break;
-            }
-        }
-    }
-    rest.space();
-    if rest.rest().is_empty() {
-        Ok(found)
+/// A sentence for the operator, unless `json` is `{}`.
+pub fn nothing(json: &str) -> Result<(), String> {
+    let inside = json
+        .trim()
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'));
+    if inside.is_some_and(|inside| inside.trim().is_empty()) {
+        Ok(())
     } else {
-        Err(rest.error("text after the object"))
+        Err("configuration: there is nothing to configure".to_owned())
     }
 }
 
-enum Value {
-    Text(String),
-    /// None when it is no whole number from 0 to 2^32 - 1.
-    Number(Option<u32>),
-    Truth,
-    Null,
-}
+/// A configuration that was read.
+///
+/// ```
+/// use maitred_guest::config::Config;
+/// let config = Config::parse(r#"{"label": "rack", "choices": 3}"#, &["label", "choices", "local"])?;
+/// assert_eq!(config.text("label")?, Some("rack"));
+/// assert_eq!(config.number("choices", 1..=16)?, Some(3));
+/// assert_eq!(config.truth("local")?, None);
+/// assert!(Config::parse(r#"{"lable": "rack"}"#, &["label"]).is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config(Vec<(String, Value)>);
 
-struct Scanner<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl<'a> Scanner<'a> {
-    fn rest(&self) -> &'a str {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn error(&self, what: &str) -> String {
-        format!("configuration: {what} at byte {}", self.at)
-    }
-
-    fn space(&mut self) {
-        let rest = self.rest();
-        self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r']).len();
-    }
-
-    fn take(&mut self, wanted: char) -> bool {
-        self.space();
-        let found = self.rest().starts_with(wanted);
-        self.at += if found { wanted.len_utf8() } else { 0 };
-        found
-    }
-
-    fn expect(&mut self, wanted: char) -> Result<(), String> {
-        if self.take(wanted) {
-            Ok(())
-        } else {
-            Err(self.error(&format!("no `{wanted}`")))
+impl Config {
+    /// Reads `json`, whose keys have to be among `keys`.
+    ///
+    /// # Errors
+    /// A sentence for the operator: what is wrong, and where.
+    pub fn parse(json: &str, keys: &[&str]) -> Result<Self, String> {
+        let members = json::object(json)?;
+        match members
+            .iter()
+            .find(|(key, _)| !keys.contains(&key.as_str()))
+        {
+            Some((key, _)) => Err(format!(
+                "configuration: no key `{key}`; there are {}",
+                keys.join(", ")
+            )),
+            None => Ok(Self(members)),
         }
     }
 
-    fn next(&mut self) -> Result<char, String> {
-        let next = self
-            .rest()
-            .chars()
-            .next()
-            .ok_or_else(|| self.error("an open string"))?;
-        self.at += next.len_utf8();
-        Ok(next)
+    /// The value under `key`; none when there is no such key or it is `null`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        let (_, value) = self.0.iter().find(|(have, _)| have == key)?;
+        (*value != Value::Null).then_some(value)
     }
 
-    fn string(&mut self) -> Result<String, String> {
-        self.expect('"')?;
-        let mut text = String::new();
-        loop {
-            match self.next()? {
-                '"' => return Ok(text),
-                '\\' => text.push(self.escape()?),
-                character if character < ' ' => return Err(self.error("a control character")),
-                character => text.push(character),
-            }
-        }
+    /// The text under `key`, if any.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn text(&self, key: &str) -> Result<Option<&str>, String> {
+        self.get(key).map(|value| value.text(key)).transpose()
     }
 
-    /// What follows a backslash. Surrogate pairs are refused: write the character itself.
-    fn escape(&mut self) -> Result<char, String> {
-        Ok(match self.next()? {
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            character @ ('"' | '\\' | '/') => character,
-            'u' => {
-                let mut code = 0;
-                for _ in 0..4 {
-                    let digit = self
-                        .next()?
-                        .to_digit(16)
-                        .ok_or_else(|| self.error("a wrong escape"))?;
-                    code = code * 16 + digit;
-                }
-                char::from_u32(code).ok_or_else(|| self.error("a surrogate"))?
-            }
-            _ => return Err(self.error("a wrong escape")),
-        })
+    /// The whole number under `key` (`1000`, not `1e3`), if any.
+    ///
+    /// # Errors
+    /// When it is something else, or out of `range`.
+    pub fn number(&self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, String> {
+        self.get(key)
+            .map(|value| value.number(key, range))
+            .transpose()
     }
 
-    fn value(&mut self) -> Result<Value, String> {
-        self.space();
-        if self.rest().starts_with('"') {
-            return self.string().map(Value::Text);
-        }
-        let rest = self.rest();
-        let end = rest
-            .find([',', '}', ' ', '\t', '\n', '\r'])
-            .unwrap_or(rest.len());
-        let word = rest.get(..end).unwrap_or_default();
-        let value = match word {
-            "null" => Value::Null,
-            "true" | "false" => Value::Truth,
-            _ if is_number(word) => Value::Number(word.parse().ok()),
-            _ => return Err(self.error("no string, number, true, false or null")),
+    /// The number under `key`, if any.
+    ///
+    /// # Errors
+    /// When it is something else, out of `range`, or of more than 15 digits.
+    pub fn real(&self, key: &str, range: RangeInclusive<i32>) -> Result<Option<f32>, String> {
+        self.get(key)
+            .map(|value| value.real(key, range))
+            .transpose()
+    }
+
+    /// The `true` or `false` under `key`, if any.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn truth(&self, key: &str) -> Result<Option<bool>, String> {
+        self.get(key).map(|value| value.truth(key)).transpose()
+    }
+
+    /// The list of texts under `key`, if any.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, String> {
+        let Some(value) = self.get(key) else {
+            return Ok(None);
         };
-        self.at += end;
-        Ok(value)
+        let Value::List(list) = value else {
+            return Err(wrong(key, "a list of strings"));
+        };
+        list.iter()
+            .map(|one| one.text(key))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// The members of the object under `key`, in the order in which they are written, if any.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn pairs(&self, key: &str) -> Result<Option<&[(String, Value)]>, String> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(members)) => Ok(Some(members)),
+            Some(_) => Err(wrong(key, "an object")),
+        }
     }
 }
 
-/// JSON's grammar: an optional minus, an integer without leading zeros, a fraction, an exponent.
-fn is_number(word: &str) -> bool {
-    let unsigned = word.strip_prefix('-').unwrap_or(word);
-    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits(whole)
-        && (whole == "0" || !whole.starts_with('0'))
-        && digits(fraction)
-        && digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))
+impl Value {
+    /// This value as a text; `key` is what an error calls it.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn text(&self, key: &str) -> Result<&str, String> {
+        match self {
+            Self::Text(text) => Ok(text),
+            _ => Err(wrong(key, "a string")),
+        }
+    }
+
+    /// This value as a whole number; `key` is what an error calls it.
+    ///
+    /// # Errors
+    /// When it is none, or out of `range`.
+    pub fn number(&self, key: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+        let number = match self {
+            Self::Number(text) => text.parse().ok(),
+            _ => None,
+        };
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                let (from, to) = range.into_inner();
+                wrong(key, &format!("a whole number from {from} to {to}"))
+            })
+    }
+
+    /// This value as a number; `key` is what an error calls it.
+    ///
+    /// # Errors
+    /// When it is none, out of `range`, or of more than 15 digits.
+    pub fn real(&self, key: &str, range: RangeInclusive<i32>) -> Result<f32, String> {
+        let number = match self {
+            Self::Number(text) => json::decimal(text),
+            _ => None,
+        };
+        let (from, to) = range.into_inner();
+        number
+            .filter(|number| (f64::from(from)..=f64::from(to)).contains(number))
+            .map(|number| number as f32)
+            .ok_or_else(|| wrong(key, &format!("a number from {from} to {to}")))
+    }
+
+    /// This value as `true` or `false`; `key` is what an error calls it.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn truth(&self, key: &str) -> Result<bool, String> {
+        match self {
+            Self::Truth(truth) => Ok(*truth),
+            _ => Err(wrong(key, "true or false")),
+        }
+    }
+}
+
+fn wrong(key: &str, wanted: &str) -> String {
+    format!("configuration: `{key}` has to be {wanted}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn flat_objects_are_read() {
-        let json = " { \"a\" : \"x\\n\\u00e9\\\"\" , \"b\" : -1.5e+3 , \"c\":true,\"d\":null,\"é\":\"ü\" } ";
-        assert_eq!(text(json, "a"), Ok(Some("x\né\"".to_owned())));
-        assert_eq!(text(json, "é"), Ok(Some("ü".to_owned())));
-        assert_eq!(text(json, "d"), Ok(None));
-        assert_eq!(text(json, "e"), Ok(None));
-        assert!(text(json, "b").is_err());
-        assert!(text(json, "c").is_err());
-    }
+    const KEYS: &[&str] = &["a", "b", "c", "d", "e", "f", "g", "h", "i", "é"];
 
     #[test]
-    fn only_whole_numbers_are_numbers() {
-        let json = r#"{"a":0,"b":4294967295,"c":4294967296,"d":-1,"e":1.0,"f":1e3,"g":"1","h":true,"i":null}"#;
-        assert_eq!(number(json, "a"), Ok(Some(0)));
-        assert_eq!(number(json, "b"), Ok(Some(u32::MAX)));
-        for key in ["c", "d", "e", "f", "g", "h"] {
-            assert!(number(json, key).is_err(), "{key}");
+    fn values_are_read_by_their_kind() {
+        let json = " { \"a\" : \"x\\n\\u00e9\\\"\" , \"b\" : -1.5e+1 , \"c\":true,\"d\":null,\
+                    \"é\":\"ü\", \"f\": [\"p\", \"q\"], \"g\": {\"north\": 3, \"south\": 0.25}, \
+                    \"h\": [], \"i\": {} } ";
+        let config = Config::parse(json, KEYS).unwrap();
+        assert_eq!(config.text("a"), Ok(Some("x\né\"")));
+        assert_eq!(config.text("é"), Ok(Some("ü")));
+        assert_eq!(config.text("d"), Ok(None));
+        assert_eq!(config.text("e"), Ok(None));
+        assert_eq!(config.real("b", -20..=0), Ok(Some(-15.0)));
+        assert_eq!(config.truth("c"), Ok(Some(true)));
+        assert_eq!(config.texts("f"), Ok(Some(vec!["p", "q"])));
+        assert_eq!(config.texts("h"), Ok(Some(vec![])));
+        let caps = config.pairs("g").unwrap().unwrap();
+        assert_eq!(caps[0].0, "north");
+        assert_eq!(caps[0].1.number("g", 0..=9), Ok(3));
+        assert_eq!(caps[1].1.real("g", 0..=1), Ok(0.25));
+        assert_eq!(config.pairs("i"), Ok(Some(&[][..])));
+        for key in ["b", "c", "f", "g"] {
+            assert!(config.text(key).is_err());
         }
-        assert_eq!(number(json, "i"), Ok(None));
-        assert_eq!(number(json, "j"), Ok(None));
+        assert!(config.texts("a").is_err() && config.texts("g").is_err());
+        assert!(config.pairs("f").is_err() && config.truth("a").is_err());
     }
 
     #[test]
-    fn everything_else_is_refused() {
-        for json in [
-            "",
-            "null",
-            "[]",
-            "{",
-            "}",
-            "{\"a\"}",
-            "{\"a\":}",
-            "{\"a\":1,}",
-            "{,}",
-            "{\"a\":1 \"b\":2}",
-            "{} {}",
-            "{\"a\":{}}",
-            "{\"a\":[1]}",
-            "{\"a\":\"x}",
-            "{\"a\":\"\\x\"}",
-            "{\"a\":\"\\u12\"}",
-            "{\"a\":\"\\ud800\"}",
-            "{\"a\":01}",
-            "{\"a\":1.}",
-            "{\"a\":.5}",
-            "{\"a\":1e}",
-            "{\"a\":+1}",
-            "{\"a\":-}",
-            "{\"a\":tru}",
-            "{\"a\":\"\n\"}",
-            "{'a':1}",
-            "{\"a\":1,\"a\":2}",
-            "{\"a\":NaN}",
-        ] {
-            assert!(text(json, "z").is_err(), "{json}");
-            assert!(number(json, "z").is_err(), "{json}");
+    fn numbers_keep_their_range() {
+        let json = r#"{"a":0,"b":4294967295,"c":4294967296,"d":-1,"e":1.0,"f":1e3,"g":"1","h":true,"i":null}"#;
+        let config = Config::parse(json, KEYS).unwrap();
+        assert_eq!(config.number("a", 0..=0), Ok(Some(0)));
+        assert_eq!(config.number("b", 0..=u32::MAX), Ok(Some(u32::MAX)));
+        for key in ["c", "d", "e", "f", "g", "h"] {
+            assert!(config.number(key, 0..=u32::MAX).is_err(), "{key}");
+        }
+        assert_eq!(config.number("i", 0..=9), Ok(None));
+        assert_eq!(
+            config.number("a", 1..=16),
+            Err("configuration: `a` has to be a whole number from 1 to 16".to_owned())
+        );
+        assert_eq!(config.real("f", 0..=1_000), Ok(Some(1_000.0)));
+        assert!(config.real("f", 0..=999).is_err() && config.real("h", 0..=1).is_err());
+    }
+
+    #[test]
+    fn keys_that_nobody_reads_are_refused() {
+        let error = Config::parse(r#"{"lable": 1}"#, &["label", "weight"]).unwrap_err();
+        assert_eq!(
+            error,
+            "configuration: no key `lable`; there are label, weight"
+        );
+        assert_eq!(nothing(" { } "), Ok(()));
+        for json in ["", "{", "[]", r#"{"a": 1}"#] {
+            assert!(nothing(json).is_err(), "{json}");
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It decides what an author has to write, and nothing about how the call arrives: `glue` does.
 
-use crate::{Host, LostNode, Records, Verdict};
+use crate::seam::Proposed;
+use crate::{FenceVerdict, Host, LostNode, Records, config};
 
 /// Milliseconds after which a fence may ask to be asked again.
 pub const RETRY_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
@@ -23,11 +24,21 @@ pub trait Fence: Default {
     const VERSION: &'static str;
 
     /// Takes what it needs from the configuration; called once for each instance, before all else.
+    /// A policy that does not define it takes no configuration but `{}`.
     ///
     /// # Errors
     /// A sentence for the operator. Every question to the instance is then answered with it.
-    fn configure(&mut self, _host: &dyn Host) -> Result<(), String> {
-        Ok(())
+    fn configure(&mut self, host: &dyn Host) -> Result<(), String> {
+        config::nothing(&host.config())
+    }
+
+    /// Whether a configuration will do: what a fresh value makes of it in
+    /// [`configure`](Self::configure), unless the policy says otherwise.
+    ///
+    /// # Errors
+    /// A sentence for the operator, who is then refused.
+    fn validate(config: &str, host: &dyn Host) -> Result<(), String> {
+        Self::default().configure(&Proposed { config, host })
     }
 
     /// Looks for proof that this life of the node is over: `Dead` with the proof in words (at most
@@ -41,5 +52,5 @@ pub trait Fence: Default {
         lost: &LostNode,
         host: &dyn Host,
         records: &dyn Records,
-    ) -> Result<Verdict, String>;
+    ) -> Result<FenceVerdict, String>;
 }

@@ -1,19 +1,21 @@
-//! One instance of a policy, and the macros that connect it to the generated bindings.
+//! One instance of a policy: configured once, or refused with the reason.
 //!
-//! The same [`SelectorInstance`], [`CallbackInstance`] and [`FenceInstance`] run in a component and
-//! in the native harness, so that a unit test passes through everything but the canonical ABI. Not for authors:
-//! only the macros and [`crate::testing`] use it.
+//! The same instances run in a component and in the native harness, so that a unit test passes
+//! through everything but the canonical ABI. Not for authors: only the macros of `export` and
+//! [`crate::testing`] use it.
 
 use crate::bindings::selector::exports::maitred::policy::selector::Candidates as Lists;
+use crate::selector::owned;
 use crate::{
-    Access, Ask, Callback, CallbackManifest, Candidates, Fence, FenceManifest, Host, LostNode,
-    Manifest, Placement, Records, Request, Selector, Slot, SpawnFailure, Started, Verdict,
+    Access, Advice, Answer, Ask, Callback, CallbackManifest, Candidates, Ended, Fence,
+    FenceManifest, FenceVerdict, Hook, Host, LostNode, Manifest, Nodes, Placement, Records,
+    Request, Scanner, ScannerManifest, Scores, Selector, SpawnFailure, Started,
 };
 
 #[cfg(target_arch = "wasm32")]
-pub use crate::imports::{HostImport, NodeImport, RecordsImport, log_panics};
+pub use crate::imports::{HostImport, NodeImport, NodesImport, RecordsImport, log_panics};
 
-/// A selector as one instance runs it: configured, or refused with the reason.
+/// A selector as one instance runs it.
 pub struct SelectorInstance<S> {
     policy: Result<S, String>,
     columns: usize,
@@ -38,6 +40,7 @@ impl<S: Selector> SelectorInstance<S> {
             name: S::NAME.to_owned(),
             version: S::VERSION.to_owned(),
             features,
+            terms: owned(S::TERMS),
             ask,
         }
     }
@@ -45,20 +48,74 @@ impl<S: Selector> SelectorInstance<S> {
     /// `selector.select`.
     ///
     /// # Errors
-    /// The policy's own, the reason why it refused its configuration, or a list of the wrong length.
+    /// The policy's own, the reason why it refused its configuration, a list of the wrong length, or
+    /// scores that do not fit `TERMS`.
     pub fn select(
         &self,
         request: &Request,
         lists: &Lists,
         host: &dyn Host,
-    ) -> Result<Option<Slot>, String> {
+    ) -> Result<Answer, String> {
         let policy = self.policy.as_ref().map_err(Clone::clone)?;
         let candidates = Candidates::new(&lists.slots, &lists.features, self.columns)?;
-        policy.select(request, candidates, host)
+        let candidates = candidates.explained(!S::TERMS.is_empty());
+        scored_by(S::TERMS, policy.select(request, candidates, host)?)
     }
 }
 
-/// A callback as one instance runs it: configured, or refused with the reason.
+/// A scanner as one instance runs it.
+pub struct ScannerInstance<S>(Result<S, String>);
+
+impl<S: Scanner> ScannerInstance<S> {
+    /// Makes and configures the policy.
+    pub fn new(host: &dyn Host) -> Self {
+        let mut policy = S::default();
+        Self(policy.configure(host).map(|()| policy))
+    }
+
+    /// `scanner.describe`.
+    pub fn describe(&self) -> ScannerManifest {
+        ScannerManifest {
+            name: S::NAME.to_owned(),
+            version: S::VERSION.to_owned(),
+            features: self.0.as_ref().map_or_else(|_| Vec::new(), S::features),
+            terms: owned(S::TERMS),
+        }
+    }
+
+    /// `scanner.scan`.
+    ///
+    /// # Errors
+    /// The policy's own, the reason why it refused its configuration, or scores that do not fit
+    /// `TERMS`.
+    pub fn scan(
+        &self,
+        request: &Request,
+        nodes: &dyn Nodes,
+        host: &dyn Host,
+    ) -> Result<Answer, String> {
+        let policy = self.0.as_ref().map_err(Clone::clone)?;
+        scored_by(S::TERMS, policy.scan(request, nodes, host)?)
+    }
+}
+
+/// The answer with the scores that `terms` name: none of them, or as many for each node.
+fn scored_by(terms: &[&str], answer: Answer) -> Result<Answer, String> {
+    if terms.is_empty() {
+        return Ok(answer.with_scores(Scores::none()));
+    }
+    let (nodes, values) = (answer.scores.slots.len(), answer.scores.values.len());
+    if values == nodes * terms.len() {
+        Ok(answer)
+    } else {
+        Err(format!(
+            "{values} scores for {nodes} nodes, where {} terms are declared",
+            terms.len()
+        ))
+    }
+}
+
+/// A callback as one instance runs it.
 pub struct CallbackInstance<C>(Result<C, String>);
 
 impl<C: Callback> CallbackInstance<C> {
@@ -73,6 +130,7 @@ impl<C: Callback> CallbackInstance<C> {
         CallbackManifest {
             name: C::NAME.to_owned(),
             version: C::VERSION.to_owned(),
+            hooks: C::HOOKS.to_vec(),
         }
     }
 
@@ -92,9 +150,39 @@ impl<C: Callback> CallbackInstance<C> {
             .map_err(|reason| SpawnFailure::GiveUp(reason.clone()))?;
         policy.spawn(request, placement, access)
     }
+
+    /// `callback.compensate`; nothing when the policy refused its configuration.
+    pub fn compensate(
+        &self,
+        request: &Request,
+        placement: &Placement,
+        reason: &str,
+        host: &dyn Host,
+        records: &dyn Records,
+    ) {
+        if let Ok(policy) = &self.0 {
+            policy.compensate(request, placement, reason, host, records);
+        }
+    }
+
+    /// `callback.on-node-lost` or `callback.on-exit`; the usual when the policy refused its
+    /// configuration.
+    pub fn advise(
+        &self,
+        hook: Hook,
+        ended: &Ended,
+        host: &dyn Host,
+        records: &dyn Records,
+    ) -> Advice {
+        match (&self.0, hook) {
+            (Ok(policy), Hook::NodeLost) => policy.on_node_lost(ended, host, records),
+            (Ok(policy), Hook::Exit) => policy.on_exit(ended, host, records),
+            (Ok(_), Hook::Compensate) | (Err(_), _) => Advice::Usual,
+        }
+    }
 }
 
-/// A fence as one instance runs it: configured, or refused with the reason.
+/// A fence as one instance runs it.
 pub struct FenceInstance<F>(Result<F, String>);
 
 impl<F: Fence> FenceInstance<F> {
@@ -121,126 +209,8 @@ impl<F: Fence> FenceInstance<F> {
         lost: &LostNode,
         host: &dyn Host,
         records: &dyn Records,
-    ) -> Result<Verdict, String> {
+    ) -> Result<FenceVerdict, String> {
         let policy = self.0.as_ref().map_err(Clone::clone)?;
         policy.examine(lost, host, records)
     }
-}
-
-/// Makes a component of the world `selector-module` of a type that is a [`Selector`]; once a crate.
-///
-/// Natively it expands to nothing, so that one test program can link many selectors.
-#[macro_export]
-macro_rules! export_selector {
-    ($policy:ty) => {
-        #[cfg(target_arch = "wasm32")]
-        const _: () = {
-            use $crate::bindings::selector as bindings;
-            use $crate::glue::{HostImport, SelectorInstance, log_panics};
-
-            struct Module;
-
-            ::std::thread_local! {
-                static INSTANCE: SelectorInstance<$policy> = {
-                    log_panics();
-                    SelectorInstance::new(&HostImport)
-                };
-            }
-
-            impl bindings::exports::maitred::policy::selector::Guest for Module {
-                fn describe() -> $crate::Manifest {
-                    INSTANCE.with(|instance| instance.describe())
-                }
-
-                fn select(
-                    request: $crate::Request,
-                    candidates: bindings::exports::maitred::policy::selector::Candidates,
-                ) -> Result<Option<$crate::Slot>, String> {
-                    INSTANCE.with(|instance| instance.select(&request, &candidates, &HostImport))
-                }
-            }
-
-    bindings::export_selector_bindings!(Module with_types_in bindings);
-        };
-    };
-}
-
-/// Makes a component of the world `callback-module` of a type that is a [`Callback`]; once a crate.
-///
-/// Natively it expands to nothing, so that one test program can link many callbacks.
-#[macro_export]
-macro_rules! export_callback {
-    ($policy:ty) => {
-        #[cfg(target_arch = "wasm32")]
-        const _: () = {
-            use $crate::bindings::callback as bindings;
-            use $crate::glue::{
-                CallbackInstance, HostImport, NodeImport, RecordsImport, log_panics,
-            };
-
-            struct Module;
-
-            ::std::thread_local! {
-                static INSTANCE: CallbackInstance<$policy> = {
-                    log_panics();
-                    CallbackInstance::new(&HostImport)
-                };
-            }
-
-            impl bindings::exports::maitred::policy::callback::Guest for Module {
-                fn describe() -> $crate::CallbackManifest {
-                    INSTANCE.with(|instance| instance.describe())
-                }
-
-                fn spawn(
-                    request: $crate::Request,
-                    placement: $crate::Placement,
-                ) -> Result<$crate::Started, $crate::SpawnFailure> {
-                    let access = $crate::Access {
-                        host: &HostImport,
-                        node: &NodeImport,
-                        records: &RecordsImport,
-                    };
-                    INSTANCE.with(|instance| instance.spawn(&request, &placement, access))
-                }
-            }
-
-    bindings::export_callback_bindings!(Module with_types_in bindings);
-        };
-    };
-}
-
-/// Makes a component of the world `fence-module` of a type that is a [`Fence`]; once a crate.
-///
-/// Natively it expands to nothing, so that one test program can link many fences.
-#[macro_export]
-macro_rules! export_fence {
-    ($policy:ty) => {
-        #[cfg(target_arch = "wasm32")]
-        const _: () = {
-            use $crate::bindings::fence as bindings;
-            use $crate::glue::{FenceInstance, HostImport, RecordsImport, log_panics};
-
-            struct Module;
-
-            ::std::thread_local! {
-                static INSTANCE: FenceInstance<$policy> = {
-                    log_panics();
-                    FenceInstance::new(&HostImport)
-                };
-            }
-
-            impl bindings::exports::maitred::policy::fence::Guest for Module {
-                fn describe() -> $crate::FenceManifest {
-                    INSTANCE.with(|instance| instance.describe())
-                }
-
-                fn examine(lost: $crate::LostNode) -> Result<$crate::Verdict, String> {
-                    INSTANCE.with(|instance| instance.examine(&lost, &HostImport, &RecordsImport))
-                }
-            }
-
-    bindings::export_fence_bindings!(Module with_types_in bindings);
-        };
-    };
 }

@@ -5,11 +5,15 @@
 use std::panic;
 
 use crate::bindings::callback::maitred::policy::{node, records};
+use crate::bindings::scanner::maitred::policy::nodes;
 use crate::bindings::selector::maitred::policy::host;
-use crate::{Host, Level, Node, Process, Records, StartFailure, Started};
+use crate::{Host, Level, Node, Nodes, Process, Records, Slot, StartFailure, Started};
 
 /// `maitred:policy/host`.
 pub struct HostImport;
+
+/// `maitred:policy/nodes`.
+pub struct NodesImport;
 
 /// `maitred:policy/node`.
 pub struct NodeImport;
@@ -27,9 +31,39 @@ impl Host for HostImport {
     }
 }
 
+impl Nodes for NodesImport {
+    fn passed(&self) -> Vec<Slot> {
+        nodes::passed()
+    }
+
+    fn matching(&self, labels: &[(String, String)]) -> Vec<Slot> {
+        nodes::matching(labels)
+    }
+
+    fn column(&self, feature: &str, slots: &[Slot]) -> Vec<f32> {
+        nodes::column(feature, slots)
+    }
+
+    fn names(&self, slots: &[Slot]) -> Vec<String> {
+        nodes::names(slots)
+    }
+
+    fn sample(&self, count: u32, seed: u32) -> Vec<Slot> {
+        nodes::sample(count, seed)
+    }
+}
+
 impl Node for NodeImport {
     fn start(&self, payload: &[u8], deadline_ms: u32) -> Result<Started, StartFailure> {
         node::start(payload, deadline_ms)
+    }
+
+    fn stop(&self, deadline_ms: u32) -> Result<(), StartFailure> {
+        node::stop(deadline_ms)
+    }
+
+    fn pause(&self, milliseconds: u32) {
+        node::pause(milliseconds);
     }
 }
 

@@ -1,10 +1,11 @@
-//! What a module author links: the traits [`Selector`], [`Callback`] and [`Fence`], a macro for each
-//! that makes a component of a type, helpers, and a native harness ([`testing`]).
+//! What a module author links: the traits [`Selector`], [`Scanner`], [`Callback`] and [`Fence`], a
+//! macro for each that makes a component of a type, pieces to compose a choice of ([`compose`]), and a
+//! native harness ([`testing`]) with scenario files.
 //!
 //! A complete selector. Its crate has `crate-type = ["cdylib", "rlib"]` and this one dependency:
 //!
 //! ```
-//! use maitred_guest::{Ask, Candidates, Host, Request, Selector, Slot, export_selector};
+//! use maitred_guest::{Answer, Ask, Candidates, Host, Request, Selector, export_selector};
 //!
 //! /// Chooses the node whose last load report shows the most free memory.
 //! #[derive(Default)]
@@ -22,10 +23,10 @@
 //!     fn select(
 //!         &self,
 //!         request: &Request,
-//!         candidates: Candidates<'_>,
-//!         _host: &dyn Host,
-//!     ) -> Result<Option<Slot>, String> {
-//!         Ok(candidates.lowest(request.seed, |row| Some(-row.value(0))))
+//!         nodes: Candidates<'_>,
+//!         _: &dyn Host,
+//!     ) -> Result<Answer, String> {
+//!         Ok(nodes.lowest(request.seed, |row| Some(-row.value(0))).into())
 //!     }
 //! }
 //!
@@ -46,15 +47,18 @@
 //! only through the traits of [`seam`], never through the bindings: an imported function called
 //! natively ends the process, so a policy that used one could not be unit-tested.
 //!
-//! Guests stay small (some 28 KiB, most of it Rust's allocator and the text of panics): this crate
-//! has no dependency but the bindings' generator.
+//! Guests stay small (some 30 KiB, most of it Rust's allocator and the text of panics): in a
+//! component this crate has no dependency but the bindings' generator.
 
+mod answer;
 #[doc(hidden)]
 pub mod bindings;
 mod callback;
 mod candidates;
 pub mod chance;
+pub mod compose;
 pub mod config;
+mod export;
 mod fence;
 #[doc(hidden)]
 pub mod glue;
@@ -62,23 +66,28 @@ pub mod glue;
 mod imports;
 pub mod seam;
 mod selector;
+mod table;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
+pub use answer::{RANKED_MAX, SCORED_MAX, TERMS_MAX, WAIT_MS};
 pub use bindings::callback::exports::maitred::policy::callback::{
-    Failure as SpawnFailure, Manifest as CallbackManifest, Placement,
+    Advice, Ended, Failure as SpawnFailure, Hook, Manifest as CallbackManifest, Placement,
 };
 pub use bindings::callback::maitred::policy::node::{Failure as StartFailure, Started};
 pub use bindings::callback::maitred::policy::records::Process;
 pub use bindings::fence::exports::maitred::policy::fence::{
-    LostNode, Manifest as FenceManifest, Verdict,
+    LostNode, Manifest as FenceManifest, Verdict as FenceVerdict,
 };
+pub use bindings::scanner::exports::maitred::policy::scanner::Manifest as ScannerManifest;
 pub use bindings::selector::exports::maitred::policy::selector::{Ask, Lowest, Manifest};
+pub use bindings::selector::maitred::policy::answers::{Answer, Rejection, Scores, Verdict};
 pub use bindings::selector::maitred::policy::host::Level;
 pub use bindings::selector::maitred::policy::types::{Request, Slot};
 pub use callback::{Access, Callback};
 pub use candidates::{Candidates, Row};
 pub use chance::{Chance, stable_hash};
 pub use fence::{Fence, PROOF_BYTES_MAX, RETRY_MS};
-pub use seam::{Host, Node, Records};
-pub use selector::{Selector, lowest};
+pub use seam::{Host, Node, Nodes, Records};
+pub use selector::{Scanner, Selector, lowest};
+pub use table::Table;

@@ -1,24 +1,30 @@
 //! A native harness: a fleet of nodes that offers candidates as the host does, and runs a policy on
 //! them, so that policies are unit-tested with plain `cargo test`.
 //!
-//! It decides what `wit/policy.wit` promises a selector: the filter by capacity, the three kinds of
-//! `ask`, the catalogue of features, and the check of the answer. It keeps exact loads: what a
-//! decision placed, the next one sees. Callbacks have a node and a registry that answer as the test
-//! says, fences the registry. It knows no component; the conformance tests run those.
+//! It decides what `wit/policy.wit` promises a selector: the filter, the three kinds of `ask`, the
+//! catalogue of features, and the check of the answer. It keeps exact loads: what a decision placed,
+//! the next one sees. [`scenario()`] runs scenario files; the tool `maitred module test` runs the same
+//! ones on the component. Callbacks have a node and a registry that answer as the test says, fences
+//! the registry. It knows no component; the conformance tests run those.
 
+mod decide;
+mod features;
 mod fence;
 mod fleet;
 mod node;
 mod properties;
+mod scenario;
 
+pub use decide::{Choice, Outcome, Refusal};
 pub use fence::{examine, lost_node};
-pub use fleet::{Fleet, Refusal};
-pub use node::{TestNode, TestRecords, spawn};
-pub use properties::check;
+pub use fleet::Fleet;
+pub use node::{TestNode, TestRecords, ended, spawn, spawn_with};
+pub use properties::{check, check_configured};
+pub use scenario::{ScenarioFile, scenario};
 
 /// The two lists that cross the border in a `select`.
 pub use crate::bindings::selector::exports::maitred::policy::selector::Candidates as Lists;
-pub use crate::glue::{CallbackInstance, FenceInstance, SelectorInstance};
+pub use crate::glue::{CallbackInstance, FenceInstance, ScannerInstance, SelectorInstance};
 
 use std::cell::RefCell;
 
@@ -41,6 +47,7 @@ pub fn request(process_type: &str, id: &str) -> Request {
         args: Vec::new(),
         group: None,
         requester: None,
+        previous: None,
         demand: 1,
         priority: 0,
         attempt: 1,

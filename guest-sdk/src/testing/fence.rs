@@ -2,7 +2,7 @@
 
 use super::TestHost;
 use crate::glue::FenceInstance;
-use crate::{Fence, LostNode, PROOF_BYTES_MAX, RETRY_MS, Records, Verdict};
+use crate::{Fence, FenceVerdict, LostNode, PROOF_BYTES_MAX, RETRY_MS, Records};
 
 /// The node `node` at `node:1`, whose lease of that epoch ran out three seconds ago; the first
 /// question. Its fields are public; set what the test is about.
@@ -28,13 +28,13 @@ pub fn examine<F: Fence>(
     lost: &LostNode,
     host: &TestHost,
     records: &dyn Records,
-) -> Result<Verdict, String> {
+) -> Result<FenceVerdict, String> {
     let verdict = FenceInstance::<F>::new(host).examine(lost, host, records)?;
     match &verdict {
-        Verdict::Dead(proof) if proof.len() > PROOF_BYTES_MAX => {
+        FenceVerdict::Dead(proof) if proof.len() > PROOF_BYTES_MAX => {
             Err(format!("a proof of {} bytes", proof.len()))
         }
-        Verdict::AliveOrUnknown(ms) if !RETRY_MS.contains(ms) => {
+        FenceVerdict::AliveOrUnknown(ms) if !RETRY_MS.contains(ms) => {
             Err(format!("asks to be asked again in {ms} ms"))
         }
         _ => Ok(verdict),
@@ -46,25 +46,32 @@ mod tests {
     use super::super::TestRecords;
     use super::*;
     use crate::Host;
+    use crate::config::Config;
 
     /// Answers what it was configured to.
     #[derive(Default)]
-    struct Parrot(Option<Verdict>);
+    struct Parrot(Option<FenceVerdict>);
 
     impl Fence for Parrot {
         const NAME: &'static str = "parrot";
         const VERSION: &'static str = "1";
 
         fn configure(&mut self, host: &dyn Host) -> Result<(), String> {
-            let ms = crate::config::number(&host.config(), "ms")?;
-            let letters = crate::config::number(&host.config(), "letters")?;
+            let config = Config::parse(&host.config(), &["ms", "letters"])?;
+            let ms = config.number("ms", 0..=u32::MAX)?;
+            let letters = config.number("letters", 0..=1_000)?;
             self.0 = ms
-                .map(Verdict::AliveOrUnknown)
-                .or(letters.map(|count| Verdict::Dead("x".repeat(count as usize))));
+                .map(FenceVerdict::AliveOrUnknown)
+                .or(letters.map(|count| FenceVerdict::Dead("x".repeat(count as usize))));
             Ok(())
         }
 
-        fn examine(&self, _: &LostNode, _: &dyn Host, _: &dyn Records) -> Result<Verdict, String> {
+        fn examine(
+            &self,
+            _: &LostNode,
+            _: &dyn Host,
+            _: &dyn Records,
+        ) -> Result<FenceVerdict, String> {
             self.0.clone().ok_or_else(|| "it knows nothing".to_owned())
         }
     }
@@ -78,14 +85,14 @@ mod tests {
         for ms in [100, 60_000] {
             assert_eq!(
                 ask(&format!("{{\"ms\": {ms}}}")),
-                Ok(Verdict::AliveOrUnknown(ms))
+                Ok(FenceVerdict::AliveOrUnknown(ms))
             );
         }
         assert!(ask(r#"{"ms": 99}"#).is_err());
         assert!(ask(r#"{"ms": 60001}"#).is_err());
         assert_eq!(
             ask(r#"{"letters": 512}"#),
-            Ok(Verdict::Dead("x".repeat(512)))
+            Ok(FenceVerdict::Dead("x".repeat(512)))
         );
         assert!(ask(r#"{"letters": 513}"#).is_err());
         assert_eq!(ask("{}"), Err("it knows nothing".to_owned()));

@@ -7,7 +7,7 @@
 //! The host has filtered out whatever is too full, so the eight lowest by `capacity-left` hold the
 //! best fit of the whole fleet. Nodes that declared no capacity (NaN) come last.
 
-use maitred_guest::{Ask, Candidates, Host, Request, Selector, Slot, export_selector, lowest};
+use maitred_guest::{Answer, Ask, Candidates, Host, Request, Selector, export_selector, lowest};
 
 /// See the head of this file.
 #[derive(Default)]
@@ -27,12 +27,13 @@ impl Selector for BinPack {
         request: &Request,
         nodes: Candidates<'_>,
         _: &dyn Host,
-    ) -> Result<Option<Slot>, String> {
+    ) -> Result<Answer, String> {
         let demand = request.demand as f32;
-        Ok(nodes.lowest(request.seed, |row| {
+        let tightest = nodes.lowest(request.seed, |row| {
             let left = row.value(0);
             (left.is_nan() || left >= demand).then_some(left)
-        }))
+        });
+        Ok(tightest.into())
     }
 }
 

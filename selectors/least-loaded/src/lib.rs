@@ -5,7 +5,7 @@
 //! any fleet. One would do for the answer; the others show a reader of `explain` what it was chosen
 //! from. With loads that are seconds old it herds: use `two-choices` where reports decide.
 
-use maitred_guest::{Ask, Candidates, Host, Request, Selector, Slot, export_selector, lowest};
+use maitred_guest::{Answer, Ask, Candidates, Host, Request, Selector, export_selector, lowest};
 
 /// See the head of this file.
 #[derive(Default)]
@@ -25,8 +25,8 @@ impl Selector for LeastLoaded {
         request: &Request,
         nodes: Candidates<'_>,
         _: &dyn Host,
-    ) -> Result<Option<Slot>, String> {
-        Ok(nodes.lowest(request.seed, |row| Some(row.value(0))))
+    ) -> Result<Answer, String> {
+        Ok(nodes.lowest(request.seed, |row| Some(row.value(0))).into())
     }
 }
 

@@ -10,7 +10,7 @@
 //! beyond 1,024 candidates the host samples them, so that an id no longer always finds its node.
 
 use maitred_guest::chance::{mix, stable_hash};
-use maitred_guest::{Candidates, Host, Request, Selector, Slot, export_selector};
+use maitred_guest::{Answer, Candidates, Host, Request, Selector, export_selector};
 
 /// See the head of this file.
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl Selector for Rendezvous {
         request: &Request,
         nodes: Candidates<'_>,
         _: &dyn Host,
-    ) -> Result<Option<Slot>, String> {
+    ) -> Result<Answer, String> {
         // A type holds no zero byte, so that no two keys run together.
         let key = stable_hash(
             [request.process_type.as_bytes(), &[0], request.id.as_bytes()]
@@ -37,7 +37,7 @@ impl Selector for Rendezvous {
         let heaviest = nodes
             .iter()
             .max_by_key(|row| (row.whole(0).map(weight), u32::MAX - row.slot));
-        Ok(heaviest.map(|row| row.slot))
+        Ok(heaviest.map(|row| row.slot).into())
     }
 }
 

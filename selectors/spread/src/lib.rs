@@ -7,7 +7,9 @@
 //! Another label by configuration: `{"label": "rack"}`. Only candidates are counted: what runs on a
 //! node that is full, cordoned or beyond the 1,024th is not seen.
 
-use maitred_guest::{Candidates, Host, Request, Row, Selector, Slot, config, export_selector};
+use maitred_guest::compose::{given, low};
+use maitred_guest::config::Config;
+use maitred_guest::{Answer, Candidates, Host, Request, Row, Selector, export_selector};
 
 /// See the head of this file.
 #[derive(Default)]
@@ -22,9 +24,11 @@ const PROCESSES: usize = 2;
 impl Selector for Spread {
     const NAME: &'static str = "spread";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const TERMS: &'static [&'static str] = &["same-label", "processes"];
 
     fn configure(&mut self, host: &dyn Host) -> Result<(), String> {
-        self.label = config::text(&host.config(), "label")?.unwrap_or_else(|| "zone".to_owned());
+        let config = Config::parse(&host.config(), &["label"])?;
+        self.label = config.text("label")?.unwrap_or("zone").to_owned();
         if self.label.is_empty() {
             Err("configuration: `label` is empty".to_owned())
         } else {
@@ -45,26 +49,26 @@ impl Selector for Spread {
         request: &Request,
         nodes: Candidates<'_>,
         _: &dyn Host,
-    ) -> Result<Option<Slot>, String> {
+    ) -> Result<Answer, String> {
+        // By the number of the label's value; there are few of them.
         let mut sums: Vec<(f32, f32)> = Vec::new();
-        let sum_of = |sums: &[(f32, f32)], row: Row<'_>| {
-            // Every comparison with NaN is false: a node without the label has no sum.
-            sums.iter()
-                .position(|&(value, _)| value == row.value(LABEL))
-        };
         for row in nodes.iter() {
+            let Some(value) = row.known(LABEL) else {
+                continue;
+            };
             let count = row.known(OF_TYPE).unwrap_or(0.0);
-            match (sum_of(&sums, row), row.known(LABEL)) {
-                (Some(at), _) => sums[at].1 += count,
-                (None, Some(value)) => sums.push((value, count)),
-                (None, None) => {}
+            match sums.iter_mut().find(|(have, _)| *have == value) {
+                Some((_, sum)) => *sum += count,
+                None => sums.push((value, count)),
             }
         }
-        let fewest = sums.iter().map(|&(_, sum)| sum).reduce(f32::min);
-        let eligible = |row: Row<'_>| sum_of(&sums, row).map(|at| sums[at].1) == fewest;
-        Ok(nodes.lowest(request.seed, |row| {
-            eligible(row).then(|| row.value(PROCESSES))
-        }))
+        // Every comparison with NaN is false: a node without the label has no sum, and comes last.
+        let same_label = |row: Row<'_>| {
+            let sum = sums.iter().find(|(value, _)| *value == row.value(LABEL));
+            sum.map_or(f32::NAN, |&(_, sum)| sum)
+        };
+        let criteria = [given(&same_label).times(-1.0), low(PROCESSES)];
+        Ok(nodes.all().in_order(&criteria, request.seed))
     }
 }
 

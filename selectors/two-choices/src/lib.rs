@@ -1,23 +1,35 @@
 //! The standard selector `two-choices`: two nodes drawn at random, the one with fewer processes.
 //!
+//! More than two by configuration: `{"choices": 3}`, 1 to 16. One is `random`.
+//!
 //! The power of two choices: Azar, Broder, Karlin and Upfal, "Balanced allocations" (STOC 1994);
 //! Mitzenmacher, "The power of two choices in randomized load balancing" (IEEE TPDS 12(10), 2001).
-//! The fullest of n nodes is above the average by log log n / log 2 + O(1), whatever the number of
-//! processes, and stale loads do little harm, since no node looks best to everybody.
+//! The fullest of n nodes is above the average by log log n / log d + O(1) for d choices, whatever
+//! the number of processes, and stale loads do little harm, since no node looks best to everybody:
+//! the more choices, the less of that.
 
-use maitred_guest::{Ask, Candidates, Host, Request, Selector, Slot, export_selector};
+use maitred_guest::config::Config;
+use maitred_guest::{Answer, Ask, Candidates, Host, Request, Selector, export_selector};
 
 /// See the head of this file.
 #[derive(Default)]
-pub struct TwoChoices;
+pub struct TwoChoices {
+    choices: u32,
+}
 
 impl Selector for TwoChoices {
     const NAME: &'static str = "two-choices";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const FEATURES: &'static [&'static str] = &["processes"];
 
+    fn configure(&mut self, host: &dyn Host) -> Result<(), String> {
+        let config = Config::parse(&host.config(), &["choices"])?;
+        self.choices = config.number("choices", 1..=16)?.unwrap_or(2);
+        Ok(())
+    }
+
     fn ask(&self) -> Ask {
-        Ask::Sample(2)
+        Ask::Sample(self.choices)
     }
 
     fn select(
@@ -25,8 +37,8 @@ impl Selector for TwoChoices {
         request: &Request,
         nodes: Candidates<'_>,
         _: &dyn Host,
-    ) -> Result<Option<Slot>, String> {
-        Ok(nodes.lowest(request.seed, |row| Some(row.value(0))))
+    ) -> Result<Answer, String> {
+        Ok(nodes.lowest(request.seed, |row| Some(row.value(0))).into())
     }
 }
 
@@ -35,7 +47,7 @@ export_selector!(TwoChoices);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use maitred_guest::testing::{Fleet, check, request};
+    use maitred_guest::testing::{Fleet, TestHost, check, request};
 
     #[test]
     fn the_emptier_of_two_is_chosen() {
@@ -51,23 +63,56 @@ mod tests {
         );
     }
 
-    /// Published for 100 nodes with 100 processes each: a gap of 1.93 on average, 3 at worst; one
-    /// choice alone gives 25.9.
+    /// The average and the worst gap of 20 runs with 100 nodes and 100 processes for each.
+    fn gaps(config: &str) -> (f64, f64) {
+        let gaps = (0..20).map(|run| {
+            let mut fleet = Fleet::of(100);
+            for n in 0..10_000 {
+                fleet
+                    .place_configured::<TwoChoices>(
+                        &request("player", &format!("{run}-{n}")),
+                        config,
+                    )
+                    .unwrap();
+            }
+            fleet.gap()
+        });
+        gaps.fold((0.0, 0.0), |(average, worst): (f64, f64), gap| {
+            (average + gap / 20.0, worst.max(gap))
+        })
+    }
+
+    /// Published for 100 nodes with 100 processes each: a gap of 1.93 on average, 3 at worst; 1.08
+    /// with three choices; 25.9 with one alone.
     #[test]
     fn the_gap_is_the_published_one() {
-        let gaps: Vec<f64> = (0..20)
-            .map(|run| {
-                let mut fleet = Fleet::of(100);
-                for n in 0..10_000 {
-                    fleet
-                        .place::<TwoChoices>(&request("player", &format!("{run}-{n}")))
-                        .unwrap();
-                }
-                fleet.gap()
-            })
-            .collect();
-        assert!(gaps.iter().all(|&gap| gap <= 3.0), "{gaps:?}");
-        let average = gaps.iter().sum::<f64>() / gaps.len() as f64;
-        assert!((1.5..=2.5).contains(&average), "{gaps:?}");
+        let (average, worst) = gaps("{}");
+        assert!(
+            (1.5..=2.5).contains(&average) && worst <= 3.0,
+            "{average} {worst}"
+        );
+        let (average, worst) = gaps(r#"{"choices": 3}"#);
+        assert!(
+            (0.9..=1.4).contains(&average) && worst <= 2.0,
+            "{average} {worst}"
+        );
+        let (average, _) = gaps(r#"{"choices": 1}"#);
+        assert!((20.0..=32.0).contains(&average), "{average}");
+    }
+
+    #[test]
+    fn the_number_of_choices_is_configured() {
+        let host = TestHost::default();
+        for valid in ["{}", r#"{"choices": 1}"#, r#"{"choices": 16}"#] {
+            assert_eq!(TwoChoices::validate(valid, &host), Ok(()), "{valid}");
+        }
+        for wrong in [
+            "",
+            r#"{"choices": 0}"#,
+            r#"{"choices": 17}"#,
+            r#"{"choice": 3}"#,
+        ] {
+            assert!(TwoChoices::validate(wrong, &host).is_err(), "{wrong}");
+        }
     }
 }

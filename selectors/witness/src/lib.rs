@@ -9,8 +9,9 @@
 //! Another type or pause by configuration: `{"type": "watch", "retry_ms": 500}`. A record that is
 //! on the lost node itself counts for nothing: a node cannot testify to its own death.
 
+use maitred_guest::config::Config;
 use maitred_guest::{
-    Fence, Host, LostNode, Process, RETRY_MS, Records, Verdict, config, export_fence,
+    Fence, FenceVerdict, Host, LostNode, Process, RETRY_MS, Records, export_fence,
 };
 
 /// See the head of this file.
@@ -28,15 +29,12 @@ impl Fence for Witness {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn configure(&mut self, host: &dyn Host) -> Result<(), String> {
-        let json = host.config();
-        self.process_type = config::text(&json, "type")?.unwrap_or_else(|| TYPE.to_owned());
+        let config = Config::parse(&host.config(), &["type", "retry_ms"])?;
+        self.process_type = config.text("type")?.unwrap_or(TYPE).to_owned();
         if !is_type_name(&self.process_type) {
             return Err("configuration: `type` has to be 1 to 64 of a-z, 0-9, _ and -".to_owned());
         }
-        self.retry_ms = config::number(&json, "retry_ms")?.unwrap_or(PAUSE_MS);
-        if !RETRY_MS.contains(&self.retry_ms) {
-            return Err("configuration: `retry_ms` has to be 100 to 60,000".to_owned());
-        }
+        self.retry_ms = config.number("retry_ms", RETRY_MS)?.unwrap_or(PAUSE_MS);
         Ok(())
     }
 
@@ -45,7 +43,7 @@ impl Fence for Witness {
         lost: &LostNode,
         _: &dyn Host,
         records: &dyn Records,
-    ) -> Result<Verdict, String> {
+    ) -> Result<FenceVerdict, String> {
         let Some(epoch) = whole(&lost.epoch) else {
             return Err(format!("the epoch `{}` is no number", lost.epoch));
         };
@@ -55,11 +53,11 @@ impl Fence for Witness {
             .and_then(|record| Some((dead_epoch(&record)?, record.node)))
             .filter(|&(dead, _)| dead >= epoch);
         Ok(match dead {
-            Some((dead, watcher)) => Verdict::Dead(format!(
+            Some((dead, watcher)) => FenceVerdict::Dead(format!(
                 "{}/{}, registered by {watcher}, says: dead {dead}",
                 self.process_type, lost.node
             )),
-            None => Verdict::AliveOrUnknown(self.retry_ms),
+            None => FenceVerdict::AliveOrUnknown(self.retry_ms),
         })
     }
 }

@@ -16,7 +16,7 @@ fn record(share: &[u8]) -> Process {
 }
 
 /// Asks about the epoch 7 of `n`, while the record `key` is `record`.
-fn asked(config: &str, key: (&str, &str), record: Process) -> Result<Verdict, String> {
+fn asked(config: &str, key: (&str, &str), record: Process) -> Result<FenceVerdict, String> {
     let key = (key.0.to_owned(), key.1.to_owned());
     examine::<Witness>(
         &lost_node("n", 7),
@@ -26,7 +26,7 @@ fn asked(config: &str, key: (&str, &str), record: Process) -> Result<Verdict, St
 }
 
 const KEY: (&str, &str) = ("fence", "n");
-const UNKNOWN: Result<Verdict, String> = Ok(Verdict::AliveOrUnknown(PAUSE_MS));
+const UNKNOWN: Result<FenceVerdict, String> = Ok(FenceVerdict::AliveOrUnknown(PAUSE_MS));
 
 #[test]
 fn the_lost_epoch_and_later_ones_are_dead() {
@@ -37,7 +37,7 @@ fn the_lost_epoch_and_later_ones_are_dead() {
     ] {
         assert_eq!(
             asked("{}", KEY, record(share.as_bytes())),
-            Ok(Verdict::Dead(format!(
+            Ok(FenceVerdict::Dead(format!(
                 "fence/n, registered by watcher, says: dead {epoch}"
             )))
         );
@@ -84,11 +84,11 @@ fn type_and_pause_are_configured() {
     let config = r#"{"retry_ms": 250, "type": "watch"}"#;
     assert!(matches!(
         asked(config, ("watch", "n"), record(b"dead 9")),
-        Ok(Verdict::Dead(_))
+        Ok(FenceVerdict::Dead(_))
     ));
     assert_eq!(
         asked(config, KEY, record(b"dead 9")),
-        Ok(Verdict::AliveOrUnknown(250))
+        Ok(FenceVerdict::AliveOrUnknown(250))
     );
 }
 
@@ -132,5 +132,5 @@ fn the_longest_names_make_a_proof_that_fits() {
     let config = format!("{{\"type\": \"{}\"}}", "t".repeat(64));
     let records = TestRecords([(("t".repeat(64), long), watched)].into());
     let verdict = examine::<Witness>(&lost, &TestHost::with_config(&config), &records);
-    assert!(matches!(verdict, Ok(Verdict::Dead(_))), "{verdict:?}");
+    assert!(matches!(verdict, Ok(FenceVerdict::Dead(_))), "{verdict:?}");
 }

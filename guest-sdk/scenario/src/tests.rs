@@ -1,0 +1,1 @@
+//! What files say, what they may not say, and how runs are judged.
