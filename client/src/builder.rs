@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) request_timeout: Duration,
     pub(crate) create_timeout: Duration,
     pub(crate) push_timeout: Duration,
+    pub(crate) replay_timeout: Duration,
 }
 
 impl Settings {
@@ -57,6 +58,7 @@ impl Default for Builder {
             request_timeout: Duration::from_secs(10),
             create_timeout: Duration::from_secs(30),
             push_timeout: Duration::from_secs(120),
+            replay_timeout: Duration::from_secs(600),
         })
     }
 }
@@ -112,6 +114,12 @@ impl Builder {
     /// Longest that the push of a module may take; 120 s unless said.
     pub fn push_timeout(mut self, timeout: Duration) -> Self {
         self.0.push_timeout = timeout;
+        self
+    }
+
+    /// Longest that the replay of recorded decisions may take; 10 minutes unless said.
+    pub fn replay_timeout(mut self, timeout: Duration) -> Self {
+        self.0.replay_timeout = timeout;
         self
     }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use maitred_protocol::{ClientId, Rejection, Request, RequestId, Response, Unavailable};
+use maitred_protocol::{
+    ClientId, CreateProcess, Rejection, Request, RequestId, Response, Unavailable,
+};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
@@ -64,9 +66,8 @@ impl Ask for Request {
 
     fn held_max(&self) -> Option<Duration> {
         match self {
-            Self::CreateProcess(_, create) if create.options.deadline_ms > 0 => {
-                Some(Duration::from_millis(create.options.deadline_ms.into()))
-            }
+            Self::CreateProcess(_, create) => deadline(Some(create)),
+            Self::CreateParty(_, party) => deadline(party.members.first()),
             _ => None,
         }
     }
@@ -363,6 +364,11 @@ impl Caller {
         let order = Ordering::Relaxed;
         let _ = self.session.compare_exchange(client.0, 0, order, order);
     }
+}
+
+fn deadline(create: Option<&CreateProcess>) -> Option<Duration> {
+    let millis = create.map_or(0, |create| create.options.deadline_ms);
+    (millis > 0).then(|| Duration::from_millis(millis.into()))
 }
 
 pub(crate) fn wrong_answer(expected: &'static str) -> Error {

@@ -110,6 +110,18 @@ impl Create {
         self
     }
 
+    /// Milliseconds (as the caller measured them) to the nodes that have this value of a label, such
+    /// as a region or a zone; at most 32 of them. Selectors see it as the feature `latency:KEY`.
+    pub fn latency(mut self, value: impl Into<String>, latency: Duration) -> Self {
+        let millis = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
+        self.create.options.latencies.push((value.into(), millis));
+        self
+    }
+
+    pub(crate) fn into_request(self) -> CreateProcess {
+        self.create
+    }
+
     /// Carries it out.
     ///
     /// # Errors

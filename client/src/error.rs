@@ -56,8 +56,8 @@ pub enum Cause {
     /// The host has forgotten the session that the change was sent under.
     #[error("the session has been forgotten by the hosts")]
     SessionLost,
-    /// A snapshot arrived cut short or altered.
-    #[error("the snapshot arrived damaged: {0}")]
+    /// A file (a snapshot, recorded inputs) arrived cut short or altered.
+    #[error("the file arrived damaged: {0}")]
     Damaged(&'static str),
     /// The node has no session just now.
     #[error("the node is not registered just now; it registers again by itself")]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use maitred_protocol::{
     ClientId, Digest, Hello, HostName, KeepAlive, KeepAliveAck, Kind, MemberRecord, MemberRole,
-    Members, NodeAnswer, NodeCommand, Notice, Request, Response, SaveSnapshot, SavedSnapshot,
-    Unavailable, Upload, UploadStage, Welcome, codec,
+    Members, NodeAnswer, NodeCommand, Notice, Request, Response, SaveInputs, SaveSnapshot,
+    SavedInputs, SavedSnapshot, Unavailable, Upload, UploadStage, Welcome, codec,
 };
 use maitred_transport::{
     Alpn, Authority, CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Handler, Identity,
@@ -92,6 +92,8 @@ pub(crate) struct Says {
     pub(crate) peers: Vec<Peer>,
     /// What is told of a snapshot, and the bytes that then come.
     pub(crate) snapshot: (SavedSnapshot, Vec<u8>),
+    /// The same, of 100 recorded decisions.
+    pub(crate) inputs: (SavedInputs, Vec<u8>),
 }
 
 struct Aborts(tokio::task::JoinHandle<()>);
@@ -178,6 +180,7 @@ impl FakeHost {
                 SavedSnapshot::Unavailable("none yet".to_owned()),
                 Vec::new(),
             ),
+            inputs: (SavedInputs::Unavailable("none yet".to_owned()), Vec::new()),
         }));
         let taps = Taps {
             number,
@@ -298,19 +301,32 @@ async fn datagrams(peer: Peer, taps: Taps) {
 }
 
 /// Takes uploads as a host does, and answers with what arrived: not found, naming the digest. Sends
-/// the snapshot that it was given.
+/// the files that it was given.
 async fn streams(connection: Connection, taps: Taps) {
     while let Ok((mut send, receive)) = connection.accept_bi().await {
         let mut reader = FrameReader::new(receive);
         let frame = reader.next().await.unwrap().unwrap();
         let id = frame.header.request_id;
-        if frame.header.kind == Kind::SaveSnapshot {
-            codec::decode::<SaveSnapshot>(&frame).unwrap();
-            let (saved, bytes) = taps.says.lock().unwrap().snapshot.clone();
-            let mut head = Vec::new();
-            codec::encode(id, &saved, &mut head).unwrap();
+        let mut head = Vec::new();
+        let file = match frame.header.kind {
+            Kind::SaveSnapshot => {
+                codec::decode::<SaveSnapshot>(&frame).unwrap();
+                let (saved, bytes) = taps.says.lock().unwrap().snapshot.clone();
+                codec::encode(id, &saved, &mut head).unwrap();
+                bytes
+            }
+            Kind::SaveInputs => {
+                let asked = codec::decode::<SaveInputs>(&frame).unwrap();
+                assert_eq!(asked.last, 100);
+                let (saved, bytes) = taps.says.lock().unwrap().inputs.clone();
+                codec::encode(id, &saved, &mut head).unwrap();
+                bytes
+            }
+            _ => Vec::new(),
+        };
+        if !head.is_empty() {
             send.write_all(&head).await.unwrap();
-            send.write_all(&bytes).await.unwrap();
+            send.write_all(&file).await.unwrap();
             send.finish().unwrap();
             continue;
         }
@@ -332,7 +348,10 @@ async fn take(id: u64, upload: &Upload, mut reader: FrameReader, writer: FrameWr
     writer.send(id, &UploadStage::Compiling).await.unwrap();
     let rejection = maitred_protocol::Rejection::Module {
         stage: "compiling".to_owned(),
-        reason: format!("{} of {:?}", upload.digest.short(), upload.client),
+        reason: match upload.signature {
+            None => format!("{} of {:?}", upload.digest.short(), upload.client),
+            Some(signature) => format!("signed by {:?}", signature.key),
+        },
     };
     let answer = Response::Rejected(rejection);
     writer.send(id, &answer).await.unwrap();

@@ -312,6 +312,7 @@ fn status(host: u64) -> Response {
         recreation_paused: None,
         moves_suspended: false,
         moves_left: 0,
+        bypassed_modules: Vec::new(),
     };
     Response::Status(Box::new(status))
 }

@@ -5,6 +5,7 @@
 //! on it. It reaches the network only through maitred-transport, and must never name Raft or
 //! wasmtime. [`agent`] is pure: time is an argument, so that a simulator can drive it.
 
+mod activation;
 pub mod agent;
 mod builder;
 mod call;
@@ -12,6 +13,7 @@ mod clock;
 mod conn;
 mod create;
 mod dial;
+mod download;
 mod error;
 mod failover;
 mod group;
@@ -19,10 +21,12 @@ mod modules;
 mod node;
 mod node_builder;
 mod node_thread;
+mod party;
 mod pool;
 mod silence;
 mod snapshot;
 mod tombstones;
+mod trial;
 mod verbs;
 mod watchdog;
 
@@ -33,10 +37,13 @@ mod fake_host;
 #[cfg(test)]
 mod group_tests;
 #[cfg(test)]
+mod module_tests;
+#[cfg(test)]
 mod node_tests;
 #[cfg(test)]
 mod request_tests;
 
+pub use activation::Activation;
 pub use agent::{SpawnError, Spawned};
 pub use builder::Builder;
 pub use create::Create;
@@ -47,6 +54,8 @@ pub use maitred_protocol as protocol;
 pub use maitred_transport::Identity;
 pub use node::{NodeHandle, NodeHandler, SpawnRequest};
 pub use node_builder::NodeBuilder;
+pub use party::{Party, PartyCreated};
 pub use snapshot::SavedFile;
+pub use trial::InputsFile;
 pub use verbs::{Client, Created, Found, Page, ReadFrom};
 pub use watchdog::Watchdog;

@@ -2,11 +2,12 @@
 
 use maitred_protocol::{
     ClientId, Digest, Kind, ModuleKind, ModuleName, ModuleRecord, Rejection, Request, Response,
-    Revision, Upload, UploadStage, codec,
+    Revision, Signature, Upload, UploadStage, codec,
 };
 use maitred_transport::{FrameReader, LinkError, ReadError, SendStream};
 use tokio::time::{Instant, timeout_at};
 
+use crate::activation::Activation;
 use crate::call::{Ask, wrong_answer};
 use crate::conn::{Conn, Failure};
 use crate::error::Error;
@@ -20,8 +21,9 @@ struct Push<'a, P> {
 }
 
 impl Client {
-    /// Uploads a module under `name` and waits until it has been checked, compiled and recorded;
-    /// at most the builder's `push_timeout`. `progress` hears of every stage.
+    /// Uploads a module under `name` and waits until it has been checked, compiled, held ready by a
+    /// majority of the hosts and recorded; at most the builder's `push_timeout`. `progress` hears of
+    /// every stage.
     ///
     /// # Errors
     /// [`Rejection::Module`] says at which stage it was refused, and why.
@@ -32,6 +34,21 @@ impl Client {
         bytes: &[u8],
         progress: impl FnMut(UploadStage) + Send,
     ) -> Result<(ModuleRecord, u32), Error> {
+        self.push_signed(name, kind, bytes, None, progress).await
+    }
+
+    /// As [`Client::push_module`], with a signature for hosts that want one.
+    ///
+    /// # Errors
+    /// As there; a signature that does not fit is refused while `checking the signature`.
+    pub async fn push_signed(
+        &self,
+        name: &ModuleName,
+        kind: ModuleKind,
+        bytes: &[u8],
+        signature: Option<Signature>,
+        progress: impl FnMut(UploadStage) + Send,
+    ) -> Result<(ModuleRecord, u32), Error> {
         let mut push = Push {
             upload: Upload {
                 client: NO_SESSION,
@@ -39,6 +56,7 @@ impl Client {
                 kind,
                 bytes: bytes.len() as u64,
                 digest: Digest::of(bytes),
+                signature,
             },
             bytes,
             progress,
@@ -53,24 +71,28 @@ impl Client {
         }
     }
 
-    /// Makes a version decide; 0 for the newest. `config` is JSON of at most 64 KiB, none keeps
-    /// the active one's.
+    /// Begins an activation that says more: see [`Activation`].
+    pub fn activate(&self, name: &ModuleName) -> Activation {
+        Activation::new(self.clone(), name.clone())
+    }
+
+    /// Makes a version decide for all ids; 0 for the newest. `config` is JSON of at most 64 KiB, none
+    /// keeps the active one's.
     pub async fn activate_module(
         &self,
         name: &ModuleName,
         version: u32,
         config: Option<String>,
     ) -> Result<ModuleRecord, Error> {
-        self.module(Request::ActivateModule {
-            client: NO_SESSION,
-            name: name.clone(),
-            version,
-            config,
-        })
-        .await
+        let activation = self.activate(name).version(version);
+        match config {
+            Some(config) => activation.config(config).send().await,
+            None => activation.send().await,
+        }
     }
 
-    /// Makes the version before decide again, with the configuration that it had.
+    /// Takes the canary back when there is one; else makes the version before decide again, with the
+    /// configuration that it had.
     pub async fn rollback_module(&self, name: &ModuleName) -> Result<ModuleRecord, Error> {
         self.module(Request::RollbackModule(NO_SESSION, name.clone()))
             .await
@@ -94,7 +116,7 @@ impl Client {
             Response::Modules(modules) => modules)
     }
 
-    async fn module(&self, request: Request) -> Result<ModuleRecord, Error> {
+    pub(crate) async fn module(&self, request: Request) -> Result<ModuleRecord, Error> {
         answer!(self.call(request), "a module", Response::Module(record) => *record)
     }
 }

@@ -20,7 +20,7 @@ use crate::pool::{Route, Tasks};
 /// The session goes into a request when it is sent.
 pub(crate) const NO_SESSION: maitred_protocol::ClientId = maitred_protocol::ClientId(0);
 /// What a create may take longer here than its own deadline says: the way there and back.
-const CREATE_SLACK: Duration = Duration::from_secs(5);
+pub(crate) const CREATE_SLACK: Duration = Duration::from_secs(5);
 /// Longest to wait for hosts to hear that this client goes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest to wait for the end of the session.
@@ -139,13 +139,15 @@ impl Client {
         self.inner.caller.call(request, timeout).await
     }
 
+    /// Whom [`Client::read_from`] says to ask.
+    pub(crate) fn route(&self) -> Route {
+        self.reads.into()
+    }
+
     /// Asks what changes nothing, as [`Client::read_from`] says.
     pub(crate) async fn read(&self, request: Request) -> Result<Response, Error> {
         let timeout = self.inner.settings.request_timeout;
-        let answer = self
-            .inner
-            .caller
-            .call_on(self.reads.into(), request, timeout);
+        let answer = self.inner.caller.call_on(self.route(), request, timeout);
         answer.await.map(|(response, _)| response)
     }
 
@@ -225,7 +227,25 @@ impl Client {
 
     /// Why a process is where it is.
     pub async fn explain(&self, key: &ProcessKey) -> Result<Explanation, Error> {
-        answer!(self.read(Request::Explain(key.clone())), "an explanation",
+        self.explained(key, None).await
+    }
+
+    /// The same, and what became of `node` in that decision.
+    pub async fn explain_why_not(
+        &self,
+        key: &ProcessKey,
+        node: &NodeName,
+    ) -> Result<Explanation, Error> {
+        self.explained(key, Some(node.clone())).await
+    }
+
+    async fn explained(
+        &self,
+        key: &ProcessKey,
+        why_not: Option<NodeName>,
+    ) -> Result<Explanation, Error> {
+        let key = key.clone();
+        answer!(self.read(Request::Explain { key, why_not }), "an explanation",
             Response::Explained(explanation) => *explanation)
     }
 
