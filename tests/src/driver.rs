@@ -17,7 +17,7 @@ use maitred_protocol::{
     ClientId, Digest, Incarnation, KeepAlive, KeepAliveAck, ModuleKind, ModuleName, NodeEpoch,
     NodeName, ProcessKey, Request, Response,
 };
-use maitred_registry::Event;
+use maitred_registry::{Event, PushModule};
 use maitred_replica::{
     Config, Effect, Input, Now, Persist, Push, Replica, SpawnJob, Spawned, StartError, Ticket,
 };
@@ -148,6 +148,9 @@ impl Driver {
                 name,
                 version: 0,
                 config: None,
+                percent: 100,
+                types: Vec::new(),
+                guard: String::new(),
             };
             driver.request(1003 + 2 * at, 3 + 2 * at, activate);
         }
@@ -203,15 +206,20 @@ impl Driver {
         kind: ModuleKind,
         text: &str,
     ) {
-        let push = Push {
-            client: self.client,
+        let module = PushModule {
             digest: Digest::of(format!("{name} {text}").as_bytes()),
             name,
             kind,
             bytes: text.len() as u64,
             title: format!("test {text}"),
             features: vec!["processes".to_owned()],
+            world: "selector".to_owned(),
+            abi: "0.2.0".to_owned(),
+            hooks: Vec::new(),
+            signature: None,
         };
+        let client = self.client;
+        let push = Push { client, module };
         let ticket = Ticket(ticket);
         self.step(Input::Push {
             ticket,
@@ -368,10 +376,12 @@ impl Driver {
                 self.disc.compact(index);
                 self.seen.push(Seen::Compact(index));
             }
-            Effect::Explain(ticket, record) => {
+            Effect::Explain(ticket, record, _) => {
                 let explanation = maitred_protocol::Explanation {
                     record: *record,
                     evidence: None,
+                    why_not: None,
+                    fuel: None,
                 };
                 self.reply(ticket, Response::Explained(Box::new(explanation)));
             }

@@ -22,7 +22,7 @@ use maitred_protocol::{
     OnConflict, ProcessKey, ProcessRecord, ProcessState, RegisterNode, Request, RequestId,
     Response, Revision, SetProcess, Switch, TypeName, TypeSpec, Upload, UploadStage, Welcome, Why,
 };
-use maitred_registry::{Command, Entry, Loader, Place, Registry, Reserve};
+use maitred_registry::{Command, Entry, Loader, Place, PushModule, Registry, Reserve};
 
 fn key() -> ProcessKey {
     ProcessKey::new("player", "1001").unwrap()
@@ -41,6 +41,8 @@ fn why(version: u32) -> Why {
         name: module("spread"),
         version,
         digest: Digest([7; 32]),
+        config: 3,
+        canary: false,
     };
     Why {
         chooser,
@@ -61,6 +63,7 @@ fn options() -> CreateOptions {
         demand: 2,
         priority: -5,
         requester: Some(node()),
+        latencies: vec![("west".to_owned(), 12)],
     }
 }
 
@@ -145,18 +148,25 @@ fn registry() -> Registry {
         command: Command::OpenSession,
     };
     registry.apply(1, open, &mut Vec::new());
-    let push = Command::PushModule {
+    let push = Command::PushModule(Box::new(PushModule {
         name: module("spread"),
         kind: ModuleKind::Selector,
         digest: Digest([7; 32]),
         bytes: 100,
         title: "spread 1".to_owned(),
         features: vec!["processes".to_owned()],
-    };
+        world: "selector".to_owned(),
+        abi: "0.2.0".to_owned(),
+        hooks: Vec::new(),
+        signature: None,
+    }));
     let activate = Command::ActivateModule {
         name: module("spread"),
         version: 1,
         config: Some("{\"a\":1}".to_owned()),
+        percent: 100,
+        types: Vec::new(),
+        guard: String::new(),
     };
     let commands = [
         Command::RegisterNode(Box::new(register())),
@@ -370,6 +380,7 @@ impl Formats {
             incarnation: Incarnation(9),
             payload: vec![1, 2],
             deadline_ms: 1_000,
+            try_number: 1,
         };
         self.frame("command-start", &start);
         let started = NodeAnswer::Started {
@@ -401,6 +412,7 @@ impl Formats {
             kind: ModuleKind::Selector,
             bytes: 100,
             digest: Digest([7; 32]),
+            signature: None,
         };
         self.frame("upload", &upload);
         self.frame("upload-stage", &UploadStage::Received(50));

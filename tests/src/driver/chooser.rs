@@ -3,8 +3,7 @@
 //! Every selector chooses the first of the candidates with the fewest processes, except two whose
 //! names say what they do: `broken` fails, and `picky` takes nobody.
 
-use maitred_registry::candidates::Slot;
-use maitred_registry::decide::{Choose, Decision, Offer, SelectBatch, decide};
+use maitred_registry::decide::{Answer, Choose, Decision, Offer, SelectBatch, Verdict, decide};
 use maitred_registry::feature::{Ask, Feature, Manifest};
 
 /// The second one is not chosen by; plans show it, and tests look at it there.
@@ -20,15 +19,17 @@ impl Choose for Chooser {
         &self.manifest
     }
 
-    fn choose(&mut self, offer: Offer<'_>) -> Result<Option<Slot>, String> {
+    fn choose(&mut self, offer: Offer<'_>) -> Result<Answer, String> {
         match self.name.as_str() {
             "broken" => Err("it trapped".to_owned()),
-            "picky" => Ok(None),
+            "picky" => Ok(Verdict::None.into()),
             _ => {
                 let rows = offer.features.chunks(FEATURES.len());
                 let offered = offer.slots.iter().zip(rows);
                 let best = offered.min_by(|a, b| a.1[0].total_cmp(&b.1[0]));
-                Ok(best.map(|(slot, _)| *slot))
+                Ok(best
+                    .map_or(Verdict::None, |(slot, _)| Verdict::Choose(*slot))
+                    .into())
             }
         }
     }
@@ -41,6 +42,7 @@ pub(crate) fn decide_all(mut batch: SelectBatch) -> Vec<Decision> {
         manifest: Manifest {
             title: "test".to_owned(),
             features: FEATURES.to_vec(),
+            terms: Vec::new(),
             ask: Ask::All,
         },
     });

@@ -1,10 +1,11 @@
 //! What is seen, as lines of text: short, and the same on every machine.
 
 use maitred_protocol::{
-    Attempt, Chooser, LostNode, MemberRecord, ModuleRecord, Move, NodeRecord, PendingProcess,
-    ProcessRecord, ProcessState, Refusal, Rejection, Response, Status, TypeSpec, Verdict, Waits,
+    Attempt, CanaryRecord, Chooser, LostNode, MemberRecord, ModuleEvent, ModuleRecord, Move,
+    NodeRecord, PendingProcess, ProcessRecord, ProcessState, Refusal, Rejection, Response, Status,
+    TypeSpec, Verdict, Waits,
 };
-use maitred_registry::{Change, Event, Record};
+use maitred_registry::{Change, Event, Outcome, Record};
 
 use crate::driver::Seen;
 
@@ -74,6 +75,13 @@ fn event(event: &Event) -> String {
             incarnation,
             ..
         } => format!("event: {key}@{incarnation} lingers on {node}"),
+        Event::Party { index, outcome, .. } => {
+            let outcome = match outcome {
+                Outcome::Party(records) => format!("of {} runs", records.len()),
+                _ => "is undone".to_owned(),
+            };
+            format!("event: party {index} {outcome}")
+        }
         Event::Released(key) => format!("event: {key} is released"),
         Event::Switched(what) => format!("event: {what:?} switched").to_lowercase(),
         Event::NodeUp {
@@ -145,6 +153,12 @@ fn response(response: &Response) -> Vec<String> {
             let one = |it: &Move| format!("{} from {} to {}", it.key, it.from, it.to);
             return listed(&plan.moves, "moves", one);
         }
+        Response::Party(records, created) => {
+            let what = if *created { "created" } else { "exist" };
+            return listed(records, what, process);
+        }
+        Response::ModuleHistory(events) => return listed(events, "lines", module_event),
+        Response::Comparison(comparison) => format!("{comparison:?}"),
         Response::Member(record) => member(record),
         Response::Members(members) => return listed(&members.items, "members", member),
         Response::Status(status) => host(status),
@@ -300,14 +314,48 @@ fn module(module: &ModuleRecord) -> String {
     let versions = module.versions.iter();
     let versions: Vec<String> = versions.map(|it| it.version.to_string()).collect();
     let number = |version: Option<u32>| version.map_or("none".to_owned(), |it| it.to_string());
-    format!(
+    let mut text = format!(
         "{}: versions {}; active {} with {}, before that {}",
         module.name,
         versions.join(" "),
         number(module.active),
         module.config,
         number(module.previous)
-    )
+    );
+    if let Some(canary) = &module.canary {
+        let CanaryRecord {
+            version, percent, ..
+        } = canary;
+        text += &format!("; {version} for {percent} %");
+    }
+    if let Some(shadow) = &module.shadow {
+        text += &format!("; {} in shadow", shadow.version);
+    }
+    text
+}
+
+fn module_event(event: &ModuleEvent) -> String {
+    let ModuleEvent {
+        action,
+        version,
+        config_version,
+        percent,
+        types,
+        cause,
+        ..
+    } = event;
+    let mut text = format!("{action:?} {version}, configuration {config_version}");
+    if *percent < 100 {
+        text += &format!(", {percent} %");
+    }
+    if !types.is_empty() {
+        let types: Vec<&str> = types.iter().map(|it| it.as_str()).collect();
+        text += &format!(", for {}", types.join(" "));
+    }
+    if let Some(cause) = cause {
+        text += &format!(": {cause}");
+    }
+    text
 }
 
 fn type_spec(spec: &TypeSpec) -> String {

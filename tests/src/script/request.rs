@@ -30,7 +30,10 @@ pub(super) fn request(
             incarnation: words.take("inc")?.map(Incarnation),
             ended: words.take("ended")?.unwrap_or(false),
         },
-        "explain" => Request::Explain(key(words.next()?)?),
+        "explain" => Request::Explain {
+            key: key(words.next()?)?,
+            why_not: words.take("why-not")?,
+        },
         "list" => Request::ListProcesses(Box::new(ListProcesses {
             type_name: words.take("type")?,
             id_prefix: words.take("prefix")?,
@@ -55,7 +58,22 @@ pub(super) fn request(
             name: words.next_as()?,
             version: words.take("version")?.unwrap_or(0),
             config: words.take("config")?,
+            percent: words.take("percent")?.unwrap_or(100),
+            types: words.list("types")?,
+            guard: words.take("guard")?.unwrap_or_default(),
         },
+        "shadow" => {
+            let name = words.next_as()?;
+            let version: Option<u32> = words.take("version")?;
+            let config = words.take("config")?;
+            let shadow = version.map(|version| (version, config));
+            Request::ShadowModule {
+                client,
+                name,
+                shadow,
+            }
+        }
+        "history" => Request::ModuleHistory(words.next_as()?),
         "rollback" => Request::RollbackModule(client, words.next_as()?),
         "remove" => {
             let version = words.take("version")?.unwrap_or(0);
@@ -185,7 +203,8 @@ fn create(words: &mut Words<'_>) -> Result<CreateProcess, String> {
             require: words.pairs("require")?,
             demand: words.take("demand")?.unwrap_or(0),
             priority: words.take("priority")?.unwrap_or(0),
-            requester: None,
+            requester: words.take("requester")?,
+            latencies: Vec::new(),
         },
     })
 }

@@ -22,10 +22,12 @@ impl World {
                 self.log(machine, Job::Compact(through));
             }
             Effect::Reply(ticket, answer) => self.reply(machine, ticket, answer),
-            Effect::Explain(ticket, record) => {
+            Effect::Explain(ticket, record, _) => {
                 let explanation = maitred_protocol::Explanation {
                     record: *record,
                     evidence: None,
+                    why_not: None,
+                    fuel: None,
                 };
                 let response = Response::Explained(Box::new(explanation));
                 self.reply(machine, ticket, Answer::Other(Box::new(response)));

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use maitred_protocol::{Incarnation, ModuleName, NodeAnswer, NodeCommand, ProcessKey};
-use maitred_registry::decide::SelectBatch;
+use maitred_protocol::{Incarnation, NodeAnswer, NodeCommand, ProcessKey};
+use maitred_registry::decide::{LaneId, SelectBatch};
 use maitred_replica::{Input, SpawnJob, Spawned};
 
 use crate::driver::chooser;
@@ -33,11 +33,11 @@ impl Runner {
 
 impl World {
     /// A batch of decisions.
-    pub fn select(&mut self, machine: usize, lane: ModuleName, mut batch: SelectBatch) {
+    pub fn select(&mut self, machine: usize, lane: LaneId, mut batch: SelectBatch) {
         let trap = self.trapping > 0 && self.guests.below(2) == 0;
         if trap {
             self.cover.count("selector trapped");
-            batch.selector = Err((lane.clone(), "it trapped".to_owned()));
+            batch.selector = Err((lane.module.clone(), "it trapped".to_owned()));
         }
         let slow = self.guests.below(100) == 0;
         let took = 50 + u64::from(self.guests.below(if slow { 300_000 } else { 1_500 }));
@@ -91,6 +91,7 @@ impl World {
             incarnation,
             payload: job.spec.args.to_vec(),
             deadline_ms: job.within_ms,
+            try_number: 1,
         };
         let within_us = u64::from(job.within_ms) * 1_000;
         self.command(machine, node.epoch, start, Some((incarnation, within_us)));

@@ -255,7 +255,9 @@ impl World {
                 let text = format!("{key}@{incarnation} is adopted, and no snapshot was restored");
                 self.fail("needless", text);
             }
-            Effect::Delete(key, incarnation) => self.delete(actor, key, incarnation),
+            Effect::Delete(key, incarnation) | Effect::Report(key, incarnation, _) => {
+                self.delete(actor, key, incarnation);
+            }
             Effect::LeaseLost => {
                 say!(self, "a{actor}: the lease is lost");
                 self.cover.count("node fenced itself");

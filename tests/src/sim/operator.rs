@@ -9,6 +9,7 @@ use maitred_protocol::{
     ClientId, Digest, HostName, MemberRole, ModuleKind, ModuleName, OnNodeLost, Request, Response,
     Restart, TypeName, TypeSpec,
 };
+use maitred_registry::PushModule;
 use maitred_replica::{Input, Push};
 
 use super::caller::{Outcome, Purpose};
@@ -96,15 +97,19 @@ impl World {
         .enumerate()
         {
             let name = ModuleName::new(name).expect("a valid constant");
-            let push = Push {
-                client,
+            let module = PushModule {
                 digest: Digest::of(name.as_str().as_bytes()),
                 name: name.clone(),
                 kind,
                 bytes: 5,
                 title: "simulated".to_owned(),
                 features: vec!["processes".to_owned()],
+                world: "selector".to_owned(),
+                abi: "0.2.0".to_owned(),
+                hooks: Vec::new(),
+                signature: None,
             };
+            let push = Push { client, module };
             let ticket = self.ticket(machine, Asker::Nobody);
             let sequence = 1_000_000 + at as u64;
             let input = Input::Push {
@@ -118,6 +123,9 @@ impl World {
                 name,
                 version: 0,
                 config: None,
+                percent: 100,
+                types: Vec::new(),
+                guard: String::new(),
             };
             self.ask(actor, Purpose::Scenery, activate, 10_000_000, None);
         }

@@ -177,7 +177,7 @@ impl Formats {
         self.frame("peer-join", &PeerRequest::Join(Box::new(join)));
         let (index, offset) = (40, 4_096);
         self.frame("peer-fetch", &PeerRequest::Snapshot { index, offset });
-        let evidence = PeerRequest::Evidence(Incarnation(9));
+        let evidence = PeerRequest::Evidence(super::key(), Incarnation(9), Some(super::node()));
         self.frame("peer-evidence", &evidence);
         let joined = PeerResponse::Joined {
             cluster,

@@ -13,7 +13,8 @@ use maitred_protocol::{
 };
 use maitred_registry::random::Random;
 use maitred_registry::{
-    AbortCause, Change, Command, Counts, Entry, Event, Loader, Outcome, Place, Registry, Reserve,
+    AbortCause, Change, Command, Counts, Entry, Event, Loader, Outcome, Place, PushModule,
+    Registry, Reserve,
 };
 
 struct Run {
@@ -74,12 +75,18 @@ impl Run {
     fn place(&mut self) -> Place {
         let (node, epoch) = self.node();
         let selector = module(self.random.below(2));
-        let active = self.registry.active_module(&selector, ModuleKind::Selector);
+        let canary = self.registry.canary_module(&selector);
+        let active = match canary.filter(|_| self.chance(50)) {
+            Some(canary) => Ok(canary),
+            None => self.registry.active_module(&selector, ModuleKind::Selector),
+        };
         let chooser = match &active {
             Ok(active) => Chooser::Selector {
                 name: selector,
                 version: active.version,
                 digest: active.digest,
+                config: active.config_hash,
+                canary: active.canary,
             },
             Err(cause) => Chooser::Fallback {
                 fallback: Fallback::LeastLoaded,
@@ -255,7 +262,7 @@ impl Run {
 
     fn other_command(&mut self) -> Command {
         let name = module(self.random.below(2));
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 => Command::OpenSession,
             1 => {
                 let type_name = TypeName::new("player").unwrap();
@@ -271,20 +278,45 @@ impl Run {
                 };
                 Command::PutType(Box::new(spec))
             }
-            2 | 3 => Command::PushModule {
+            2 | 3 => Command::PushModule(Box::new(PushModule {
                 name,
                 kind: ModuleKind::Selector,
                 digest: Digest::of(&[self.random.below(6) as u8]),
                 bytes: 1,
                 title: "t".to_owned(),
                 features: Vec::new(),
-            },
+                world: "selector".to_owned(),
+                abi: "0.2.0".to_owned(),
+                hooks: Vec::new(),
+                signature: None,
+            })),
             4 | 5 => Command::ActivateModule {
                 name,
                 version: self.random.below(4),
                 config: self.chance(50).then(|| "{}".to_owned()),
+                percent: if self.chance(50) { 100 } else { 30 },
+                types: Vec::new(),
+                guard: if self.chance(80) { "" } else { "traps>0" }.to_owned(),
             },
-            6 => Command::RollbackModule(name),
+            6 => Command::RollbackModule {
+                name,
+                activated: None,
+                cause: None,
+            },
+            7 => {
+                let canary = self.registry.canary_module(&name);
+                let active = self.registry.active_module(&name, ModuleKind::Selector);
+                let watched = canary.filter(|_| self.chance(50)).or(active.ok());
+                Command::RollbackModule {
+                    name,
+                    activated: watched.map(|watched| watched.activated),
+                    cause: Some("traps>0: 1".to_owned()),
+                }
+            }
+            8 => Command::ShadowModule {
+                name,
+                shadow: self.chance(70).then(|| (self.random.below(3), None)),
+            },
             _ => Command::RemoveModule(name, self.random.below(4)),
         }
     }

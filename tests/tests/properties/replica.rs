@@ -216,6 +216,9 @@ impl Run {
                 name: module,
                 version: 1,
                 config: None,
+                percent: 100,
+                types: Vec::new(),
+                guard: String::new(),
             },
             6 => Request::DeregisterNode {
                 client,
