@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::fleet::shuffle;
+use super::fleet::draw;
 use super::{
     CANDIDATES_MAX, FEATURES_MAX, Fleet, Lists, ScannerInstance, SelectorInstance, TestHost,
 };
@@ -169,10 +169,10 @@ impl Fleet {
         manifest_bounds(&manifest.name, &manifest.version, &manifest.features)?;
         terms_bounds(&manifest.terms)?;
         for feature in &manifest.features {
-            self.column(feature, request)?;
+            self.column(feature, request, &[0])?;
         }
         let seen = Seen {
-            passed: self.passed(request).map(|slot| slot as Slot).collect(),
+            passed: self.passed(request).collect(),
             features: manifest.features,
             fleet: self,
             request,
@@ -196,41 +196,44 @@ impl Fleet {
         let manifest = instance.describe();
         manifest_bounds(&manifest.name, &manifest.version, &manifest.features)?;
         terms_bounds(&manifest.terms)?;
-        let mut slots: Vec<usize> = self.passed(request).collect();
-        // The order means nothing to `all` and `sample`, and it breaks the ties of `lowest`.
-        shuffle(&mut slots, request.seed);
+        let mut slots: Vec<Slot> = self.passed(request).collect();
         let count = match &manifest.ask {
             Ask::All => CANDIDATES_MAX,
             Ask::Sample(count) => *count as usize,
-            Ask::Lowest(lowest) => {
-                let column = self.column(&lowest.feature, request)?;
-                // NaN (of this sign) is the last in the total order.
-                slots.sort_by(|&a, &b| column[a].total_cmp(&column[b]));
-                lowest.count as usize
-            }
+            Ask::Lowest(lowest) => lowest.count as usize,
         };
         if !(1..=CANDIDATES_MAX).contains(&count) {
             return Err(Refusal::Manifest(format!("{count} candidates asked for")));
         }
+        // The order means nothing to `all` and `sample`, and it breaks the ties of `lowest`.
+        if let Ask::Lowest(lowest) = &manifest.ask {
+            draw(&mut slots, usize::MAX, request.seed);
+            let column = self.column(&lowest.feature, request, &slots)?;
+            let mut order: Vec<_> = column.into_iter().zip(slots).collect();
+            // NaN (of this sign) is the last in the total order.
+            order.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+            slots = order.into_iter().map(|(_, slot)| slot).collect();
+        } else {
+            draw(&mut slots, count, request.seed);
+        }
         slots.truncate(count);
         let columns = manifest.features.iter();
         let columns: Vec<_> = columns
-            .map(|name| self.column(name, request))
+            .map(|name| self.column(name, request, &slots))
             .collect::<Result<_, _>>()?;
-        let rows = slots.iter();
+        let rows = 0..slots.len();
+        let features = rows.flat_map(|row| columns.iter().map(move |column| column[row]));
         Ok(Lists {
-            features: rows
-                .flat_map(|&slot| columns.iter().map(move |column| column[slot]))
-                .collect(),
-            slots: slots.iter().map(|&slot| slot as Slot).collect(),
+            features: features.collect(),
+            slots,
         })
     }
 
-    fn passed(&self, request: &Request) -> impl Iterator<Item = usize> {
-        let nodes = self.nodes.iter().enumerate();
+    fn passed(&self, request: &Request) -> impl Iterator<Item = Slot> {
+        let nodes = self.nodes.iter().zip(0..);
         nodes
-            .filter(|(_, node)| node.passes(request, &self.require))
-            .map(|(slot, _)| slot)
+            .filter(|(node, _)| node.passes(request, &self.require))
+            .map(|(_, slot)| slot)
     }
 
     fn name(&self, slot: Slot) -> String {
@@ -286,13 +289,9 @@ impl Nodes for Seen<'_> {
 
     fn column(&self, feature: &str, slots: &[Slot]) -> Vec<f32> {
         let named = self.features.iter().any(|name| name == feature);
-        let column = if named {
-            self.fleet.column(feature, self.request).unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        let value = |slot: &Slot| column.get(*slot as usize).copied().unwrap_or(f32::NAN);
-        slots.iter().map(value).collect()
+        let column = named.then(|| self.fleet.column(feature, self.request, slots).ok());
+        let unknown = || vec![f32::NAN; slots.len()];
+        column.flatten().unwrap_or_else(unknown)
     }
 
     fn names(&self, slots: &[Slot]) -> Vec<String> {
@@ -305,7 +304,7 @@ impl Nodes for Seen<'_> {
 
     fn sample(&self, count: u32, seed: u32) -> Vec<Slot> {
         let mut slots = self.passed.clone();
-        shuffle(&mut slots, seed);
+        draw(&mut slots, count as usize, seed);
         slots.truncate(count as usize);
         slots
     }

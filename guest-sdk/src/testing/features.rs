@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Fleet, Refusal};
-use crate::Request;
+use crate::{Request, Slot};
 
 /// A node.
 #[derive(Clone, Debug, Default)]
@@ -82,32 +82,42 @@ impl Node {
 }
 
 impl Fleet {
-    /// One feature of every node, filtered or not.
-    pub(super) fn column(&self, name: &str, request: &Request) -> Result<Vec<f32>, Refusal> {
+    /// One feature of the nodes at `slots`; NaN where there is no node.
+    pub(super) fn column(
+        &self,
+        name: &str,
+        request: &Request,
+        slots: &[Slot],
+    ) -> Result<Vec<f32>, Refusal> {
+        let nodes = slots.iter().map(|&slot| self.nodes.get(slot as usize));
         if let Some(key) = name.strip_prefix("label:") {
             let mut numbers = BTreeMap::new();
-            let values = self.nodes.iter().map(|node| {
-                node.labels.get(key).map_or(f32::NAN, |value| {
+            let mut number = |value: Option<&String>| {
+                value.map_or(f32::NAN, |value| {
                     let next = numbers.len();
-                    *numbers.entry(value).or_insert(next) as f32
+                    *numbers.entry(value.clone()).or_insert(next) as f32
                 })
-            });
-            return Ok(values.collect());
+            };
+            return Ok(nodes
+                .map(|node| number(node.and_then(|node| node.labels.get(key))))
+                .collect());
         }
         if let Some(key) = name.strip_prefix("local:") {
             let asked = request.requester.as_ref();
             let asked = asked.and_then(|asked| self.nodes.iter().find(|node| node.name == *asked));
             let here = asked.and_then(|asked| asked.labels.get(key));
-            let values = self
-                .nodes
-                .iter()
-                .map(|node| match (node.labels.get(key), here) {
-                    (Some(there), Some(here)) => truth(there == here),
-                    _ => f32::NAN,
-                });
-            return Ok(values.collect());
+            let local = |there: Option<&String>| match (there, here) {
+                (Some(there), Some(here)) => truth(there == here),
+                _ => f32::NAN,
+            };
+            return Ok(nodes
+                .map(|node| local(node.and_then(|node| node.labels.get(key))))
+                .collect());
         }
-        let values = self.nodes.iter().map(|node| {
+        let values = nodes.map(|node| {
+            let Some(node) = node else {
+                return Ok(f32::NAN);
+            };
             self.value(node, name, request)
                 .ok_or_else(|| Refusal::Manifest(format!("no feature `{name}`")))
         });

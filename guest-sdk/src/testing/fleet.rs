@@ -182,10 +182,15 @@ impl Fleet {
 }
 
 /// Fisher and Yates.
-pub(super) fn shuffle<T>(items: &mut [T], seed: u32) {
+fn shuffle<T>(items: &mut [T], seed: u32) {
+    draw(items, items.len(), seed);
+}
+
+/// Puts `count` items that are drawn without replacement first.
+pub(super) fn draw<T>(items: &mut [T], count: usize, seed: u32) {
     // Drawn apart from the policy's own numbers, which start from the same seed.
     let mut chance = Chance::new(seed ^ 0x5eed_f1ee);
-    for last in (1..items.len()).rev() {
-        items.swap(last, chance.below(last as u32 + 1) as usize);
+    for at in 0..count.min(items.len()) {
+        items.swap(at, at + chance.below((items.len() - at) as u32) as usize);
     }
 }
