@@ -3,7 +3,8 @@
 //! It takes inputs with the time and returns effects; it owns no clock, socket or task, so that a
 //! simulator can drive it. What holds:
 //! - of a key at most one life runs here, and incarnations only grow; a repeated start of the same
-//!   one is answered the same; a life that is over never begins again (`tombstones.rs`);
+//!   one is answered the same; a life that is over never begins again (`tombstones.rs`): only one whose
+//!   start came to nothing, and only as a later try than any that was told so;
 //! - a command of a Raft term lower than one seen is refused;
 //! - the node is attached to the leader: it attaches anew as soon as it hears of another one;
 //! - the lease ends at `send time of the last acknowledged keep-alive + ttl·(1−ρ) − margin`, and
@@ -157,7 +158,10 @@ impl Agent {
                 self.spawn_ended(now_us, key, incarnation, result, out);
             }
             Input::StopEnded(key, incarnation) => self.stop_ended(now_us, &key, incarnation, out),
-            Input::Exited(key, incarnation) => self.exited(now_us, &key, incarnation, out),
+            Input::Exited(key, incarnation) => self.exited(now_us, &key, incarnation, None, out),
+            Input::ExitedBecause(key, incarnation, reason) => {
+                self.exited(now_us, &key, incarnation, Some(cut(reason)), out);
+            }
             Input::Owned(epoch, key, incarnation, spawned) => {
                 self.owned(now_us, (epoch, key, incarnation), spawned, out);
             }
@@ -270,6 +274,7 @@ impl Agent {
         now_us: u64,
         key: &ProcessKey,
         incarnation: Incarnation,
+        reason: Option<String>,
         out: &mut Vec<Effect>,
     ) {
         // The game may not have heard yet what it is called since it was adopted.
@@ -286,6 +291,7 @@ impl Agent {
             Life::Stillborn => {}
             Life::Running(_) => {
                 process.delete = true;
+                process.reason = reason;
                 self.bury(now_us, key, None, out);
             }
             Life::Stopping => self.bury(now_us, key, None, out),
@@ -307,15 +313,26 @@ impl Agent {
         let incarnation = process.incarnation;
         let answer = answer.or(process.failed);
         let started = answer.clone().unwrap_or(NodeAnswer::Fenced);
-        self.tombstones.bury(now_us, key, incarnation, answer);
-        if process.buried > incarnation {
-            self.tombstones.bury(now_us, key, process.buried, None);
+        if let Some(answer) = answer {
+            let told = (answer, process.tries);
+            self.tombstones
+                .bury_answered(now_us, key, incarnation, told);
+        } else {
+            self.tombstones.bury(now_us, key, incarnation);
+        }
+        // Whoever is told that it has stopped counts on its never beginning again.
+        if process.buried > incarnation || !process.stoppers.is_empty() {
+            let last = process.buried.max(incarnation);
+            self.tombstones.bury(now_us, key, last);
         }
         answer_all(process.starters, &started, out);
         answer_all(process.stoppers, &NodeAnswer::Stopped, out);
         if process.delete {
             let registered = process.registered.unwrap_or(incarnation);
-            out.push(Effect::Delete(key.clone(), registered));
+            out.push(match process.reason {
+                None => Effect::Delete(key.clone(), registered),
+                Some(reason) => Effect::Report(key.clone(), registered, reason),
+            });
         }
         if let Some(next) = process.next {
             self.start(now_us, key.clone(), *next, out);

@@ -36,9 +36,10 @@ pub struct SpawnRequest {
 /// What the game does. `spawn` and `stop` run on the tokio runtime that started the node, many at a
 /// time; of one key only one at a time.
 pub trait NodeHandler: Send + Sync + 'static {
-    /// Starts a process. Called at most once per incarnation. While it has not returned, its key
-    /// cannot be started or stopped here, so it should mind the deadline. When it fails, nothing of the
-    /// process may be left; when it panics, `stop` is called.
+    /// Starts a process. Called once per incarnation; again only when it has failed, and the spawn
+    /// callback tries the same node once more: then with what the callback passes this time. While it
+    /// has not returned, its key cannot be started or stopped here, so it should mind the deadline.
+    /// When it fails, nothing of the process may be left; when it panics, `stop` is called.
     fn spawn(
         &self,
         request: SpawnRequest,
@@ -206,10 +207,24 @@ impl NodeHandle {
         Ok(*record)
     }
 
-    /// Says that a process has ended by itself: its record is removed, in the background and with
-    /// as many tries as it takes.
+    /// Says that a process has ended by itself and is to be forgotten: its record is removed, in the
+    /// background and with as many tries as it takes.
     pub fn exited(&self, key: ProcessKey, incarnation: Incarnation) {
         let _ = self.shared().inputs.send(Input::Exited(key, incarnation));
+    }
+
+    /// The same, but what becomes of it is up to the callback that started it, when that has the hook
+    /// `exit`: it may be started again, here or elsewhere, at once or later, under a new incarnation.
+    /// Without that hook it is forgotten. `reason` is for the callback and for people, and cut at 512
+    /// bytes.
+    pub fn exited_because(
+        &self,
+        key: ProcessKey,
+        incarnation: Incarnation,
+        reason: impl Into<String>,
+    ) {
+        let input = Input::ExitedBecause(key, incarnation, reason.into());
+        let _ = self.shared().inputs.send(input);
     }
 
     /// Stops all processes, ends the session, and waits for that, for up to 15 s, or 10 s and the kill

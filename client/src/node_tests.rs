@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maitred_protocol::{
     Incarnation, Load, NodeAnswer, NodeCommand, NodeEpoch, ProcessKey, Request, Response, Revision,
-    Verdict,
+    Unavailable, Verdict,
 };
 use tokio::sync::mpsc;
 
@@ -79,6 +79,7 @@ fn start(id: &str, incarnation: u64) -> NodeCommand {
         incarnation: Incarnation(incarnation),
         payload: b"args".to_vec(),
         deadline_ms: 1_000,
+        try_number: 1,
     }
 }
 
@@ -182,6 +183,26 @@ async fn commands_are_carried_out_and_ends_are_told() {
         panic!("{request:?}");
     };
     assert_eq!((gone, incarnation), (key("early"), Some(Incarnation(4))));
+    peer.reply(id, &Response::Done(Revision(1)));
+    assert_eq!(bench.node.processes(), []);
+}
+
+#[tokio::test]
+async fn an_end_with_a_reason_is_told_until_there_is_an_answer() {
+    let mut bench = bench(LONG).await;
+    let life = (key("early"), Incarnation(4));
+    bench
+        .node
+        .exited_because(life.0.clone(), life.1, "out of memory");
+    let (peer, id, request) = bench.host.request().await;
+    let reason = "out of memory".to_owned();
+    assert!(
+        matches!(&request, Request::ProcessExited { key, incarnation, reason: why, .. }
+        if (key, incarnation, why) == (&life.0, &life.1, &reason))
+    );
+    peer.reply(id, &Response::Unavailable(Unavailable::ShuttingDown));
+    let (peer, id, again) = bench.host.request().await;
+    assert!(matches!(again, Request::ProcessExited { .. }), "{again:?}");
     peer.reply(id, &Response::Done(Revision(1)));
     assert_eq!(bench.node.processes(), []);
 }

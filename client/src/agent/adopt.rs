@@ -78,7 +78,7 @@ impl Agent {
         }
         process.incarnation = new;
         process.earlier = Some(old);
-        self.tombstones.bury(now_us, &key, old, None);
+        self.tombstones.bury(now_us, &key, old);
         out.push(Effect::Adopted(key, old, new));
         if self.lease.number != adoption.number {
             // Inventories were compared meanwhile, with the old incarnation.

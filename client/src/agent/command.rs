@@ -30,10 +30,12 @@ impl Agent {
                 incarnation,
                 payload,
                 deadline_ms,
+                try_number,
                 ..
             } => {
                 let next = Next {
                     incarnation,
+                    try_number,
                     payload,
                     until_us: now_us.saturating_add(u64::from(deadline_ms) * 1_000),
                     waiters: vec![tag],
@@ -65,7 +67,10 @@ impl Agent {
         let process = match self.processes.entry(key) {
             Slot::Occupied(process) => process,
             Slot::Vacant(vacant) => {
-                let over = self.tombstones.refusal(vacant.key(), start.incarnation);
+                let over = {
+                    let (of, number) = (start.incarnation, start.try_number);
+                    self.tombstones.refusal(vacant.key(), of, number)
+                };
                 let late = start.is_late(now_us).then_some(LATE);
                 let busy = refusal.or(full).or(late);
                 if let Some(no) = over.or(outlived) {
@@ -76,8 +81,9 @@ impl Agent {
                     // Whoever hears that counts on it: the same command, come again, starts nothing.
                     let no = NodeAnswer::Busy(why.to_owned());
                     let (key, incarnation) = (vacant.into_key(), start.incarnation);
+                    let told = (no.clone(), start.try_number);
                     self.tombstones
-                        .bury(now_us, &key, incarnation, Some(no.clone()));
+                        .bury_answered(now_us, &key, incarnation, told);
                     answer_all(start.waiters, &no, out);
                     return;
                 }
@@ -88,11 +94,11 @@ impl Agent {
                     payload: start.payload,
                 });
                 self.inventory.add(vacant.key());
-                vacant.insert(Process::new(
-                    start.incarnation,
-                    Life::Starting,
-                    start.waiters,
-                ));
+                let process = Process::new(start.incarnation, Life::Starting, start.waiters);
+                vacant.insert(Process {
+                    tries: start.try_number,
+                    ..process
+                });
                 return;
             }
         };
@@ -114,6 +120,7 @@ impl Agent {
                 answer_all(start.waiters, &NodeAnswer::Started { pid, share }, out);
             }
             Life::Starting | Life::Stillborn if same => {
+                process.tries = process.tries.max(start.try_number);
                 for tag in start.waiters {
                     wait(&mut process.starters, tag, out);
                 }
@@ -137,7 +144,7 @@ impl Agent {
             return;
         }
         let Some(process) = self.processes.get_mut(key) else {
-            self.tombstones.bury(now_us, key, incarnation, None);
+            self.tombstones.bury(now_us, key, incarnation);
             out.push(Effect::Answer(tag, NodeAnswer::Stopped));
             return;
         };

@@ -61,8 +61,10 @@ pub enum Input {
     SpawnEnded(ProcessKey, Incarnation, Result<Spawned, SpawnError>),
     /// An [`Effect::Stop`] has: the process is gone.
     StopEnded(ProcessKey, Incarnation),
-    /// A process has ended by itself.
+    /// A process has ended by itself, and is to be forgotten.
     Exited(ProcessKey, Incarnation),
+    /// A process has ended by itself; why. Its callback may have a say in what becomes of it.
+    ExitedBecause(ProcessKey, Incarnation, String),
     /// The node has registered a process that it runs itself, under this session.
     Owned(NodeEpoch, ProcessKey, Incarnation, Spawned),
     /// What the registry has and what runs here may differ without anybody's knowing: they are to be
@@ -122,7 +124,8 @@ pub enum Input {
 pub enum Effect {
     /// Answer a command.
     Answer(u64, NodeAnswer),
-    /// Start a process, then give [`Input::SpawnEnded`].
+    /// Start a process, then give [`Input::SpawnEnded`]. When that was a no, the same life may come
+    /// again: another try.
     Spawn {
         /// Which.
         key: ProcessKey,
@@ -162,6 +165,9 @@ pub enum Effect {
     },
     /// Have the record of this life, which has ended, removed.
     Delete(ProcessKey, Incarnation),
+    /// Have it known that this life has ended by itself, and why, until there is an answer. At most 512
+    /// bytes.
+    Report(ProcessKey, Incarnation, String),
     /// Have a life registered anew, without an incarnation, until there is an answer; then give
     /// [`Input::Adopted`].
     Adopt {

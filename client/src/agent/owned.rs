@@ -61,7 +61,7 @@ impl Agent {
         // Meanwhile it may have ended or been stopped, a newer one may be wanted, or the session
         // under which it was registered may be over, and its records with it.
         let current = self.lease.epoch == Some(epoch) && !self.lease.is_leaving();
-        let over = self.tombstones.refusal(&key, incarnation).is_some();
+        let over = self.tombstones.refusal(&key, incarnation, 0).is_some();
         let mut process = Process::new(incarnation, Life::Running(spawned), Vec::new());
         process.next = next.filter(|next| next.incarnation > incarnation);
         if !current || over || process.next.is_some() {

@@ -22,6 +22,8 @@ pub(super) enum Life {
 #[derive(Debug)]
 pub(super) struct Next {
     pub(super) incarnation: Incarnation,
+    /// The highest try of it that was asked for.
+    pub(super) try_number: u32,
     pub(super) payload: Vec<u8>,
     /// After this nobody waits for it.
     pub(super) until_us: u64,
@@ -56,6 +58,8 @@ pub(super) struct Process {
     pub(super) life: Life,
     /// Starts up to here are refused; at least the incarnation once it is being stopped.
     pub(super) buried: Incarnation,
+    /// The highest try of its start that was asked for.
+    pub(super) tries: u32,
     /// Commands that wait for the start.
     pub(super) starters: Vec<u64>,
     /// What they are told once it has been stopped, when its start came to nothing; else fenced.
@@ -65,6 +69,8 @@ pub(super) struct Process {
     pub(super) next: Option<Box<Next>>,
     /// Whether the registry still has it when it has been stopped.
     pub(super) delete: bool,
+    /// What the game said of its end, when its callback is to say what becomes of it.
+    pub(super) reason: Option<String>,
     pub(super) adoption: Option<Adoption>,
     /// The incarnation under which the registry has it, if it has got another one while stopping.
     pub(super) registered: Option<Incarnation>,
@@ -77,11 +83,13 @@ impl Process {
             earlier: None,
             life,
             buried: Incarnation(0),
+            tries: 0,
             starters,
             failed: None,
             stoppers: Vec::new(),
             next: None,
             delete: false,
+            reason: None,
             adoption: None,
             registered: None,
         }
@@ -113,6 +121,7 @@ pub(super) fn wait(waiters: &mut Vec<u64>, tag: u64, out: &mut Vec<Effect>) {
 pub(super) fn supersede(process: &mut Process, start: Next, out: &mut Vec<Effect>) {
     match &mut process.next {
         Some(next) if next.incarnation == start.incarnation => {
+            next.try_number = next.try_number.max(start.try_number);
             for tag in start.waiters {
                 wait(&mut next.waiters, tag, out);
             }

@@ -13,6 +13,7 @@ mod lease;
 mod leaving;
 mod lives;
 mod owned;
+mod tries;
 
 const TTL: u64 = 10_000_000;
 const KILL_BOUND: u64 = 1_000_000;
@@ -88,12 +89,23 @@ impl Bench {
     }
 
     fn start(&mut self, tag: u64, term: u64, id: &str, incarnation: u64) -> Vec<Effect> {
+        self.start_try((tag, 1), term, id, incarnation)
+    }
+
+    fn start_try(
+        &mut self,
+        (tag, try_number): (u64, u32),
+        term: u64,
+        id: &str,
+        incarnation: u64,
+    ) -> Vec<Effect> {
         let command = NodeCommand::Start {
             term,
             key: key(id),
             incarnation: inc(incarnation),
             payload: b"hi".to_vec(),
             deadline_ms: 500,
+            try_number,
         };
         self.step(Input::Command(tag, command))
     }

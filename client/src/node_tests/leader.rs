@@ -71,6 +71,7 @@ async fn a_node_attaches_to_a_new_leader_at_once_and_its_keep_alives_go_there() 
             incarnation,
             payload,
             deadline_ms,
+            try_number,
             ..
         } => NodeCommand::Start {
             term,
@@ -78,6 +79,7 @@ async fn a_node_attaches_to_a_new_leader_at_once_and_its_keep_alives_go_there() 
             incarnation,
             payload,
             deadline_ms,
+            try_number,
         },
         stop => stop,
     };

@@ -73,7 +73,17 @@ impl<H: NodeHandler> Driver<H> {
                     incarnation: Some(incarnation),
                     ended: true,
                 };
-                tokio::spawn(async move { delete(&shared, request).await });
+                tokio::spawn(async move { tell_end(&shared, request).await });
+            }
+            Effect::Report(key, incarnation, reason) => {
+                let shared = Arc::clone(&self.shared);
+                let request = Request::ProcessExited {
+                    client: NO_SESSION,
+                    key,
+                    incarnation,
+                    reason,
+                };
+                tokio::spawn(async move { tell_end(&shared, request).await });
             }
             Effect::Adopt {
                 epoch,
@@ -185,16 +195,17 @@ pub(super) async fn deregister(shared: &Shared, epoch: NodeEpoch) {
     }
 }
 
-/// Removes a record, until the registry says that it is gone or is another's.
-async fn delete(shared: &Shared, request: Request) {
+/// Has the record of a life removed that has ended, or what else becomes of it, until the registry says
+/// that this is done or that the record is gone or another's.
+async fn tell_end(shared: &Shared, request: Request) {
     for _ in 0..TRIES {
         match shared.caller.call(request.clone(), TRY_TIMEOUT).await {
             Ok(_) | Err(Error::Rejected(_)) => return,
-            Err(error) => tracing::debug!(%error, "a record was not removed yet"),
+            Err(error) => tracing::debug!(%error, "the end of a process is not known yet"),
         }
         tokio::time::sleep(TRY_PAUSE).await;
     }
-    tracing::warn!("a record of an ended process was not removed; the registry may still show it");
+    tracing::warn!("the end of a process could not be told; the registry may still show it");
 }
 
 /// Registers a life anew, until there is an answer. Without an incarnation that is asked again safely:
