@@ -16,11 +16,8 @@ pub use json::Value;
 /// # Errors
 /// A sentence for the operator, unless `json` is `{}`.
 pub fn nothing(json: &str) -> Result<(), String> {
-    let inside = json
-        .trim()
-        .strip_prefix('{')
-        .and_then(|rest| rest.strip_suffix('}'));
-    if inside.is_some_and(|inside| inside.trim().is_empty()) {
+    let written = json.bytes().filter(|&byte| !json::is_space(byte));
+    if written.eq(*b"{}") {
         Ok(())
     } else {
         Err("configuration: there is nothing to configure".to_owned())

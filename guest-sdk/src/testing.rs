@@ -89,3 +89,6 @@ impl Host for TestHost {
         self.config.clone().unwrap_or_else(|| "{}".to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,6 +155,10 @@ impl Fleet {
             "requester" => truth(request.requester.as_ref() == Some(&node.name)),
             "previous" => truth(request.previous.as_ref() == Some(&node.name)),
             _ if name.starts_with("counter:") => node.said(name, f32::NAN),
+            _ if name.starts_with("has:") => {
+                let (key, value) = name.strip_prefix("has:")?.split_once('=')?;
+                truth(node.labels.get(key).is_some_and(|have| have == value))
+            }
             _ => {
                 let value = node.labels.get(name.strip_prefix("latency:")?);
                 let said = value.and_then(|value| self.latencies.get(value));

@@ -2,7 +2,7 @@
 
 use super::*;
 use maitred_guest::Chance;
-use maitred_guest::testing::{Fleet, check, request};
+use maitred_guest::testing::{Fleet, check, request, scenario};
 
 #[test]
 fn the_tightest_node_is_chosen_and_unknown_ones_are_last() {
@@ -55,4 +55,9 @@ fn the_ratio_is_the_published_one() {
         }
         assert!((ratio - published).abs() < 0.015, "{count}: {ratio:.3}");
     }
+}
+
+#[test]
+fn the_scenarios_hold() {
+    scenario("scenario.toml").check::<BinPack>();
 }

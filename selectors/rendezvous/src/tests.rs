@@ -1,7 +1,7 @@
 //! Stickiness: nothing but the node that left moves anything.
 
 use super::*;
-use maitred_guest::testing::{Fleet, check, request};
+use maitred_guest::testing::{Fleet, check, request, scenario};
 
 fn home(fleet: &Fleet, n: u32, seed: u32) -> String {
     let one = Request {
@@ -35,4 +35,9 @@ fn only_the_share_of_the_node_that_left_moves() {
     }
     // 1 % of 5,000, give or take four standard deviations (7).
     assert!((22..=78).contains(&moved), "{moved}");
+}
+
+#[test]
+fn the_scenarios_hold() {
+    scenario("scenario.toml").check::<Rendezvous>();
 }

@@ -1,7 +1,7 @@
 //! Spread over labels: evenness, the last resort, the configuration.
 
 use super::*;
-use maitred_guest::testing::{Fleet, Refusal, check, request};
+use maitred_guest::testing::{Fleet, Refusal, check, request, scenario};
 
 /// Zones of one, two and three nodes, and a node without the label.
 fn uneven() -> Fleet {
@@ -105,4 +105,20 @@ fn the_label_comes_from_the_configuration() {
     for wrong in [r#"{"label": 7}"#, r#"{"label": ""}"#, "nonsense"] {
         assert!(matches!(chosen(wrong), Err(Refusal::Broken(_))), "{wrong}");
     }
+}
+
+#[test]
+fn the_scenarios_hold() {
+    scenario("scenario.toml").check::<Spread>();
+}
+
+#[test]
+fn the_answer_says_why() {
+    let fleet = uneven();
+    let outcome = fleet
+        .answer::<Spread>(&request("player", "p"), "{}")
+        .unwrap();
+    assert_eq!(outcome.scores.len(), 5);
+    assert_eq!(outcome.choice.node(), Some(outcome.scores[0].0.as_str()));
+    assert!(outcome.scores.iter().all(|(_, terms)| terms == &[0.0, 0.0]));
 }

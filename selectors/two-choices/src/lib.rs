@@ -47,7 +47,7 @@ export_selector!(TwoChoices);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use maitred_guest::testing::{Fleet, TestHost, check, request};
+    use maitred_guest::testing::{Fleet, TestHost, check, request, scenario};
 
     #[test]
     fn the_emptier_of_two_is_chosen() {
@@ -98,6 +98,11 @@ mod tests {
         );
         let (average, _) = gaps(r#"{"choices": 1}"#, 5);
         assert!((20.0..=32.0).contains(&average), "{average}");
+    }
+
+    #[test]
+    fn the_scenarios_hold() {
+        scenario("scenario.toml").check::<TwoChoices>();
     }
 
     #[test]
