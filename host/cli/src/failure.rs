@@ -23,6 +23,8 @@ pub(crate) enum Exit {
     Unavailable = 6,
     Auth = 7,
     Module = 8,
+    /// Something has to be installed first.
+    Toolchain = 9,
 }
 
 /// A failed verb.
