@@ -420,6 +420,9 @@ impl Fleet {
                 let here = self.label_of(request.requester.as_ref(), key);
                 self.is_local(slot, key, here)
             }
+            Feature::Has(key, value) => {
+                f32::from(u8::from(facts.label(key) == Some(value.as_str())))
+            }
             Feature::Latency(key) => {
                 let mut said = request.latencies.iter();
                 let value = facts.label(key);

@@ -65,6 +65,8 @@ pub enum Feature {
     Label(String),
     /// 1 where a label has the value that it has on the node that asked.
     Local(String),
+    /// 1 where a label has this value.
+    Has(String, String),
     /// What the create says of the value of a label, in milliseconds.
     Latency(String),
     /// A counter that the node reports.
@@ -77,7 +79,7 @@ pub enum Feature {
     "unknown feature {0:?}; known are processes, processes-of-type, processes-of-group, in-flight, \
      placed-1s, placed-10s, placed-60s, since-placed-ms, capacity, capacity-left, cpu, \
      memory-free-mib, load-age-ms, node-age-ms, name-hash, requester, previous, label:KEY, \
-     local:KEY, latency:KEY and counter:NAME"
+     has:KEY=VALUE, local:KEY, latency:KEY and counter:NAME"
 )]
 pub struct UnknownFeature(pub String);
 
@@ -106,6 +108,12 @@ impl FromStr for Feature {
             _ => match text.split_once(':') {
                 Some(("label", key)) if !key.is_empty() => Self::Label(key.to_owned()),
                 Some(("local", key)) if !key.is_empty() => Self::Local(key.to_owned()),
+                Some(("has", pair)) => match pair.split_once('=') {
+                    Some((key, value)) if !key.is_empty() => {
+                        Self::Has(key.to_owned(), value.to_owned())
+                    }
+                    _ => return Err(UnknownFeature(text.chars().take(80).collect())),
+                },
                 Some(("latency", key)) if !key.is_empty() => Self::Latency(key.to_owned()),
                 Some(("counter", name)) if !name.is_empty() => Self::Counter(name.to_owned()),
                 _ => return Err(UnknownFeature(text.chars().take(80).collect())),
@@ -136,6 +144,7 @@ impl fmt::Display for Feature {
             Self::Previous => "previous",
             Self::Label(key) => return write!(f, "label:{key}"),
             Self::Local(key) => return write!(f, "local:{key}"),
+            Self::Has(key, value) => return write!(f, "has:{key}={value}"),
             Self::Latency(key) => return write!(f, "latency:{key}"),
             Self::Counter(name) => return write!(f, "counter:{name}"),
         })
@@ -194,6 +203,8 @@ mod tests {
             "previous",
             "local:zone",
             "latency:region",
+            "has:disk=ssd",
+            "has:a=b=c",
             "label:zone",
             "counter:seats",
         ] {
