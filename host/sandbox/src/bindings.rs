@@ -1,7 +1,8 @@
-//! Rust bindings of `wit/policy.wit`, generated when this crate is compiled: one module a world.
+//! Rust bindings of `wit/policy.wit`, generated when this crate is compiled: one module a world. The
+//! version before has its own, in `v0_1`.
 //!
-//! Selectors are called directly, on a thread of their own; callbacks and fences on fibers, because
-//! they wait. Arguments are borrowed (a decision clones no string).
+//! Selectors and scanners are called directly, on a thread of their own; callbacks and fences on
+//! fibers, because they wait. Arguments are borrowed (a decision clones no string).
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -16,6 +17,20 @@ pub mod selector {
         path: "../../wit",
         world: "selector-module",
         ownership: Borrowing { duplicate_if_necessary: false },
+    });
+}
+
+/// The world `scanner-module`.
+pub mod scanner {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "scanner-module",
+        ownership: Borrowing { duplicate_if_necessary: false },
+        with: {
+            "maitred:policy/types": crate::bindings::selector::maitred::policy::types,
+            "maitred:policy/host": crate::bindings::selector::maitred::policy::host,
+            "maitred:policy/answers": crate::bindings::selector::maitred::policy::answers,
+        },
     });
 }
 

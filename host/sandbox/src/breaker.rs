@@ -1,22 +1,17 @@
-//! When a selector that keeps failing is no longer asked: three failures within ten seconds open
-//! the breaker; after a pause that doubles each time, one decision tries it again.
+//! When a selector that keeps failing is no longer asked: so many failures within a window open the
+//! breaker ([`BreakerLimits`]); after a pause that doubles each time, one decision tries it again.
 //!
 //! Time is an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Failures that open the breaker, when they fall within [`WINDOW`].
-const FAILURES: usize = 3;
-const WINDOW: Duration = Duration::from_secs(10);
-
-/// The first pause, and the longest.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(300);
+use crate::limits::BreakerLimits;
 
 /// See the head of this file.
 #[derive(Debug)]
 pub(crate) struct Breaker {
+    limits: BreakerLimits,
     failures: VecDeque<Instant>,
     /// Not asked until then. Still set during the trial.
     open_until: Option<Instant>,
@@ -24,11 +19,12 @@ pub(crate) struct Breaker {
 }
 
 impl Breaker {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(limits: &BreakerLimits) -> Self {
         Self {
-            failures: VecDeque::with_capacity(FAILURES),
+            limits: limits.clone(),
+            failures: VecDeque::with_capacity(limits.failures as usize),
             open_until: None,
-            pause: PAUSE_MIN,
+            pause: Duration::from_millis(limits.pause_ms),
         }
     }
 
@@ -46,20 +42,22 @@ impl Breaker {
 
     pub(crate) fn succeeded(&mut self) {
         if self.open_until.take().is_some() {
-            self.pause = PAUSE_MIN;
+            self.pause = Duration::from_millis(self.limits.pause_ms);
         }
     }
 
     /// Counts a failure; true when it opened the breaker.
     pub(crate) fn failed(&mut self, now: Instant) -> bool {
         if self.open_until.is_some() {
-            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            let longest = Duration::from_millis(self.limits.pause_max_ms);
+            self.pause = (self.pause * 2).min(longest);
             self.open_until = Some(now + self.pause);
             return true;
         }
-        self.failures.retain(|&at| now.duration_since(at) < WINDOW);
+        let window = Duration::from_millis(self.limits.window_ms);
+        self.failures.retain(|&at| now.duration_since(at) < window);
         self.failures.push_back(now);
-        if self.failures.len() < FAILURES {
+        if self.failures.len() < self.limits.failures as usize {
             return false;
         }
         self.failures.clear();
@@ -76,7 +74,7 @@ mod tests {
     fn three_failures_in_ten_seconds_open_it_and_one_trial_closes_it() {
         let start = Instant::now();
         let at = |s: f64| start + Duration::from_secs_f64(s);
-        let mut breaker = Breaker::new();
+        let mut breaker = Breaker::new(&BreakerLimits::default());
         // Too far apart: the first is out of the window when the third comes.
         assert!(!breaker.failed(at(0.0)) && !breaker.failed(at(5.0)) && !breaker.failed(at(10.0)));
         assert!(breaker.failed(at(11.0)));
@@ -96,11 +94,11 @@ mod tests {
     #[test]
     fn the_pause_ends_at_five_minutes() {
         let mut now = Instant::now();
-        let mut breaker = Breaker::new();
+        let mut breaker = Breaker::new(&BreakerLimits::default());
         for _ in 0..40 {
             now += breaker.admit(now).err().unwrap_or_default();
             breaker.failed(now);
         }
-        assert_eq!(breaker.admit(now), Err(PAUSE_MAX));
+        assert_eq!(breaker.admit(now), Err(Duration::from_secs(300)));
     }
 }

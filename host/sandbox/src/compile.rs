@@ -22,9 +22,10 @@ use crate::engine;
 use crate::error::{ModuleError, Stage};
 use crate::limits::CompileLimits;
 
-/// Begins the child's input, then address space in bytes and computing time in seconds (u64,
-/// little-endian). A version of it: parent and child may come from different builds.
-const HEADER: &[u8; 16] = b"maitred compile1";
+/// Begins the child's input, then address space in bytes, computing time in seconds, and 1 for code
+/// that counts fuel (u64, little-endian). A version of it: parent and child may come from different
+/// builds.
+const HEADER: &[u8; 16] = b"maitred compile2";
 
 /// Bytes of the child's complaints that are read.
 const COMPLAINT_BYTES_MAX: u64 = 16 << 10;
@@ -77,12 +78,12 @@ impl Compiler {
     }
 
     /// Machine code for a component. Blocks, for `wall_s` at most once it is its turn.
-    pub(crate) fn compile(&self, component: &[u8]) -> Result<Vec<u8>, ModuleError> {
+    pub(crate) fn compile(&self, component: &[u8], metered: bool) -> Result<Vec<u8>, ModuleError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stopped.load(Relaxed) {
             return Err(ModuleError::new(Stage::Compiling, STOPPED));
         }
-        let outcome = self.run(component).map_err(|error| {
+        let outcome = self.run(component, metered).map_err(|error| {
             let program = self.command.program.display();
             ModuleError::new(
                 Stage::Compiling,
@@ -99,7 +100,7 @@ impl Compiler {
         }
     }
 
-    fn run(&self, component: &[u8]) -> io::Result<Outcome> {
+    fn run(&self, component: &[u8], metered: bool) -> io::Result<Outcome> {
         let mut child = Command::new(&self.command.program)
             .args(&self.command.args)
             // What a mistake in the compiler could give away is not there.
@@ -120,6 +121,7 @@ impl Compiler {
                     &HEADER[..],
                     &limits.memory_bytes.to_le_bytes(),
                     &limits.cpu_s.to_le_bytes(),
+                    &u64::from(metered).to_le_bytes(),
                 ]
                 .concat();
                 stdin
@@ -242,7 +244,8 @@ pub fn compile_child() -> ExitCode {
 
 fn compile_input() -> wasmtime::Result<()> {
     let mut input = io::stdin().lock();
-    let (mut magic, mut memory, mut cpu) = ([0; HEADER.len()], [0; 8], [0; 8]);
+    let (mut magic, mut memory) = ([0; HEADER.len()], [0; 8]);
+    let (mut cpu, mut metered) = ([0; 8], [0; 8]);
     input.read_exact(&mut magic)?;
     wasmtime::ensure!(
         magic == *HEADER,
@@ -250,10 +253,11 @@ fn compile_input() -> wasmtime::Result<()> {
     );
     input.read_exact(&mut memory)?;
     input.read_exact(&mut cpu)?;
+    input.read_exact(&mut metered)?;
     limit(u64::from_le_bytes(memory), u64::from_le_bytes(cpu))?;
     let mut component = Vec::new();
     input.read_to_end(&mut component)?;
-    let code = engine::compiling()?.precompile_component(&component)?;
+    let code = engine::compiling(metered != [0; 8])?.precompile_component(&component)?;
     io::stdout().lock().write_all(&code)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The one place where wasmtime is configured, with a reason for each knob, and the clock that its
-//! deadlines count on.
+//! deadlines count on. There are two engines: guests decide on the one, and are rehearsed on the
+//! other, which counts fuel.
 //!
 //! The compiler's process and the host call [`config`] alike, so that the machine code fits; the
 //! host alone adds the pool, which decides where instances live and not what their code is. Every
@@ -18,12 +19,13 @@ use wasmtime::{
 use crate::error::SandboxError;
 use crate::limits::{self, Limits};
 
-/// What the compiler and the host must agree on.
-fn config() -> Config {
+/// What the compiler and the host must agree on. What a call costs in fuel is the same everywhere.
+fn config(metered: bool) -> Config {
     let mut config = Config::new();
-    // Deadlines. Fuel would be deterministic and costs twice as much; answers do not depend on it.
+    // Deadlines. Fuel is deterministic and costs twice as much; answers do not depend on it. It does
+    // not count what one instruction may fill or copy, so the deadline stands behind it.
     config.epoch_interruption(true);
-    config.consume_fuel(false);
+    config.consume_fuel(metered);
     // The same NaN on every machine: a decision must replay to the same answer. No cost measured.
     config.cranelift_nan_canonicalization(true);
     // Answers that depend on the processor.
@@ -46,18 +48,32 @@ fn config() -> Config {
 }
 
 /// The engine of the compiler's process, which makes no instances.
-pub(crate) fn compiling() -> wasmtime::Result<Engine> {
-    Engine::new(&config())
+pub(crate) fn compiling(metered: bool) -> wasmtime::Result<Engine> {
+    Engine::new(&config(metered))
 }
 
 /// The engine that guests run on.
 pub(crate) fn running(limits: &Limits) -> Result<Engine, SandboxError> {
-    let mut config = config();
+    let mut config = on_this_host(false, limits);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    made(&config)
+}
+
+/// The engine that guests are rehearsed on. Without a pool: nobody waits for its instances.
+pub(crate) fn rehearsing(limits: &Limits) -> Result<Engine, SandboxError> {
+    made(&on_this_host(true, limits))
+}
+
+fn on_this_host(metered: bool, limits: &Limits) -> Config {
+    let mut config = config(metered);
     // Recursion ends here. Fibers have twice that: the host's own functions run on them too.
     config.max_wasm_stack(limits.stack_bytes);
     config.async_stack_size(2 * limits.stack_bytes);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
-    Engine::new(&config).map_err(|error| SandboxError::Engine(format!("{error:#}")))
+    config
+}
+
+fn made(config: &Config) -> Result<Engine, SandboxError> {
+    Engine::new(config).map_err(|error| SandboxError::Engine(format!("{error:#}")))
 }
 
 /// Memory set aside once, so that an instance costs microseconds and no system calls that grow
@@ -139,14 +155,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pool_does_not_change_the_code() {
-        let running = running(&Limits::default()).unwrap();
-        assert_eq!(fingerprint(&running), fingerprint(&compiling().unwrap()));
+    fn the_pool_does_not_change_the_code_and_fuel_does() {
+        let limits = Limits::default();
+        let of = |metered| fingerprint(&compiling(metered).unwrap());
+        assert_eq!(fingerprint(&running(&limits).unwrap()), of(false));
+        assert_eq!(fingerprint(&rehearsing(&limits).unwrap()), of(true));
+        assert_ne!(of(false), of(true));
     }
 
     #[test]
     fn the_clock_ends_with_the_engine() {
-        let engine = compiling().unwrap();
+        let engine = compiling(false).unwrap();
         let clock = tick(engine.weak()).unwrap();
         assert!(!clock.is_finished());
         drop(engine);
@@ -155,9 +174,9 @@ mod tests {
 
     #[test]
     fn a_knob_that_changes_code_changes_the_fingerprint() {
-        let mut other = config();
+        let mut other = config(false);
         other.cranelift_nan_canonicalization(false);
         let other = Engine::new(&other).unwrap();
-        assert_ne!(fingerprint(&other), fingerprint(&compiling().unwrap()));
+        assert_ne!(fingerprint(&other), fingerprint(&compiling(false).unwrap()));
     }
 }

@@ -54,6 +54,8 @@ pub enum Stage {
     Instantiating,
     /// Calling `describe`.
     Describing,
+    /// Calling `validate` with a configuration.
+    Validating,
     /// Calling it with made-up nodes and records.
     Trying,
 }
@@ -69,6 +71,7 @@ impl Stage {
             Self::Compiling => "compiling",
             Self::Instantiating => "instantiating",
             Self::Describing => "describing",
+            Self::Validating => "validating the configuration",
             Self::Trying => "trying",
         }
     }

@@ -9,20 +9,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use maitred_protocol::limits::REASON_BYTES_MAX;
-use maitred_protocol::{NodeEpoch, NodeName};
+use maitred_protocol::{Hook, NodeEpoch, NodeName};
 use maitred_registry::decide::{ModuleRef, cut};
 use wasmtime::Store;
 use wasmtime::component::{self, InstancePre};
 
-use crate::bindings::fence::FenceModule;
 use crate::bindings::fence::exports::maitred::policy::fence as wit;
+use crate::bindings::fence::{FenceModule, FenceModulePre};
 use crate::convert;
-use crate::fiber::{Answer, Runner, World, titled};
+use crate::fiber::{Answer, Described, Runner, Task, World, titled};
 use crate::guest::{Budget, Guest};
 use crate::limits::{Limits, RETRY_MS};
 use crate::node::{Port, RecordsPort};
 use crate::sandbox::{Loaded, Sandbox};
 use crate::shelf::CallCounters;
+use crate::v0_1;
 
 /// A node whose lease has run out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub enum Verdict {
 
 /// Runs fences. Clones share the instances.
 #[derive(Clone)]
-pub struct Fences(Arc<Runner<FenceModule>>);
+pub struct Fences(Arc<Runner<Exports>>);
 
 impl Fences {
     /// Fences over the modules of a sandbox.
@@ -99,7 +100,7 @@ impl Fences {
                 .run(&job.module, &job.lost, port, job.deadline)
                 .await?;
             answer.map_err(|text| {
-                let fence = titled::<FenceModule>(&job.module);
+                let fence = titled::<Exports>(&job.module);
                 cut(format!("{fence} answered an error: {text}"))
             })
         }
@@ -112,32 +113,86 @@ impl Fences {
     }
 }
 
-impl World for FenceModule {
-    type Job = LostNode;
-    type Done = Verdict;
-    type Refusal = String;
+/// A fence that is linked.
+#[derive(Clone)]
+pub(crate) enum FencePre {
+    Fence(FenceModulePre<Guest>),
+    Old(v0_1::FenceModulePre<Guest>),
+}
+
+/// The exports of one instance.
+pub(crate) enum Exports {
+    Fence(FenceModule),
+    Old(v0_1::FenceModule),
+}
+
+impl World for Exports {
+    type Module = FencePre;
 
     const NAME: &'static str = "fence";
     const INSTANCES: &'static str = "fence_instances";
 
-    fn module(loaded: &Loaded) -> Option<&InstancePre<Guest>> {
+    fn module(loaded: &Loaded) -> Option<&FencePre> {
         match loaded {
-            Loaded::Fence(pre) => Some(pre.instance_pre()),
+            Loaded::Fence(module) => Some(module),
             Loaded::Selector(_) | Loaded::Callback(_) => None,
         }
     }
 
-    fn exports(store: &mut Store<Guest>, instance: &component::Instance) -> wasmtime::Result<Self> {
-        Self::new(store, instance)
+    fn instance_pre(module: &FencePre) -> &InstancePre<Guest> {
+        match module {
+            FencePre::Fence(module) => module.instance_pre(),
+            FencePre::Old(module) => module.instance_pre(),
+        }
     }
 
-    async fn describe(&self, store: &mut Store<Guest>) -> wasmtime::Result<(String, String)> {
-        let fence = self.maitred_policy_fence();
-        let wit::Manifest { name, version } = fence.call_describe(store).await?;
-        Ok((name, version))
+    fn exports(
+        module: &FencePre,
+        store: &mut Store<Guest>,
+        instance: &component::Instance,
+    ) -> wasmtime::Result<Self> {
+        Ok(match module {
+            FencePre::Fence(_) => Self::Fence(FenceModule::new(store, instance)?),
+            FencePre::Old(_) => Self::Old(v0_1::FenceModule::new(store, instance)?),
+        })
     }
 
-    fn budget(limits: &Limits) -> Budget {
+    async fn describe(&self, store: &mut Store<Guest>) -> wasmtime::Result<Described> {
+        let (name, version) = match self {
+            Self::Old(fence) => v0_1::describe_fence(fence, store).await?,
+            Self::Fence(fence) => {
+                let described = fence.maitred_policy_fence().call_describe(store);
+                let wit::Manifest { name, version } = described.await?;
+                (name, version)
+            }
+        };
+        Ok(Described {
+            name,
+            version,
+            hooks: Vec::new(),
+        })
+    }
+
+    async fn validate(
+        &self,
+        store: &mut Store<Guest>,
+        config: &str,
+    ) -> wasmtime::Result<Result<(), String>> {
+        match self {
+            Self::Fence(fence) => {
+                let fence = fence.maitred_policy_fence();
+                fence.call_validate(store, config).await
+            }
+            Self::Old(_) => Ok(Ok(())),
+        }
+    }
+}
+
+impl Task<Exports> for LostNode {
+    type Done = Verdict;
+    type Refusal = String;
+
+    fn budget(&self, limits: &Limits) -> Budget {
         Budget {
             what: "examine",
             ms: limits.examine_ms,
@@ -147,39 +202,38 @@ impl World for FenceModule {
 
     async fn call(
         &self,
+        exports: &Exports,
+        _: &[Hook],
         store: &mut Store<Guest>,
-        lost: &LostNode,
-    ) -> wasmtime::Result<Answer<Self>> {
-        let epoch = lost.epoch.0.to_string();
-        let labels = convert::labels(&lost.labels);
-        let lost = convert::lost_node(lost, &epoch, &labels);
-        let answer = self
-            .maitred_policy_fence()
-            .call_examine(store, lost)
-            .await?;
+    ) -> wasmtime::Result<Answer<Verdict, String>> {
+        let answer = match exports {
+            Exports::Old(fence) => v0_1::examine(fence, store, self).await?,
+            Exports::Fence(fence) => {
+                let epoch = self.epoch.0.to_string();
+                let labels = convert::labels(&self.labels);
+                let lost = convert::lost_node(self, &epoch, &labels);
+                let answer = fence.maitred_policy_fence().call_examine(store, lost);
+                answer.await?.map(convert::verdict)
+            }
+        };
         Ok(answer.map_or_else(|text| Answer::Refused(cut(text)), checked))
     }
 }
 
 /// What is out of bounds is not believed.
-fn checked(verdict: wit::Verdict) -> Answer<FenceModule> {
+fn checked(verdict: Verdict) -> Answer<Verdict, String> {
     match verdict {
-        wit::Verdict::Dead(proof) if proof.len() > REASON_BYTES_MAX => {
-            Answer::OutOfBounds(format!(
-                "answered a proof of {} bytes, of at most {REASON_BYTES_MAX}",
-                proof.len()
-            ))
-        }
-        wit::Verdict::Dead(proof) => Answer::Done(Verdict::Dead(proof)),
-        wit::Verdict::AliveOrUnknown(ms) if !RETRY_MS.contains(&ms) => {
+        Verdict::Dead(proof) if proof.len() > REASON_BYTES_MAX => Answer::OutOfBounds(format!(
+            "answered a proof of {} bytes, of at most {REASON_BYTES_MAX}",
+            proof.len()
+        )),
+        Verdict::AliveOrUnknown { retry_ms } if !RETRY_MS.contains(&retry_ms) => {
             let (least, most) = (RETRY_MS.start(), RETRY_MS.end());
             Answer::OutOfBounds(format!(
-                "asked to be asked again in {ms} ms, of {least} to {most}"
+                "asked to be asked again in {retry_ms} ms, of {least} to {most}"
             ))
         }
-        wit::Verdict::AliveOrUnknown(retry_ms) => {
-            Answer::Done(Verdict::AliveOrUnknown { retry_ms })
-        }
+        verdict => Answer::Done(verdict),
     }
 }
 

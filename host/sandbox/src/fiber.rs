@@ -4,12 +4,14 @@
 //!
 //! What holds: a call ends by its deadline and what it may compute; an instance whose call failed,
 //! or was dropped half-way, is never used again. What a call is, and what follows from its answer,
-//! is the [`World`]'s.
+//! is the [`Task`]'s.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use maitred_protocol::Hook;
 use maitred_registry::decide::{ModuleRef, cut};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
@@ -26,14 +28,10 @@ use crate::sandbox::{Loaded, Sandbox};
 use crate::selector::worn_at;
 use crate::shelf::{CallCounters, Shelf};
 
-/// The exports of one instance, as generated, and the one function of them that is called.
+/// The exports of one instance of a kind, whatever version of the WIT they are of.
 pub(crate) trait World: Sized + Send + Sync + 'static {
-    /// What it is called with.
-    type Job: Sync;
-    /// What it answers when all is well.
-    type Done: Send;
-    /// What it answers otherwise.
-    type Refusal: Send;
+    /// A module that is linked.
+    type Module: Clone + Send + Sync;
 
     /// What its modules are called in errors.
     const NAME: &'static str;
@@ -41,32 +39,64 @@ pub(crate) trait World: Sized + Send + Sync + 'static {
     const INSTANCES: &'static str;
 
     /// A module of this kind.
-    fn module(loaded: &Loaded) -> Option<&InstancePre<Guest>>;
+    fn module(loaded: &Loaded) -> Option<&Self::Module>;
+
+    /// What instances are made from.
+    fn instance_pre(module: &Self::Module) -> &InstancePre<Guest>;
 
     /// The exports of an instance.
-    fn exports(store: &mut Store<Guest>, instance: &component::Instance) -> wasmtime::Result<Self>;
+    fn exports(
+        module: &Self::Module,
+        store: &mut Store<Guest>,
+        instance: &component::Instance,
+    ) -> wasmtime::Result<Self>;
 
-    /// Name and version of its manifest.
+    /// Asks what it is.
     fn describe(
         &self,
         store: &mut Store<Guest>,
-    ) -> impl Future<Output = wasmtime::Result<(String, String)>> + Send;
+    ) -> impl Future<Output = wasmtime::Result<Described>> + Send;
 
-    /// What a call may compute.
-    fn budget(limits: &Limits) -> Budget;
+    /// Asks whether a configuration will do.
+    fn validate(
+        &self,
+        store: &mut Store<Guest>,
+        config: &str,
+    ) -> impl Future<Output = wasmtime::Result<Result<(), String>>> + Send;
+}
+
+/// A manifest.
+#[derive(Debug, Default)]
+pub(crate) struct Described {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// What it wants to be asked besides.
+    pub(crate) hooks: Vec<Hook>,
+}
+
+/// A call of a module.
+pub(crate) trait Task<W>: Sync {
+    /// What is answered when all is well.
+    type Done: Send;
+    /// What is answered otherwise.
+    type Refusal: Send;
+
+    /// What it may compute.
+    fn budget(&self, limits: &Limits) -> Budget;
 
     /// Calls it.
     fn call(
         &self,
+        exports: &W,
+        hooks: &[Hook],
         store: &mut Store<Guest>,
-        job: &Self::Job,
-    ) -> impl Future<Output = wasmtime::Result<Answer<Self>>> + Send;
+    ) -> impl Future<Output = wasmtime::Result<Answer<Self::Done, Self::Refusal>>> + Send;
 }
 
 /// What a module answered.
-pub(crate) enum Answer<W: World> {
-    Done(W::Done),
-    Refused(W::Refusal),
+pub(crate) enum Answer<D, R> {
+    Done(D),
+    Refused(R),
     /// What it must not; how that reads after its name.
     OutOfBounds(String),
 }
@@ -77,6 +107,7 @@ pub(crate) struct Instance<W> {
     exports: W,
     meter: Arc<Meter>,
     pub(crate) title: String,
+    pub(crate) hooks: Vec<Hook>,
     calls: u32,
     memory_bytes_worn: usize,
 }
@@ -114,13 +145,13 @@ impl<W: World> Runner<W> {
     /// # Errors
     /// When it failed itself, by a trap, a time-out or an answer out of bounds, or could not be
     /// had: a sentence that begins with its kind, name and version.
-    pub(crate) async fn run(
+    pub(crate) async fn run<T: Task<W>>(
         &self,
         module: &ModuleRef,
-        job: &W::Job,
+        task: &T,
         port: Port,
         deadline: Instant,
-    ) -> Result<Result<W::Done, W::Refusal>, String> {
+    ) -> Result<Result<T::Done, T::Refusal>, String> {
         let fail = |what: &str| cut(format!("{} {what}", titled::<W>(module)));
         let _turn = match self.turns.try_acquire() {
             Ok(turn) => turn,
@@ -146,7 +177,7 @@ impl<W: World> Runner<W> {
             fail(&what)
         })?;
         let call = Call::new(port, deadline);
-        let answer = instance.call(job, call, &self.sandbox.limits).await;
+        let answer = instance.call(task, call, &self.sandbox.limits).await;
         tally
             .lines_dropped
             .fetch_add(instance.take_lines_dropped(), Relaxed);
@@ -177,11 +208,11 @@ impl<W: World> Runner<W> {
 
     async fn instance(&self, module: &ModuleRef) -> Result<Instance<W>, String> {
         let loaded = self.sandbox.loaded(&module.digest);
-        let Some(pre) = loaded.as_ref().and_then(W::module) else {
+        let Some(linked) = loaded.as_ref().and_then(W::module) else {
             return Err("is not loaded on this host".to_owned());
         };
         let (name, config) = (module.name.as_str().into(), Arc::clone(&module.config));
-        let made = Instance::new(pre, &self.sandbox.limits, name, config);
+        let made = Instance::new(linked, &self.sandbox.limits, name, config);
         made.await
             .map_err(|ModuleError { stage, reason }| format!("could not be had: {stage}: {reason}"))
     }
@@ -192,38 +223,92 @@ pub(crate) fn titled<W: World>(module: &ModuleRef) -> String {
     format!("{} {}@{}", W::NAME, module.name, module.version)
 }
 
-impl<W: World> Instance<W> {
-    /// Makes an instance and asks what it is.
-    pub(crate) async fn new(
-        module: &InstancePre<Guest>,
+/// What is made first, and its clock.
+struct Born<W> {
+    store: Store<Guest>,
+    exports: W,
+    meter: Arc<Meter>,
+}
+
+impl<W: World> Born<W> {
+    async fn new(
+        module: &W::Module,
         limits: &Limits,
         name: Arc<str>,
         config: Arc<str>,
     ) -> Result<Self, ModuleError> {
+        let pre = W::instance_pre(module);
         let meter = Arc::<Meter>::default();
-        let mut store = guest::store(module.engine(), limits, name, config);
+        let mut store = guest::store(pre.engine(), limits, name, config);
         let ticking = Arc::clone(&meter);
         store.epoch_deadline_callback(move |_| Ok(ticking.tick()));
         store.set_epoch_deadline(1);
-        let (ms, limit) = (limits.describe_ms, "describe_ms");
-        let fail = |store: &Store<Guest>, stage, what, error| {
-            let Failure { reason, .. } =
-                store
-                    .data()
-                    .failure(&error, limits, Budget { what, ms, limit });
-            ModuleError::new(stage, reason)
-        };
-        let within = Duration::from_millis(ms);
-        let made = meter
-            .run(within, module.instantiate_async(&mut store))
-            .await;
-        let instance =
-            made.map_err(|error| fail(&store, Stage::Instantiating, "a start function", error))?;
-        let exports = W::exports(&mut store, &instance).map_err(ModuleError::of_world)?;
+        let within = Duration::from_millis(limits.describe_ms);
+        let made = meter.run(within, pre.instantiate_async(&mut store)).await;
+        let instance = made.map_err(|error| {
+            let stage = Stage::Instantiating;
+            failed(&store, limits, stage, "a start function", &error)
+        })?;
+        let exports = W::exports(module, &mut store, &instance).map_err(ModuleError::of_world)?;
+        Ok(Self {
+            store,
+            exports,
+            meter,
+        })
+    }
+}
+
+/// How a call reads that is none of a start or an examination.
+fn failed(
+    store: &Store<Guest>,
+    limits: &Limits,
+    stage: Stage,
+    what: &'static str,
+    error: &wasmtime::Error,
+) -> ModuleError {
+    let (ms, limit) = (limits.describe_ms, "describe_ms");
+    let budget = Budget { what, ms, limit };
+    let Failure { reason, .. } = store.data().failure(error, limits, budget);
+    ModuleError::new(stage, reason)
+}
+
+/// Has a module judge a configuration, on an instance that has it and is used for nothing else.
+pub(crate) async fn validate<W: World>(
+    module: &W::Module,
+    limits: &Limits,
+    name: Arc<str>,
+    config: &Arc<str>,
+) -> Result<Result<(), String>, ModuleError> {
+    let born = Born::<W>::new(module, limits, name, Arc::clone(config)).await?;
+    let Born {
+        mut store,
+        exports,
+        meter,
+    } = born;
+    let within = Duration::from_millis(limits.describe_ms);
+    let validated = meter.run(within, exports.validate(&mut store, config));
+    let validated = validated.await;
+    validated.map_err(|error| failed(&store, limits, Stage::Validating, "validate", &error))
+}
+
+impl<W: World> Instance<W> {
+    /// Makes an instance and asks what it is.
+    pub(crate) async fn new(
+        module: &W::Module,
+        limits: &Limits,
+        name: Arc<str>,
+        config: Arc<str>,
+    ) -> Result<Self, ModuleError> {
+        let Born {
+            mut store,
+            exports,
+            meter,
+        } = Born::<W>::new(module, limits, name, config).await?;
+        let within = Duration::from_millis(limits.describe_ms);
         let described = meter.run(within, exports.describe(&mut store)).await;
-        let (name, version) =
-            described.map_err(|error| fail(&store, Stage::Describing, "describe", error))?;
-        let title = convert::title(&name, &version)
+        let described = described
+            .map_err(|error| failed(&store, limits, Stage::Describing, "describe", &error))?;
+        let title = convert::title(&described.name, &described.version)
             .map_err(|reason| ModuleError::new(Stage::Describing, reason))?;
         let memory_bytes_worn = worn_at(store.data().room.memory_bytes, limits);
         Ok(Self {
@@ -231,6 +316,7 @@ impl<W: World> Instance<W> {
             exports,
             meter,
             title,
+            hooks: described.hooks,
             calls: 0,
             memory_bytes_worn,
         })
@@ -240,23 +326,23 @@ impl<W: World> Instance<W> {
     ///
     /// # Errors
     /// When the module itself failed; the instance is not to be called again then.
-    pub(crate) async fn call(
+    pub(crate) async fn call<T: Task<W>>(
         &mut self,
-        job: &W::Job,
+        task: &T,
         call: Call,
         limits: &Limits,
-    ) -> Result<Result<W::Done, W::Refusal>, Failure> {
+    ) -> Result<Result<T::Done, T::Refusal>, Failure> {
         self.calls += 1;
         let guest = self.store.data_mut();
         guest.begin();
         guest.call = Some(call);
         self.store.set_epoch_deadline(1);
-        let budget = W::budget(limits);
+        let budget = task.budget(limits);
         let answer = self
             .meter
             .run(
                 Duration::from_millis(budget.ms),
-                self.exports.call(&mut self.store, job),
+                task.call(&self.exports, &self.hooks, &mut self.store),
             )
             .await;
         self.store.data_mut().call = None;
@@ -278,4 +364,24 @@ impl<W: World> Instance<W> {
     fn worn(&self) -> bool {
         self.calls >= CALLS_MAX || self.store.data().room.memory_bytes > self.memory_bytes_worn
     }
+}
+
+/// Waits for what runs on fibers, on a thread of its own: the caller's may belong to a runtime
+/// already.
+pub(crate) fn block_on<T: Send>(
+    stage: Stage,
+    work: impl Future<Output = Result<T, ModuleError>> + Send,
+) -> Result<T, ModuleError> {
+    let done = thread::scope(|scope| {
+        let run = || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build();
+            runtime
+                .map_err(|error| ModuleError::new(stage, format!("it could not begin: {error}")))?
+                .block_on(work)
+        };
+        scope.spawn(run).join()
+    });
+    done.unwrap_or_else(|_| Err(ModuleError::new(stage, "it ended unexpectedly")))
 }

@@ -1,5 +1,6 @@
 //! What belongs to one instance: its room, its log and its configuration, and how its failures
-//! read. All kinds have the same; what callbacks and fences may ask besides is in `node`.
+//! read. All kinds have the same; what callbacks and fences may ask besides is in `node`, what
+//! scanners may in `nodes`.
 
 use std::sync::Arc;
 
@@ -7,18 +8,23 @@ use maitred_registry::decide::cut;
 use wasmtime::{Engine, ResourceLimiter, Store, Trap};
 
 use crate::bindings::selector::maitred::policy::host::{Host, Level};
-use crate::bindings::selector::maitred::policy::types;
+use crate::bindings::selector::maitred::policy::{answers, types};
 use crate::limits::{self, Limits};
 use crate::meter::Deadline;
 use crate::node::Call;
+use crate::nodes::View;
 
 /// The data of a store.
 pub(crate) struct Guest {
     pub(crate) room: Room,
+    /// Whether its engine counts fuel.
+    pub(crate) metered: bool,
     /// What a selector's call may compute.
     pub(crate) deadline: Deadline,
-    /// What a callback may ask, within `spawn`, and a fence, within `examine`.
+    /// What a callback may ask, within `spawn` and its hooks, and a fence, within `examine`.
     pub(crate) call: Option<Call>,
+    /// What a scanner sees, within `scan`.
+    pub(crate) view: Option<View>,
     /// Lines that were not logged and not counted yet.
     pub(crate) lines_dropped: u64,
     lines_left: u32,
@@ -96,8 +102,10 @@ pub(crate) fn store(
     };
     let guest = Guest {
         room,
+        metered: false,
         deadline: Deadline::default(),
         call: None,
+        view: None,
         lines_dropped: 0,
         lines_left: limits::LOG_LINES_MAX,
         name,
@@ -105,6 +113,7 @@ pub(crate) fn store(
     };
     let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.room);
+    store.data_mut().metered = store.set_fuel(u64::MAX).is_ok();
     store.set_hostcall_fuel(limits.border_bytes);
     store.set_max_component_handles(limits::HANDLES_MAX);
     store
@@ -125,11 +134,21 @@ impl Guest {
         budget: Budget,
     ) -> Failure {
         let trap = error.downcast_ref::<Trap>();
-        if trap == Some(&Trap::Interrupt) {
-            let Budget { what, ms, limit } = budget;
+        let Budget { what, ms, limit } = budget;
+        let late = match trap {
+            Some(Trap::Interrupt) => Some(format!(
+                "{what} computed for more than {ms} ms (limit {limit})"
+            )),
+            Some(Trap::OutOfFuel) => Some(format!(
+                "{what} computed for more than {ms} ms, at {} units of fuel each (limit {limit})",
+                limits.fuel_per_ms
+            )),
+            _ => None,
+        };
+        if let Some(reason) = late {
             return Failure {
                 timeout: true,
-                reason: format!("{what} computed for more than {ms} ms (limit {limit})"),
+                reason,
             };
         }
         let mut reason = match trap {
@@ -173,8 +192,21 @@ pub(crate) struct Failure {
 
 impl types::Host for Guest {}
 
+impl answers::Host for Guest {}
+
 impl Host for Guest {
     fn log(&mut self, level: Level, text: String) {
+        self.write(level, &text);
+    }
+
+    fn config(&mut self) -> String {
+        self.configuration()
+    }
+}
+
+impl Guest {
+    /// `host.log`.
+    pub(crate) fn write(&mut self, level: Level, text: &str) {
         if self.lines_left == 0 {
             self.lines_dropped += 1;
             return;
@@ -194,7 +226,8 @@ impl Host for Guest {
         }
     }
 
-    fn config(&mut self) -> String {
+    /// `host.config`.
+    pub(crate) fn configuration(&self) -> String {
         self.config.as_ref().to_owned()
     }
 }

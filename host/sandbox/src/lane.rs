@@ -1,6 +1,7 @@
-//! Which thread decides. A lane is one thread for one selector (its bytes and configuration), so
-//! one selector's decisions are serial and see each other, and lanes run in parallel. Lanes begin
-//! with their first batch and end when they are idle, or when another version takes their name.
+//! Which thread decides. A lane is one thread for one activation of a selector, or of its canary
+//! ([`LaneId`]), so one selector's decisions are serial and see each other, and lanes run in parallel.
+//! Lanes begin with their first batch and end when they are idle, or when another activation takes
+//! their place. What runs in shadow is handed on when its batch is decided (`shadow`).
 //!
 //! What holds: every batch that is submitted is answered, once, whatever guests do. A batch whose
 //! selector could not be had, or whose lane is full, is decided by the fallback on a lane without
@@ -12,13 +13,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use maitred_protocol::ModuleName;
-use maitred_registry::decide::{Decision, ModuleRef, SelectBatch};
+use maitred_registry::decide::{Decision, LaneId, ModuleRef, SelectBatch};
 
 use crate::breaker::Breaker;
+use crate::limits::Limits;
 use crate::sandbox::Sandbox;
+use crate::shadow::Shadows;
 use crate::tally::{Cause, LaneCounters, Tally};
 use crate::worker::{self, Worker};
 
@@ -37,8 +40,9 @@ pub struct Lanes {
 
 struct Shared {
     sandbox: Arc<Sandbox>,
-    /// By the module's name; under none, the lane without guests.
-    lanes: Mutex<HashMap<Option<ModuleName>, Lane>>,
+    shadows: Option<Arc<Shadows>>,
+    /// Under none, the lane without guests.
+    lanes: Mutex<HashMap<Option<LaneId>, Lane>>,
 }
 
 struct Lane {
@@ -60,9 +64,20 @@ impl Lanes {
     /// Lanes over the modules of a sandbox; no thread is started yet.
     #[must_use]
     pub fn new(sandbox: Arc<Sandbox>) -> Self {
+        Self::with(sandbox, None)
+    }
+
+    /// The same; what a batch names as its shadow is rehearsed behind it.
+    #[must_use]
+    pub fn with_shadows(sandbox: Arc<Sandbox>, shadows: Arc<Shadows>) -> Self {
+        Self::with(sandbox, Some(shadows))
+    }
+
+    fn with(sandbox: Arc<Sandbox>, shadows: Option<Arc<Shadows>>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 sandbox,
+                shadows,
                 lanes: Mutex::default(),
             }),
         }
@@ -88,26 +103,42 @@ impl Lanes {
         }
     }
 
-    /// What each selector has done, by name.
+    /// What each selector has done, by name, canaries last.
     #[must_use]
     pub fn counters(&self) -> Vec<LaneCounters> {
         let lanes = self.shared.lanes();
         let read = |Lane { state, .. }: &Lane| {
-            let ModuleRef { name, digest, .. } = state.module.as_ref()?;
-            Some(
-                state
-                    .tally
-                    .read(name, *digest, state.breaker_open.load(Relaxed)),
-            )
+            let module = state.module.as_ref()?;
+            Some(state.tally.read(module, state.breaker_open.load(Relaxed)))
         };
         let mut counters: Vec<LaneCounters> = lanes.values().filter_map(read).collect();
-        counters.sort_by(|a, b| a.module.as_str().cmp(b.module.as_str()));
+        counters.sort_by(|a, b| a.lane.cmp(&b.lane));
         counters
+    }
+
+    /// The selectors that failed too often and are not asked for so many seconds yet, by name; the
+    /// longer one where its canary is bypassed, too.
+    #[must_use]
+    pub fn bypassed(&self) -> Vec<(ModuleName, u32)> {
+        let now = Instant::now();
+        let mut bypassed: Vec<(ModuleName, u32)> = Vec::new();
+        for (id, lane) in self.shared.lanes().iter() {
+            let left = match id {
+                Some(_) if lane.state.breaker_open.load(Relaxed) => lane.state.breaker().admit(now),
+                _ => continue,
+            };
+            if let (Some(id), Err(left)) = (id, left) {
+                bypassed.push((id.module.clone(), left.as_secs() as u32 + 1));
+            }
+        }
+        bypassed.sort_by(|(a, left), (b, other)| a.cmp(b).then(other.cmp(left)));
+        bypassed.dedup_by(|(later, _), (kept, _)| later == kept);
+        bypassed
     }
 }
 
 impl Shared {
-    fn lanes(&self) -> MutexGuard<'_, HashMap<Option<ModuleName>, Lane>> {
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Option<LaneId>, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -121,9 +152,9 @@ impl Shared {
             .filter(|_| work.bypass.is_none());
         let mut lanes = self.lanes();
         let lane = lanes
-            .entry(module.map(|module| module.name.clone()))
-            .and_modify(|lane| lane.supersede(module))
-            .or_insert_with(|| Lane::new(module));
+            .entry(module.map(lane_of))
+            .and_modify(|lane| lane.supersede(module, &self.sandbox.limits))
+            .or_insert_with(|| Lane::new(module, &self.sandbox.limits));
         let (inbox, work) = match lane.inbox.take() {
             Some(inbox) => (inbox, work),
             None => match self.start(&lane.state) {
@@ -157,7 +188,11 @@ impl Shared {
             .map_or("fallback", |module| module.name.as_str());
         // The kernel cuts a thread's name to 15 bytes.
         let thread = thread::Builder::new().name(format!("lane-{name}"));
-        let worker = Worker::new(Arc::clone(&self.sandbox), Arc::clone(state));
+        let worker = Worker::new(
+            Arc::clone(&self.sandbox),
+            self.shadows.clone(),
+            Arc::clone(state),
+        );
         let (shared, idle) = (
             Arc::downgrade(self),
             Duration::from_millis(self.sandbox.limits.lane_idle_ms),
@@ -176,8 +211,7 @@ impl Shared {
         let mut lanes = self.lanes();
         let work = inbox.try_recv().ok();
         if work.is_none()
-            && let Some(lane) =
-                lanes.get_mut(&state.module.as_ref().map(|module| module.name.clone()))
+            && let Some(lane) = lanes.get_mut(&state.module.as_ref().map(lane_of))
             && Arc::ptr_eq(&lane.state, state)
         {
             lane.inbox = None;
@@ -186,12 +220,25 @@ impl Shared {
     }
 }
 
+impl LaneState {
+    pub(crate) fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lane_of(module: &ModuleRef) -> LaneId {
+    LaneId {
+        module: module.name.clone(),
+        canary: module.canary,
+    }
+}
+
 impl Lane {
-    fn new(module: Option<&ModuleRef>) -> Self {
+    fn new(module: Option<&ModuleRef>, limits: &Limits) -> Self {
         let state = LaneState {
             module: module.cloned(),
             tally: Tally::default(),
-            breaker: Mutex::new(Breaker::new()),
+            breaker: Mutex::new(Breaker::new(&limits.breaker)),
             breaker_open: AtomicBool::new(false),
         };
         Self {
@@ -200,11 +247,12 @@ impl Lane {
         }
     }
 
-    /// Begins anew when another version is to decide. The old thread answers what it has, and ends.
-    fn supersede(&mut self, module: Option<&ModuleRef>) {
-        let identity = |module: &ModuleRef| (module.digest, Arc::clone(&module.config));
+    /// Begins anew with another activation. The old thread answers what it has, and ends.
+    fn supersede(&mut self, module: Option<&ModuleRef>, limits: &Limits) {
+        let identity =
+            |module: &ModuleRef| (module.digest, module.activated, Arc::clone(&module.config));
         if self.state.module.as_ref().map(identity) != module.map(identity) {
-            *self = Self::new(module);
+            *self = Self::new(module, limits);
         }
     }
 }

@@ -24,6 +24,28 @@ pub(crate) const LOG_LINE_BYTES_MAX: usize = 512;
 /// Look-ups that a callback or a fence may make in one call.
 pub(crate) const LOOKUPS_MAX: u32 = 16;
 
+/// Tries of one spawn on its node.
+pub(crate) const TRIES_MAX: u32 = 16;
+
+/// Milliseconds that a callback may pause at a time.
+pub(crate) const PAUSE_MS: RangeInclusive<u32> = 1..=10_000;
+
+/// Milliseconds after which a callback may advise to start a process again.
+pub(crate) const BACK_OFF_MS: RangeInclusive<u32> = 10..=600_000;
+
+/// Pairs of one `nodes.matching`; with more, nothing matches.
+pub(crate) const MATCHING_MAX: usize = 32;
+
+/// Names that one `nodes.names` answers.
+pub(crate) const NAMES_MAX: usize = 1_024;
+
+/// Bytes of the name of a score term.
+pub(crate) const TERM_BYTES_MAX: usize = 32;
+
+/// Milliseconds of computing after which a rehearsal is cut although it has fuel left: what one
+/// instruction fills or copies costs no fuel.
+pub(crate) const REHEARSAL_MS_MAX: u64 = 2_000;
+
 /// Milliseconds after which a fence may ask to be asked again.
 pub(crate) const RETRY_MS: RangeInclusive<u32> = 100..=60_000;
 
@@ -61,11 +83,12 @@ pub struct Limits {
     pub stack_bytes: usize,
     /// Bytes that a guest may hand to the host in one call.
     pub border_bytes: usize,
-    /// Milliseconds of computing in one `selector.select`, to within two ticks.
+    /// Milliseconds of computing in one `selector.select` or `scanner.scan`, to within two ticks.
     pub select_ms: u64,
-    /// Milliseconds of computing for making an instance, and for `describe`.
+    /// Milliseconds of computing for making an instance, for `describe` and for `validate`.
     pub describe_ms: u64,
-    /// Milliseconds of computing in one `callback.spawn`; waiting for the node does not count.
+    /// Milliseconds of computing in one `callback.spawn`, and in each of its hooks; waiting for the
+    /// node does not count.
     pub spawn_ms: u64,
     /// Live callback instances; spawns beyond them wait.
     pub callback_instances: u32,
@@ -79,12 +102,33 @@ pub struct Limits {
     pub lane_batches: usize,
     /// Milliseconds after which an unused lane ends.
     pub lane_idle_ms: u64,
-    /// Bytes that a guest's memory may grow in the 200 calls of the trial at upload.
+    /// Bytes that a guest's memory may grow in the 1,000 calls of the trial at upload.
     pub trial_growth_bytes: usize,
+    /// When a selector that fails is no longer asked.
+    pub breaker: BreakerLimits,
+    /// Fuel that stands for a millisecond of computing where fuel is counted (`Rehearsal`): an
+    /// instruction costs about one.
+    pub fuel_per_ms: u64,
+    /// Batches that may wait for their shadow; those beyond are not compared, and counted.
+    pub shadow_batches: usize,
     /// How large the parts of a module may be before it is compiled.
     pub scan: ScanLimits,
     /// What a compilation may use.
     pub compile: CompileLimits,
+}
+
+/// A selector that fails `failures` times within `window_ms` is not asked for `pause_ms`; one decision
+/// tries it then, and each failure of such a trial doubles the pause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerLimits {
+    /// Failures: traps, time-outs, nonsense, errors.
+    pub failures: u32,
+    /// Milliseconds in which they fall.
+    pub window_ms: u64,
+    /// Milliseconds of the first pause.
+    pub pause_ms: u64,
+    /// Milliseconds of the longest.
+    pub pause_max_ms: u64,
 }
 
 /// What the scan in front of the compiler refuses. Cranelift's time grows faster than linearly in
@@ -143,8 +187,22 @@ impl Default for Limits {
             lane_batches: 64,
             lane_idle_ms: 60_000,
             trial_growth_bytes: 2 << 20,
+            breaker: BreakerLimits::default(),
+            fuel_per_ms: 2_000_000,
+            shadow_batches: 64,
             scan: ScanLimits::default(),
             compile: CompileLimits::default(),
+        }
+    }
+}
+
+impl Default for BreakerLimits {
+    fn default() -> Self {
+        Self {
+            failures: 3,
+            window_ms: 10_000,
+            pause_ms: 1_000,
+            pause_max_ms: 300_000,
         }
     }
 }
@@ -240,6 +298,26 @@ impl Limits {
             (
                 (1..=65_536).contains(&self.lane_batches),
                 "lane_batches",
+                "1 to 65,536",
+            ),
+            (
+                (1..=1_000).contains(&self.breaker.failures),
+                "breaker.failures",
+                "1 to 1,000",
+            ),
+            (
+                (1..=self.breaker.pause_max_ms).contains(&self.breaker.pause_ms),
+                "breaker.pause_ms",
+                "1 to breaker.pause_max_ms",
+            ),
+            (
+                (1_000..=100_000_000).contains(&self.fuel_per_ms),
+                "fuel_per_ms",
+                "1,000 to 100,000,000",
+            ),
+            (
+                (1..=65_536).contains(&self.shadow_batches),
+                "shadow_batches",
                 "1 to 65,536",
             ),
             (

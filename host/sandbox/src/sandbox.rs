@@ -1,24 +1,22 @@
-//! The sandbox itself: one engine, what guests may import, and the modules that are loaded.
+//! The sandbox itself: the modules that are loaded, and what they are made with.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use maitred_protocol::{Digest, ModuleKind, UploadStage};
-use wasmtime::Engine;
-use wasmtime::component::{Component, HasSelf, Linker};
+use maitred_registry::decide::cut;
 
-use crate::bindings::callback::{CallbackModule, CallbackModulePre};
-use crate::bindings::fence::{FenceModule, FenceModulePre};
-use crate::bindings::selector::{SelectorModule, SelectorModulePre};
-use crate::cache::Cache;
+use crate::callback::{self, CallbackPre};
 use crate::compile::{Compiler, CompilerCommand};
-use crate::engine;
 use crate::error::{ModuleError, SandboxError, Stage};
-use crate::guest::Guest;
+use crate::fence::{self, FencePre};
+use crate::fiber;
+use crate::forge::Forge;
 use crate::limits::Limits;
-use crate::scan;
+use crate::selector::{self, Selector, SelectorPre};
+use crate::world::Fit;
 
 /// What a sandbox is made from.
 #[derive(Debug, Clone)]
@@ -34,21 +32,21 @@ pub struct SandboxConfig {
 /// Runs guests. Dropping the last reference ends its clock.
 pub struct Sandbox {
     pub(crate) limits: Arc<Limits>,
-    engine: Engine,
     compiler: Compiler,
-    cache: Cache,
-    selectors: Linker<Guest>,
-    callbacks: Linker<Guest>,
-    fences: Linker<Guest>,
+    /// None keeps no machine code.
+    cache_dir: Option<PathBuf>,
+    running: Forge,
+    /// Made when it is first needed.
+    rehearsing: Mutex<Option<Arc<Forge>>>,
     loaded: RwLock<HashMap<Digest, Loaded>>,
 }
 
 /// A module that is linked and only needs an instance.
 #[derive(Clone)]
 pub(crate) enum Loaded {
-    Selector(SelectorModulePre<Guest>),
-    Callback(CallbackModulePre<Guest>),
-    Fence(FenceModulePre<Guest>),
+    Selector(SelectorPre),
+    Callback(CallbackPre),
+    Fence(FencePre),
 }
 
 impl Sandbox {
@@ -62,35 +60,41 @@ impl Sandbox {
             cache_dir,
             compiler,
         } = config;
+        Self::with(limits, Some(cache_dir), compiler)
+    }
+
+    fn with(
+        limits: Limits,
+        cache_dir: Option<PathBuf>,
+        compiler: CompilerCommand,
+    ) -> Result<Arc<Self>, SandboxError> {
         limits.check()?;
-        let engine = engine::running(&limits)?;
-        let cache = Cache::open(
-            &cache_dir,
-            engine::fingerprint(&engine),
-            limits.compile.cache_bytes,
-        )?;
-        let linked = |error: wasmtime::Error| SandboxError::Engine(format!("{error:#}"));
-        let mut selectors = Linker::new(&engine);
-        SelectorModule::add_to_linker::<_, HasSelf<_>>(&mut selectors, |guest| guest)
-            .map_err(linked)?;
-        let mut callbacks = Linker::new(&engine);
-        CallbackModule::add_to_linker::<_, HasSelf<_>>(&mut callbacks, |guest| guest)
-            .map_err(linked)?;
-        let mut fences = Linker::new(&engine);
-        FenceModule::add_to_linker::<_, HasSelf<_>>(&mut fences, |guest| guest).map_err(linked)?;
-        // Not waited for: it ends with the engine.
-        drop(engine::tick(engine.weak())?);
+        let running = Forge::running(&limits, cache_dir.as_deref())?;
         let compiler = Compiler::new(compiler, limits.compile.clone());
         Ok(Arc::new(Self {
             limits: Arc::new(limits),
-            engine,
             compiler,
-            cache,
-            selectors,
-            callbacks,
-            fences,
+            cache_dir,
+            running,
+            rehearsing: Mutex::default(),
             loaded: RwLock::default(),
         }))
+    }
+
+    /// A sandbox for a tool that tries a module or two and serves nobody: it keeps no machine code,
+    /// and sets little memory aside. Its limits are the defaults in all that a module is refused or
+    /// cut for.
+    ///
+    /// # Errors
+    /// As for [`Sandbox::new`].
+    pub fn for_tools(compiler: CompilerCommand) -> Result<Arc<Self>, SandboxError> {
+        let limits = Limits {
+            callback_instances: 4,
+            fence_instances: 4,
+            modules: 16,
+            ..Limits::default()
+        };
+        Self::with(limits, None, compiler)
     }
 
     /// What guests may use.
@@ -118,7 +122,7 @@ impl Sandbox {
                 ),
             ));
         }
-        let ready = self.make(digest, kind, bytes, &mut |_| ())?;
+        let (ready, _) = self.make(digest, kind, bytes, &mut |_| ())?;
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         if loaded.len() >= self.limits.modules && !loaded.contains_key(&digest) {
             let most = self.limits.modules;
@@ -168,71 +172,98 @@ impl Sandbox {
             .cloned()
     }
 
-    /// Scans, compiles and links.
+    /// Asks a loaded module whether a configuration (JSON text) will do, on an instance of its own
+    /// that has it; and whether the module still says what it wants to see then. Blocks for up to
+    /// three times `limits.describe_ms`. A module of WIT 0.1 takes every configuration that it can
+    /// describe itself with.
+    ///
+    /// # Errors
+    /// What the module says is wrong with it; or the module is not loaded, or failed itself.
+    pub fn validate(&self, digest: &Digest, config: &str) -> Result<(), ModuleError> {
+        let loaded = self.loaded(digest).ok_or_else(|| {
+            let reason = format!("{} is not loaded on this host", digest.short());
+            ModuleError::new(Stage::Validating, reason)
+        })?;
+        validate(&loaded, &self.limits, config)?
+            .map_err(|reason| ModuleError::new(Stage::Validating, reason))
+    }
+
+    /// Scans, compiles and links, for decisions.
     pub(crate) fn make(
         &self,
         digest: Digest,
         kind: ModuleKind,
         bytes: &[u8],
         progress: &mut dyn FnMut(UploadStage),
+    ) -> Result<(Loaded, Fit), ModuleError> {
+        let module = (digest, kind, bytes);
+        self.running
+            .make(module, &self.limits, &self.compiler, progress)
+    }
+
+    /// The same, for rehearsals.
+    pub(crate) fn make_rehearsed(
+        &self,
+        digest: Digest,
+        kind: ModuleKind,
+        bytes: &[u8],
     ) -> Result<Loaded, ModuleError> {
-        progress(UploadStage::Scanning);
-        scan::scan(kind, bytes, &self.limits)?;
-        progress(UploadStage::Compiling);
-        self.link(kind, &self.component(&digest, bytes)?)
+        let forge = self.rehearsing().map_err(|error| {
+            let reason = format!("rehearsals cannot be set up: {error}");
+            ModuleError::new(Stage::Compiling, reason)
+        })?;
+        let module = (digest, kind, bytes);
+        let made = forge.make(module, &self.limits, &self.compiler, &mut |_| ());
+        made.map(|(module, _)| module)
     }
 
-    fn component(&self, digest: &Digest, bytes: &[u8]) -> Result<Component, ModuleError> {
-        if let Some(code) = self.cache.get(digest) {
-            match self.machine_code(&code) {
-                Ok(component) => return Ok(component),
-                Err(error) => {
-                    tracing::warn!(%error, "kept machine code does not fit; compiling again")
-                }
-            }
+    fn rehearsing(&self) -> Result<Arc<Forge>, SandboxError> {
+        let mut made = self
+            .rehearsing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(forge) = &*made {
+            return Ok(Arc::clone(forge));
         }
-        let code = self.compiler.compile(bytes)?;
-        if let Err(error) = self.cache.put(digest, &code) {
-            // The module works; it is compiled again after a restart.
-            tracing::warn!(%error, "machine code could not be kept");
+        let forge = Forge::rehearsing(&self.limits, self.cache_dir.as_deref())?;
+        Ok(Arc::clone(made.insert(Arc::new(forge))))
+    }
+}
+
+/// See [`Sandbox::validate`].
+pub(crate) fn validate(
+    module: &Loaded,
+    limits: &Arc<Limits>,
+    config: &str,
+) -> Result<Result<(), String>, ModuleError> {
+    let (name, config): (Arc<str>, Arc<str>) = ("validate".into(), config.into());
+    let judged = match module {
+        Loaded::Selector(module) => selector::validate(module, limits, Arc::clone(&name), &config),
+        Loaded::Callback(module) => fiber::block_on(
+            Stage::Validating,
+            fiber::validate::<callback::Exports>(module, limits, Arc::clone(&name), &config),
+        ),
+        Loaded::Fence(module) => fiber::block_on(
+            Stage::Validating,
+            fiber::validate::<fence::Exports>(module, limits, Arc::clone(&name), &config),
+        ),
+    };
+    if let Err(reason) = judged? {
+        return Ok(Err(cut(reason)));
+    }
+    // It may ask for other features then.
+    let described = match module {
+        Loaded::Selector(module) => Selector::new(module, limits, name, config).map(drop),
+        Loaded::Callback(module) => {
+            let made = fiber::Instance::<callback::Exports>::new(module, limits, name, config);
+            fiber::block_on(Stage::Validating, made).map(drop)
         }
-        self.machine_code(&code).map_err(|error| {
-            ModuleError::new(
-                Stage::Compiling,
-                format!("its machine code does not fit this host: {error:#}"),
-            )
-        })
-    }
-
-    #[expect(unsafe_code, reason = "there is no safe way to load machine code")]
-    fn machine_code(&self, code: &[u8]) -> wasmtime::Result<Component> {
-        // SAFETY: `code` must come unaltered from wasmtime's `precompile_component`. Both callers
-        // are in `component` above: one passes what our own compiler's process has just answered,
-        // the other what `Cache::get` found to carry the hash, keyed with a secret of this host,
-        // that `Cache::put` gave it, and `put` is called with the former only.
-        unsafe { Component::deserialize(&self.engine, code) }
-    }
-
-    fn link(&self, kind: ModuleKind, component: &Component) -> Result<Loaded, ModuleError> {
-        let linked = match kind {
-            ModuleKind::Selector => self
-                .selectors
-                .instantiate_pre(component)
-                .and_then(SelectorModulePre::new)
-                .map(Loaded::Selector),
-            ModuleKind::Callback => self
-                .callbacks
-                .instantiate_pre(component)
-                .and_then(CallbackModulePre::new)
-                .map(Loaded::Callback),
-            ModuleKind::Fence => self
-                .fences
-                .instantiate_pre(component)
-                .and_then(FenceModulePre::new)
-                .map(Loaded::Fence),
-        };
-        linked.map_err(ModuleError::of_world)
-    }
+        Loaded::Fence(module) => {
+            let made = fiber::Instance::<fence::Exports>::new(module, limits, name, config);
+            fiber::block_on(Stage::Validating, made).map(drop)
+        }
+    };
+    described.map(Ok)
 }
 
 impl fmt::Debug for Sandbox {

@@ -10,16 +10,16 @@ use wasmparser::{BinaryReaderError, Encoding, FunctionBody, Operator, Parser, Pa
 
 use crate::error::{ModuleError, Stage};
 use crate::limits::Limits;
-use crate::world;
+use crate::world::{self, Fit};
 
 /// A WebAssembly page.
 const PAGE_BYTES: u64 = 64 << 10;
 
-/// Scans a module and checks its world.
+/// Scans a module, and says what it is.
 ///
 /// # Errors
 /// Names the limit that was passed, or the difference to the world.
-pub(crate) fn scan(kind: ModuleKind, bytes: &[u8], limits: &Limits) -> Result<(), ModuleError> {
+pub(crate) fn scan(kind: ModuleKind, bytes: &[u8], limits: &Limits) -> Result<Fit, ModuleError> {
     if bytes.len() as u64 > limits.upload_bytes {
         let (got, most) = (bytes.len(), limits.upload_bytes);
         return Err(ModuleError::new(

@@ -22,7 +22,7 @@ pub struct CallCounters {
     pub module: ModuleName,
     /// Its bytes.
     pub digest: Digest,
-    /// Calls of `spawn`, or of `examine`.
+    /// Calls of `spawn` and the hooks, or of `examine`.
     pub calls: u64,
     /// Those that it answered with a failure, or an error.
     pub refused: u64,

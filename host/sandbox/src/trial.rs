@@ -1,45 +1,37 @@
-//! The trial of callbacks and fences at upload: two calls in a row on one instance, with a made-up
-//! node and made-up records. It refuses what traps, computes too long or answers out of bounds; an
-//! answer that is merely odd is a note, because a module may want a configuration, which an upload
-//! does not have.
+//! The trial of callbacks and fences at upload: calls in a row on one instance, with a made-up node
+//! and made-up records. It refuses what traps, computes too long or answers out of bounds; an answer
+//! that is merely odd is a note, because a module may want a configuration, which an upload does not
+//! have.
 
 use std::future::ready;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use maitred_protocol::{
-    Digest, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessKey,
+    Digest, Hook, Incarnation, InvalidName, ModuleName, NodeEpoch, NodeName, ProcessKey,
 };
 use maitred_registry::decide::ModuleRef;
 
-use crate::bindings::callback::{CallbackModule, CallbackModulePre};
-use crate::bindings::fence::{FenceModule, FenceModulePre};
-use crate::callback::{CallbackJob, Placement, SpawnFailure, SpawnRequest};
-use crate::error::ModuleError;
-use crate::fence::{LostNode, Verdict};
-use crate::fiber::Instance;
-use crate::guest::{Failure, Guest};
-use crate::inspect::{Inspected, failed, trial_key};
+use crate::callback::{
+    self, CallbackJob, CallbackPre, Compensation, Ended, Placement, Question, SpawnFailure,
+    SpawnRequest,
+};
+use crate::error::{ModuleError, Stage};
+use crate::fence::{self, FencePre, LostNode, Verdict};
+use crate::fiber::{Instance, block_on};
+use crate::guest::Failure;
+use crate::inspect::{Tried, failed, trial_key};
 use crate::limits::Limits;
 use crate::node::{BoxFuture, Call, NodeFailure, NodePort, Port, Process, RecordsPort, Started};
 
-/// What a call of the trial may wait; nothing in it waits.
+/// What a call of the trial may wait; nothing in it waits, unless it pauses.
 const WITHIN: Duration = Duration::from_secs(1);
 
-/// Two starts: one that succeeds, and one on a node that is busy.
-pub(crate) fn callback(
-    module: &CallbackModulePre<Guest>,
-    limits: &Limits,
-) -> Result<Inspected, ModuleError> {
-    block_on(async {
-        let mut callback = Instance::<CallbackModule>::new(
-            module.instance_pre(),
-            limits,
-            "upload".into(),
-            "{}".into(),
-        )
-        .await?;
+/// Two starts, one that succeeds and one on a node that is busy; and each hook that it names.
+pub(crate) fn callback(module: &CallbackPre, limits: &Limits) -> Result<Tried, ModuleError> {
+    block_on(Stage::Trying, async {
+        let made = Instance::<callback::Exports>::new(module, limits, "upload".into(), "{}".into());
+        let mut callback = made.await?;
         let mut notes = Vec::new();
         for node in [TrialNode::Starts, TrialNode::Busy] {
             let job = spawn()?;
@@ -57,27 +49,54 @@ pub(crate) fn callback(
                 }
             }
         }
-        Ok(Inspected {
+        for hook in callback.hooks.clone() {
+            try_hook(&mut callback, hook, limits).await?;
+        }
+        Ok(Tried {
             title: callback.title,
-            features: Vec::new(),
+            hooks: callback.hooks,
             notes,
+            ..Tried::default()
         })
     })
 }
 
-/// Two examinations of one node: with no record at all, and with records whose share means nothing.
-pub(crate) fn fence(
-    module: &FenceModulePre<Guest>,
+async fn try_hook(
+    callback: &mut Instance<callback::Exports>,
+    hook: Hook,
     limits: &Limits,
-) -> Result<Inspected, ModuleError> {
-    block_on(async {
-        let mut fence = Instance::<FenceModule>::new(
-            module.instance_pre(),
-            limits,
-            "upload".into(),
-            "{}".into(),
-        )
-        .await?;
+) -> Result<(), ModuleError> {
+    let port = || Port::Records(Arc::new(TrialRecords::None));
+    let call = Call::new(port(), Instant::now() + WITHIN);
+    let (name, failure) = match hook {
+        Hook::Compensate => {
+            let task = Compensation {
+                job: spawn()?,
+                reason: "the trial".to_owned(),
+            };
+            ("compensate", callback.call(&task, call, limits).await.err())
+        }
+        Hook::NodeLost | Hook::Exit => {
+            let task = Question {
+                hook,
+                ended: ended()?,
+            };
+            let exit = hook == Hook::Exit;
+            let name = if exit { "on-exit" } else { "on-node-lost" };
+            (name, callback.call(&task, call, limits).await.err())
+        }
+    };
+    match failure {
+        None => Ok(()),
+        Some(Failure { reason, .. }) => Err(failed(format!("in its hook {name}, it {reason}"))),
+    }
+}
+
+/// Two examinations of one node: with no record at all, and with records whose share means nothing.
+pub(crate) fn fence(module: &FencePre, limits: &Limits) -> Result<Tried, ModuleError> {
+    block_on(Stage::Trying, async {
+        let made = Instance::<fence::Exports>::new(module, limits, "upload".into(), "{}".into());
+        let mut fence = made.await?;
         let mut notes = Vec::new();
         for records in [TrialRecords::None, TrialRecords::Meaningless] {
             let call = Call::new(Port::Records(Arc::new(records)), Instant::now() + WITHIN);
@@ -94,30 +113,12 @@ pub(crate) fn fence(
                 )),
             }
         }
-        Ok(Inspected {
+        Ok(Tried {
             title: fence.title,
-            features: Vec::new(),
             notes,
+            ..Tried::default()
         })
     })
-}
-
-/// On a thread of its own: the caller's may belong to a runtime already.
-fn block_on(
-    trial: impl Future<Output = Result<Inspected, ModuleError>> + Send,
-) -> Result<Inspected, ModuleError> {
-    let tried = thread::scope(|scope| {
-        let run = || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build();
-            runtime
-                .map_err(|error| failed(format!("the trial could not begin: {error}")))?
-                .block_on(trial)
-        };
-        scope.spawn(run).join()
-    });
-    tried.unwrap_or_else(|_| Err(failed("the trial ended unexpectedly".to_owned())))
 }
 
 fn named(error: InvalidName) -> ModuleError {
@@ -131,6 +132,8 @@ fn spawn() -> Result<CallbackJob, ModuleError> {
             version: 0,
             digest: Digest([0; 32]),
             config: "{}".into(),
+            config_hash: 0,
+            canary: false,
             activated: 0,
         },
         request: SpawnRequest {
@@ -138,6 +141,7 @@ fn spawn() -> Result<CallbackJob, ModuleError> {
             args: b"{}".to_vec(),
             group: None,
             requester: None,
+            previous: None,
             demand: 1,
             priority: 0,
             attempt: 1,
@@ -150,6 +154,20 @@ fn spawn() -> Result<CallbackJob, ModuleError> {
             incarnation: Incarnation(1),
         },
         deadline: Instant::now() + WITHIN,
+    })
+}
+
+fn ended() -> Result<Ended, ModuleError> {
+    Ok(Ended {
+        key: trial_key()?,
+        group: None,
+        node: NodeName::new("trial").map_err(named)?,
+        incarnation: Incarnation(1),
+        reason: "trial".to_owned(),
+        times: 1,
+        lasted_ms: 60_000,
+        seed: 1,
+        time_s: 1_700_000_000,
     })
 }
 
@@ -183,7 +201,12 @@ impl std::fmt::Display for TrialNode {
 }
 
 impl NodePort for TrialNode {
-    fn start(&self, _: Vec<u8>, _: Duration) -> BoxFuture<'_, Result<Started, NodeFailure>> {
+    fn start(
+        &self,
+        _: Vec<u8>,
+        _: Duration,
+        _: u32,
+    ) -> BoxFuture<'_, Result<Started, NodeFailure>> {
         let answer = match self {
             Self::Starts => Ok(Started {
                 pid: "1".to_owned(),
@@ -192,6 +215,10 @@ impl NodePort for TrialNode {
             Self::Busy => Err(NodeFailure::Busy("trial".to_owned())),
         };
         Box::pin(ready(answer))
+    }
+
+    fn stop(&self, _: Duration) -> BoxFuture<'_, Result<(), NodeFailure>> {
+        Box::pin(ready(Ok(())))
     }
 
     fn lookup(&self, _: ProcessKey) -> BoxFuture<'_, Option<Process>> {

@@ -1,29 +1,28 @@
 //! What a lane's thread does with a batch: keeps an instance and a spare, asks it for each
-//! decision, replaces it, and counts. A decision is always made; why the selector did not make it
+//! decision, replaces it, counts, and hands the batch on to its shadow. A decision is always made; why the selector did not make it
 //! is the cause that `explain` shows.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use maitred_protocol::{Chooser, ModuleName};
 use maitred_registry::decide::{Choose, Decision, ModuleRef, SelectBatch, decide};
 
-use crate::bindings::selector::SelectorModulePre;
-use crate::breaker::Breaker;
 use crate::error::ModuleError;
-use crate::guest::Guest;
 use crate::lane::{LaneState, Work};
 use crate::sandbox::{Loaded, Sandbox};
-use crate::selector::{Failed, Selector};
+use crate::selector::{Failed, Selector, SelectorPre};
+use crate::shadow::{Followed, Shadows};
 use crate::tally::Cause;
 
 /// A lane's thread.
 pub(crate) struct Worker {
     sandbox: Arc<Sandbox>,
+    shadows: Option<Arc<Shadows>>,
     state: Arc<LaneState>,
     current: Option<Selector>,
     /// The spare, once it is made.
@@ -42,6 +41,7 @@ pub(crate) fn fall_back(work: Work) {
         mut fleet,
         time_s,
         jobs,
+        ..
     } = batch;
     let cause = match (&bypass, &selector) {
         (Some(cause), _) | (None, Err((_, cause))) => cause.clone(),
@@ -62,9 +62,14 @@ pub(crate) fn fall_back(work: Work) {
 }
 
 impl Worker {
-    pub(crate) fn new(sandbox: Arc<Sandbox>, state: Arc<LaneState>) -> Self {
+    pub(crate) fn new(
+        sandbox: Arc<Sandbox>,
+        shadows: Option<Arc<Shadows>>,
+        state: Arc<LaneState>,
+    ) -> Self {
         Self {
             sandbox,
+            shadows,
             state,
             current: None,
             spare: None,
@@ -87,7 +92,11 @@ impl Worker {
             mut fleet,
             time_s,
             jobs,
+            shadow,
         } = batch;
+        // Whoever follows needs the nodes as they are now: a copy, once a batch.
+        let followed = self.shadows.as_ref().zip(shadow);
+        let followed = followed.map(|(_, shadow)| (shadow, Arc::clone(&fleet)));
         let mut decisions = Vec::with_capacity(jobs.len());
         for job in &jobs {
             let begun = Instant::now();
@@ -111,6 +120,15 @@ impl Worker {
             }
             decisions.push(decision);
         }
+        if let (Some((shadow, fleet)), Some(shadows)) = (followed, &self.shadows) {
+            shadows.follow(Followed {
+                shadow,
+                fleet,
+                time_s,
+                jobs,
+                decisions: decisions.clone(),
+            });
+        }
         hand_over(done, decisions);
         self.prepare(module);
     }
@@ -118,7 +136,7 @@ impl Worker {
     /// The instance to ask, or why there is none.
     fn chooser(&mut self, module: &ModuleRef, now: Instant) -> Result<&mut dyn Choose, String> {
         if self.state.breaker_open.load(Relaxed)
-            && let Err(left) = self.breaker().admit(now)
+            && let Err(left) = self.state.breaker().admit(now)
         {
             self.state.tally.fell_back(Cause::BreakerOpen);
             return Err(format!(
@@ -173,21 +191,22 @@ impl Worker {
             tally.fell_back(match current.failed() {
                 Some(Failed::Trap) => Cause::Trap,
                 Some(Failed::Timeout) => Cause::Timeout,
-                Some(Failed::Guest) => Cause::GuestError,
+                Some(Failed::Error) => Cause::GuestError,
                 // It answered well, and `decide` did not take the answer.
-                None => Cause::BadAnswer,
+                Some(Failed::BadAnswer) | None => Cause::BadAnswer,
             });
             self.current = None;
             self.count_failure(&module.name, cause, now);
             return;
         }
+        tally.answered(&decision.trace.answered);
         if current.worn() {
             tally.recycled.fetch_add(1, Relaxed);
             self.current = None;
         }
         // Where there was nothing to choose from it was not asked.
         if self.state.breaker_open.load(Relaxed) && decision.trace.why.candidates > 0 {
-            self.breaker().succeeded();
+            self.state.breaker().succeeded();
             self.state.breaker_open.store(false, Relaxed);
             tracing::info!(module = module.name.as_str(), "a selector answers again");
         }
@@ -199,7 +218,7 @@ impl Worker {
             cause,
             "a selector failed; the fallback decided"
         );
-        let mut breaker = self.breaker();
+        let mut breaker = self.state.breaker();
         if breaker.failed(now) {
             tracing::warn!(
                 module = name.as_str(),
@@ -217,13 +236,6 @@ impl Worker {
         let cause = "the host failed on it, which is a bug; its log says more".to_owned();
         self.count_failure(&module.name, &cause, now);
         cause
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.state
-            .breaker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has a spare made in the background, when there is none and the selector works.
@@ -255,11 +267,7 @@ fn hand_over(done: Box<dyn FnOnce(Vec<Decision>) + Send>, decisions: Vec<Decisio
     }
 }
 
-fn make(
-    sandbox: &Sandbox,
-    pre: &SelectorModulePre<Guest>,
-    module: &ModuleRef,
-) -> Result<Selector, ModuleError> {
+fn make(sandbox: &Sandbox, pre: &SelectorPre, module: &ModuleRef) -> Result<Selector, ModuleError> {
     Selector::new(
         pre,
         &sandbox.limits,

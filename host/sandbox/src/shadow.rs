@@ -1,0 +1,282 @@
+//! Versions that run beside the active one: what a lane has decided is decided once more by the
+//! shadow, on a thread of its own, and compared.
+//!
+//! What holds: a lane never waits for it. A batch that finds the queue full is not compared, and
+//! counted. A shadow sees the nodes as the deciding version saw them, its decisions included, not
+//! its own. Which shadow runs is what the batches name: with another one the comparison begins anew.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use maitred_protocol::{ComparedVersion, Comparison, Digest, ModuleName};
+use maitred_registry::candidates::Fleet;
+use maitred_registry::compare::{Compared, Comparing, Failure, Tried};
+use maitred_registry::decide::{Decision, ModuleRef, SelectJob};
+use maitred_registry::inputs::Outcome;
+
+use crate::rehearsal::Rehearsal;
+use crate::sandbox::Sandbox;
+use crate::selector::Failed;
+
+/// A batch that was decided.
+pub(crate) struct Followed {
+    pub(crate) shadow: ModuleRef,
+    /// The nodes before the batch.
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) time_s: u32,
+    pub(crate) jobs: Vec<SelectJob>,
+    /// One a job.
+    pub(crate) decisions: Vec<Decision>,
+}
+
+/// Rehearses shadows behind the lanes. Dropping it ends its thread with the batch under way.
+pub struct Shadows {
+    shared: Arc<Shared>,
+    batches: usize,
+    /// None while no thread runs.
+    inbox: Mutex<Option<SyncSender<Box<Followed>>>>,
+}
+
+struct Shared {
+    sandbox: Arc<Sandbox>,
+    bytes: Box<dyn Fn(&Digest) -> Option<Vec<u8>> + Send + Sync>,
+    runs: Mutex<HashMap<ModuleName, Run>>,
+    /// Decisions that found the queue full; apart, so that a lane waits for nobody.
+    dropped: Mutex<HashMap<ModuleName, u64>>,
+}
+
+/// One shadow and what it came to.
+struct Run {
+    shadow: ModuleRef,
+    comparing: Comparing,
+    /// Why it cannot be rehearsed.
+    broken: Option<String>,
+}
+
+/// The state of one shadow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShadowReport {
+    /// Which version, with which configuration.
+    pub shadow: ModuleRef,
+    /// How it compares so far.
+    pub comparison: Comparison,
+    /// Why it cannot be rehearsed, if it cannot: nothing is compared then.
+    pub broken: Option<String>,
+}
+
+impl Shadows {
+    /// Shadows over a sandbox; no thread is started yet. `bytes` finds the bytes of a module on this
+    /// host; it is called on the shadows' thread, once for each that begins.
+    #[must_use]
+    pub fn new(
+        sandbox: Arc<Sandbox>,
+        bytes: impl Fn(&Digest) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let batches = sandbox.limits.shadow_batches;
+        Arc::new(Self {
+            shared: Arc::new(Shared {
+                sandbox,
+                bytes: Box::new(bytes),
+                runs: Mutex::default(),
+                dropped: Mutex::default(),
+            }),
+            batches,
+            inbox: Mutex::default(),
+        })
+    }
+
+    /// How a module's shadow compares so far; none when none has run here.
+    #[must_use]
+    pub fn report(&self, module: &ModuleName) -> Option<ShadowReport> {
+        let (shadow, mut comparing, broken) = {
+            let runs = self.shared.runs();
+            let run = runs.get(module)?;
+            (
+                run.shadow.clone(),
+                run.comparing.clone(),
+                run.broken.clone(),
+            )
+        };
+        let dropped = lock(&self.shared.dropped).get(module).copied();
+        comparing.skip(dropped.unwrap_or(0));
+        Some(ShadowReport {
+            shadow,
+            comparison: comparing.comparison(),
+            broken,
+        })
+    }
+
+    /// Forgets the shadows that are not to be kept: those that have ended. A batch that waits still
+    /// may bring one back, so say it again, now and then.
+    pub fn retain(&self, keep: impl Fn(&ModuleRef) -> bool) {
+        self.shared.runs().retain(|_, run| keep(&run.shadow));
+        let runs = self.shared.runs();
+        lock(&self.shared.dropped).retain(|name, _| runs.contains_key(name));
+    }
+
+    /// Takes a batch, or drops and counts it. Never waits.
+    pub(crate) fn follow(&self, followed: Followed) {
+        let mut inbox = lock(&self.inbox);
+        let sender = match inbox.take() {
+            Some(sender) => sender,
+            None => match self.start() {
+                Some(sender) => sender,
+                None => return self.drop_batch(&followed),
+            },
+        };
+        match sender.try_send(Box::new(followed)) {
+            Ok(()) => *inbox = Some(sender),
+            Err(TrySendError::Full(followed)) => {
+                *inbox = Some(sender);
+                self.drop_batch(&followed);
+            }
+            Err(TrySendError::Disconnected(followed)) => self.drop_batch(&followed),
+        }
+    }
+
+    fn drop_batch(&self, followed: &Followed) {
+        let name = followed.shadow.name.clone();
+        *lock(&self.shared.dropped).entry(name).or_default() += followed.jobs.len() as u64;
+    }
+
+    fn start(&self) -> Option<SyncSender<Box<Followed>>> {
+        let (sender, inbox) = mpsc::sync_channel(self.batches);
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name("shadow".to_owned());
+        match thread.spawn(move || shared.run(&inbox)) {
+            Ok(_) => Some(sender),
+            Err(error) => {
+                tracing::error!(%error, "the thread of shadows could not be started; nothing is compared");
+                None
+            }
+        }
+    }
+}
+
+/// A panic elsewhere costs no shadow: counts stay counts.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn runs(&self) -> MutexGuard<'_, HashMap<ModuleName, Run>> {
+        lock(&self.runs)
+    }
+
+    fn run(&self, inbox: &Receiver<Box<Followed>>) {
+        // Lanes go first. A thread may always lower its own priority.
+        if let Err(error) = rustix::process::nice(10) {
+            tracing::debug!(%error, "shadows keep their priority");
+        }
+        let mut rehearsals: HashMap<ModuleName, Rehearsal> = HashMap::new();
+        while let Ok(followed) = inbox.recv() {
+            let one = AssertUnwindSafe(|| self.rehearse(&mut rehearsals, &followed));
+            if catch_unwind(one).is_err() {
+                tracing::error!("the host failed on a shadow, which is a bug");
+                rehearsals.remove(&followed.shadow.name);
+            }
+            let runs = self.runs();
+            rehearsals.retain(|name, _| runs.contains_key(name));
+        }
+    }
+
+    fn rehearse(&self, rehearsals: &mut HashMap<ModuleName, Rehearsal>, followed: &Followed) {
+        let shadow = &followed.shadow;
+        self.begin(rehearsals, shadow);
+        let Some(rehearsal) = rehearsals.get(&shadow.name) else {
+            let skip = |run: &mut Run| run.comparing.skip(followed.jobs.len() as u64);
+            self.with(shadow, skip);
+            return;
+        };
+        let mut fleet = Arc::clone(&followed.fleet);
+        for (job, decision) in followed.jobs.iter().zip(&followed.decisions) {
+            let rehearsed = rehearsal.consider(&fleet, job, followed.time_s);
+            let (decided, other) = (Outcome::of(decision), Outcome::of(&rehearsed.decision));
+            let failure = rehearsed.failed.as_ref();
+            let compared = Compared {
+                fleet: &followed.fleet,
+                key: &job.request.key,
+                selector: decision.trace.selector.as_ref(),
+                decided: &decided,
+                other: Tried {
+                    outcome: &other,
+                    fuel: rehearsed.fuel,
+                    nanos: rehearsed.nanos,
+                    failure: failure.map(|(how, cause)| (Failure::from(*how), cause.as_str())),
+                },
+            };
+            self.with(shadow, |run| run.comparing.add(&compared));
+            if let Some(slot) = decision.trace.chosen {
+                Arc::make_mut(&mut fleet).take(slot, &job.request);
+            }
+        }
+    }
+
+    /// Begins a comparison when another shadow than before is named.
+    fn begin(&self, rehearsals: &mut HashMap<ModuleName, Rehearsal>, shadow: &ModuleRef) {
+        let known = self
+            .runs()
+            .get(&shadow.name)
+            .is_some_and(|run| run.shadow == *shadow);
+        if known {
+            return;
+        }
+        rehearsals.remove(&shadow.name);
+        let made = match (self.bytes)(&shadow.digest) {
+            None => Err("its bytes are not on this host".to_owned()),
+            Some(bytes) => Rehearsal::new(&self.sandbox, shadow.clone(), &bytes)
+                .map_err(|error| error.to_string()),
+        };
+        let broken = match made {
+            Ok(rehearsal) => {
+                rehearsals.insert(shadow.name.clone(), rehearsal);
+                None
+            }
+            Err(reason) => {
+                tracing::warn!(module = %shadow.name, version = shadow.version, reason, "a shadow cannot be rehearsed");
+                Some(reason)
+            }
+        };
+        let other = ComparedVersion {
+            version: shadow.version,
+            digest: shadow.digest,
+            config: shadow.config_hash,
+        };
+        let run = Run {
+            shadow: shadow.clone(),
+            comparing: Comparing::new(shadow.name.clone(), other),
+            broken,
+        };
+        lock(&self.dropped).remove(&shadow.name);
+        self.runs().insert(shadow.name.clone(), run);
+    }
+
+    /// Its comparison, unless it has ended meanwhile.
+    fn with(&self, shadow: &ModuleRef, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.runs().get_mut(&shadow.name) {
+            change(run);
+        }
+    }
+}
+
+impl From<Failed> for Failure {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Trap => Self::Trap,
+            Failed::Timeout => Self::Timeout,
+            Failed::BadAnswer | Failed::Error => Self::BadAnswer,
+        }
+    }
+}
+
+impl fmt::Debug for Shadows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shadows")
+            .field("shadows", &self.shared.runs().len())
+            .finish_non_exhaustive()
+    }
+}
