@@ -17,7 +17,8 @@ use crate::{
 
 const EXITS: &str = "\
 Exit codes: 0 ok, 1 other, 2 usage, 3 not found, 4 conflict (exists already, fenced),
-5 no placement, 6 unavailable, no leader or timed out, 7 certificates or TLS, 8 module rejected.
+5 no placement, 6 unavailable, no leader or timed out, 7 certificates or TLS, 8 module rejected,
+9 a toolchain is missing.
 
 Where the host is: --endpoint, --ca, --cert and --key; else MAITRED_ENDPOINT and so on; else
 the context named by --context, or `default`, in $XDG_CONFIG_HOME/maitred/contexts; else the
@@ -119,6 +120,8 @@ pub(crate) enum Verb {
     Snapshot(snapshot::Snapshot),
     #[command(subcommand)]
     Process(process::Process),
+    #[command(subcommand)]
+    Party(process::Party),
     #[command(subcommand)]
     Node(node::Node),
     #[command(subcommand)]
@@ -254,7 +257,20 @@ mod tests {
             "process create a/b",
             "process set a/b --node n --pid 1",
             "module push m f",
-            "module activate m",
+            "module push m f --activate --percent 10 --sign k",
+            "module activate m@2 --percent 10 --types a,b --config {} --auto-rollback traps>0",
+            "module configure m --config {} --canary",
+            "module history m",
+            "module shadow start m@3 --config {}",
+            "module shadow stop m",
+            "module compare m --watch",
+            "module replay m@3 --last 5",
+            "module replay --export f --force",
+            "module replay m --from f --component c",
+            "party create g a/b a/c --rule at-most:2 --latency eu=3",
+            "process create a/b --latency eu=3ms --group g",
+            "process explain a/b --why-not n",
+            "serve --require-signed f --inputs-bytes 0",
             "cert issue x",
             "serve --join a:1,b:2 --name c --lease-reads",
             "member add a b:1",

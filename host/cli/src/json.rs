@@ -3,18 +3,21 @@
 //! Holds: 64-bit numbers are strings (readers that use doubles would corrupt them), bytes are
 //! `{"utf8": …}` or `{"hex": …}`, unknown numbers are null, and within `"v": 1` fields are only added.
 
+mod decision;
 mod failover;
+mod module;
 
 use maitred_protocol::{
-    Attempt, Candidate, Chooser, Evidence, Explanation, Fallback, MemberRecord, MemberRole,
-    Members, ModuleKind, ModuleRecord, NodeRecord, OnNodeLost, Plan, ProcessRecord, ProcessState,
-    Progress, Refusal, Status, TypeSpec, Why,
+    Attempt, Fallback, MemberRecord, MemberRole, Members, NodeRecord, OnNodeLost, ProcessRecord,
+    ProcessState, Progress, Status, TypeSpec,
 };
 use serde_json::{Value, json};
 
+pub(crate) use decision::{config_hash, explanation, plan, refusal, why};
 pub(crate) use failover::{
     drain, lost, on_drain, pending, rebalance, restart, switches, waits_code,
 };
+pub(crate) use module::{action, comparison, event, hook, module, module_kind, signer};
 
 pub(crate) fn bytes(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
@@ -49,56 +52,12 @@ pub(crate) fn on_node_lost(what: OnNodeLost) -> &'static str {
     }
 }
 
-pub(crate) fn module_kind(kind: ModuleKind) -> &'static str {
-    match kind {
-        ModuleKind::Selector => "selector",
-        ModuleKind::Callback => "callback",
-        ModuleKind::Fence => "fence",
-    }
-}
-
 fn pairs(pairs: &[(String, String)]) -> Value {
     pairs
         .iter()
         .map(|(key, value)| (key.clone(), json!(value)))
         .collect::<serde_json::Map<_, _>>()
         .into()
-}
-
-fn chooser(chooser: &Chooser) -> Value {
-    match chooser {
-        Chooser::Node => json!({ "by": "node" }),
-        Chooser::Selector {
-            name,
-            version,
-            digest,
-        } => json!({
-            "by": "selector",
-            "selector": name.as_str(),
-            "version": version,
-            "digest": digest.to_string(),
-        }),
-        Chooser::Fallback {
-            fallback: native,
-            selector,
-            cause,
-        } => json!({
-            "by": "fallback",
-            "fallback": fallback(*native),
-            "selector": selector.as_ref().map(|name| name.as_str()),
-            "cause": cause,
-        }),
-        Chooser::Rebalance => json!({ "by": "rebalance" }),
-    }
-}
-
-pub(crate) fn why(why: &Why) -> Value {
-    json!({
-        "chooser": chooser(&why.chooser),
-        "seed": why.seed,
-        "micros": why.micros,
-        "candidates": why.candidates,
-    })
 }
 
 pub(crate) fn process(record: &ProcessRecord) -> Value {
@@ -170,29 +129,6 @@ pub(crate) fn node_state(node: &NodeRecord) -> &'static str {
     }
 }
 
-pub(crate) fn module(module: &ModuleRecord) -> Value {
-    let version = |version: &maitred_protocol::ModuleVersion| {
-        json!({
-            "version": version.version,
-            "digest": version.digest.to_string(),
-            "bytes": version.bytes.to_string(),
-            "title": version.title,
-            "features": version.features,
-            "pushed_ms": version.pushed_ms.to_string(),
-        })
-    };
-    json!({
-        "name": module.name.as_str(),
-        "module_kind": module_kind(module.kind),
-        "active": module.active,
-        "previous": module.previous,
-        "config": module.config,
-        "activated": module.activated.to_string(),
-        "revision": module.revision.to_string(),
-        "versions": module.versions.iter().map(version).collect::<Vec<_>>(),
-    })
-}
-
 pub(crate) fn type_spec(spec: &TypeSpec) -> Value {
     json!({
         "name": spec.name.as_str(),
@@ -212,50 +148,11 @@ pub(crate) fn type_spec(spec: &TypeSpec) -> Value {
     })
 }
 
-pub(crate) fn refusal(refusal: &Refusal) -> Value {
-    json!({ "node": refusal.node.as_str(), "reason": refusal.reason.to_string() })
-}
-
 pub(crate) fn attempt(attempt: &Attempt) -> Value {
     json!({
         "node": attempt.node.as_str(),
         "incarnation": attempt.incarnation.to_string(),
         "cause": attempt.cause,
-    })
-}
-
-fn candidate(candidate: &Candidate) -> Value {
-    json!({
-        "node": candidate.node.as_str(),
-        // serde_json writes NaN, an unknown feature, as null.
-        "values": candidate.values,
-        "chosen": candidate.chosen,
-    })
-}
-
-pub(crate) fn evidence(evidence: &Evidence) -> Value {
-    json!({
-        "why": why(&evidence.why),
-        "features": evidence.features,
-        "candidates": evidence.candidates.iter().map(candidate).collect::<Vec<_>>(),
-        "refusals": evidence.refusals.iter().map(refusal).collect::<Vec<_>>(),
-        "refusals_more": evidence.refusals_more,
-        "decided_ms": evidence.decided_ms.to_string(),
-    })
-}
-
-pub(crate) fn explanation(explanation: &Explanation) -> Value {
-    json!({
-        "process": process(&explanation.record),
-        "evidence": explanation.evidence.as_ref().map(evidence),
-    })
-}
-
-pub(crate) fn plan(plan: &Plan) -> Value {
-    json!({
-        "node": plan.node.as_ref().map(|node| node.as_str()),
-        "evidence": evidence(&plan.evidence),
-        "revision": plan.revision.to_string(),
     })
 }
 
@@ -307,6 +204,7 @@ pub(crate) fn cluster(members: &Members) -> Value {
 
 pub(crate) fn status(status: &Status) -> Value {
     let modules = |(name, reason): &(maitred_protocol::ModuleName, String)| json!({ "name": name.as_str(), "reason": reason });
+    let bypassed = |(name, seconds): &(maitred_protocol::ModuleName, u32)| json!({ "name": name.as_str(), "seconds": seconds });
     let voters = status.members.iter();
     let voters = voters.filter(|member| member.role == MemberRole::Voter);
     json!({
@@ -329,6 +227,7 @@ pub(crate) fn status(status: &Status) -> Value {
         "pending": status.pending.to_string(),
         "clients": status.clients,
         "unavailable_modules": status.unavailable_modules.iter().map(modules).collect::<Vec<_>>(),
+        "bypassed_modules": status.bypassed_modules.iter().map(bypassed).collect::<Vec<_>>(),
         "fallbacks": status.fallbacks.to_string(),
         "shedding": status.shedding,
         "held": status.held.to_string(),
@@ -350,13 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn large_numbers_and_unknown_features_survive() {
-        let one = Candidate {
-            node: maitred_protocol::NodeName::new("eu-1").unwrap(),
-            values: vec![1.5, f32::NAN],
-            chosen: true,
-        };
-        assert_eq!(candidate(&one)["values"], json!([1.5, null]));
+    fn large_numbers_survive() {
         let mut spec = TypeSpec::new(maitred_protocol::TypeName::new("room").unwrap());
         spec.revision = maitred_protocol::Revision(u64::MAX);
         assert_eq!(type_spec(&spec)["revision"], "18446744073709551615");

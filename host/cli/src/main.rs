@@ -101,6 +101,7 @@ async fn run(verb: &Verb, shell: &Shell) -> Result<(), Failure> {
         Verb::Member(verb) => verb.run(shell).await,
         Verb::Snapshot(verb) => verb.run(shell).await,
         Verb::Process(verb) => verb.run(shell).await,
+        Verb::Party(verb) => verb.run(shell).await,
         Verb::Node(verb) => verb.run(shell).await,
         Verb::Module(verb) => verb.run(shell).await,
         Verb::Type(verb) => verb.run(shell).await,

@@ -219,6 +219,19 @@ fn now() -> Duration {
         .unwrap_or_default()
 }
 
+/// `1,234,567`
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A bar of `width` characters for a share from 0 to 1.
 pub(crate) fn bar(share: f64, width: usize) -> String {
     let share = share.clamp(0.0, 1.0);
@@ -272,6 +285,12 @@ mod tests {
         assert!(!written.chars().any(is_active), "{written}");
         assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), document);
         assert_eq!(plain("zone=eu → é\n█"), "zone=eu → é\n█");
+    }
+
+    #[test]
+    fn thousands_are_told_apart() {
+        let all = [0, 999, 1_000, 1_234_567].map(grouped);
+        assert_eq!(all, ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

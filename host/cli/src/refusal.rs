@@ -178,9 +178,48 @@ fn rejected(rejection: Rejection) -> Failure {
             Exit::Module,
             "module_rejected",
             &format!("the module was rejected while {stage}: {reason}"),
-            "mend the module and push it again; what it may do is described in wit/",
+            mending(&stage),
         )
         .with(json!({ "stage": stage, "reason": reason })),
+        Rejection::BySelector {
+            ref selector,
+            code,
+            ref reason,
+        } => Failure::new(
+            Exit::NoPlacement,
+            "rejected_by_selector",
+            text,
+            format!(
+                "{selector} will not have it created: change what it objects to, or what it is configured with (`maitred module get {selector}`), or name another one with --selector"
+            ),
+        )
+        .with(json!({ "selector": selector.as_str(), "code": code, "reason": reason })),
+        Rejection::Party {
+            ref key,
+            ref reason,
+        } => Failure::new(
+            Exit::NoPlacement,
+            "party",
+            text,
+            format!("none of the party was created; see what would become of that member with `maitred process plan {key}`"),
+        )
+        .with(json!({ "key": key.to_string(), "reason": reason })),
+    }
+}
+
+/// What to do about a module that was refused at that stage.
+fn mending(stage: &str) -> &'static str {
+    match stage {
+        "checking the signature" => {
+            "sign it with a key that the hosts trust: `maitred module sign --help`"
+        }
+        "validating the configuration" => {
+            "mend the configuration: the module's own `validate` refuses it"
+        }
+        "loading" => "see which hosts cannot run it, and why, with `maitred status`",
+        _ => {
+            "mend the module and push it again: `maitred module check FILE` says the same without a host, and wit/ what it may do"
+        }
     }
 }
 
@@ -246,6 +285,15 @@ mod tests {
         assert_eq!(exit(Rejection::Fenced { what, current: 1 }), 4);
         assert_eq!(exit(Rejection::Conflict("x".into())), 4);
         assert_eq!(exit(Rejection::Deadline(Vec::new())), 6);
+        let (selector, reason) = (ModuleName::new("x").unwrap(), "full".to_owned());
+        let by_selector = Rejection::BySelector {
+            selector,
+            code: 7,
+            reason,
+        };
+        assert_eq!(exit(by_selector), 5);
+        let (key, reason) = ("player/1".parse().unwrap(), "x".to_owned());
+        assert_eq!(exit(Rejection::Party { key, reason }), 5);
         let (stage, reason) = ("scanning".to_owned(), "x".to_owned());
         assert_eq!(exit(Rejection::Module { stage, reason }), 8);
         let closed = Error::Unavailable {

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::connect::Shell;
 use crate::failure::{Exit, Failure};
+use crate::files::NewFile;
 use crate::out::{colours, fields, short};
 
 /// Back the registry up, look into a backup, begin a new cluster from one
@@ -111,40 +112,20 @@ impl Snapshot {
 
 impl Save {
     async fn run(&self, shell: &Shell) -> Result<(), Failure> {
-        if self.file.exists() && !self.force {
-            return Err(taken(&self.file));
-        }
-        let folder = self
-            .file
-            .parent()
-            .filter(|path| !path.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
-        std::fs::read_dir(folder).map_err(|error| Failure::file("write to", folder, &error))?;
+        let mut fresh = NewFile::begin(&self.file, self.force)?;
         let client = shell.client().await?;
-        // Beside it, so that it can be renamed; removed when it does not come to that.
-        let fresh = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
-            .suffix(".part")
-            .tempfile_in(folder);
-        let mut fresh = fresh.map_err(|error| Failure::file("write to", folder, &error))?;
         let begun = Instant::now();
         let bar = bar(shell);
         let shown = bar.clone();
         let saved = client
-            .save_snapshot(
-                self.newest_kept,
-                fresh.as_file_mut(),
-                move |received, of| {
-                    shown.set_length(of);
-                    shown.set_position(received);
-                },
-            )
+            .save_snapshot(self.newest_kept, fresh.file(), move |received, of| {
+                shown.set_length(of);
+                shown.set_position(received);
+            })
             .await;
         bar.finish_and_clear();
         let saved = saved?;
-        self.keep(fresh, folder)
-            .map_err(|error| Failure::file("write", &self.file, &error))?;
+        fresh.keep()?;
         let body = json!({
             "file": self.file.display().to_string(),
             "host": saved.host.to_string(),
@@ -165,24 +146,6 @@ impl Save {
             )
         })
     }
-
-    /// Gives the file its name, when all of it is on the disk.
-    fn keep(&self, fresh: tempfile::NamedTempFile, folder: &Path) -> std::io::Result<()> {
-        fresh.as_file().sync_all()?;
-        if self.force {
-            fresh.persist(&self.file)?;
-        } else {
-            // Somebody else may have taken the name meanwhile.
-            fresh.persist_noclobber(&self.file)?;
-        }
-        File::open(folder)?.sync_all()
-    }
-}
-
-fn taken(path: &Path) -> Failure {
-    let message = format!("{} is there already", path.display());
-    let help = "choose another name, or write over it with --force";
-    Failure::new(Exit::Conflict, "exists", message, help)
 }
 
 fn bar(shell: &Shell) -> ProgressBar {

@@ -254,6 +254,15 @@ impl Shown {
                 format!("{module} cannot run on {}: {reason}", name(main.host)),
             ));
         }
+        for (module, seconds) in &main.bypassed_modules {
+            rows.push((
+                "bypassed",
+                format!(
+                    "{module} failed too often on {}; its types use their fallback, and it is tried again in {seconds}s (maitred module history {module})",
+                    name(main.host)
+                ),
+            ));
+        }
         format!("{}\n\n{}", fields(&rows), self.hosts())
     }
 

@@ -13,7 +13,7 @@ use super::live::{Popup, Screen};
 use crate::host::GroupHost;
 use crate::json::{self, node_state};
 use crate::out::bar;
-use crate::process::read::decision;
+use crate::process::explain::decision;
 
 const KEYS: &str =
     "q quit  ↑↓ node  k kill  l kill leader  d drain  s swap  e explain  space pause";

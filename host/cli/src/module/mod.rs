@@ -1,43 +1,74 @@
-//! `module`: upload selectors, callbacks and fences, and say which version decides.
+//! `module`: write selectors, callbacks and fences, upload them, and say which version decides.
 //!
 //! One verb, one file; here are the verbs that need none, and what several of them share.
 
 mod activate;
+mod build;
+mod compare;
+mod comparison;
+mod history;
+mod keys;
+mod kind;
 mod ls;
+mod new;
 mod push;
+mod replay;
 mod rm;
+mod sdk;
+mod shadow;
+mod template;
+mod version;
 
 use clap::{Args, Subcommand};
 use maitred_protocol::limits::CONFIG_BYTES_MAX;
-use maitred_protocol::{ModuleName, ModuleRecord};
+use maitred_protocol::{ModuleName, ModuleRecord, TypeName};
 use serde_json::json;
 
 use crate::connect::Shell;
 use crate::failure::Failure;
 use crate::files;
 use crate::json as shape;
-use activate::Activate;
+use activate::{Activate, Configure};
+use build::Build;
+use compare::Compare;
+use history::History;
+use keys::{Keygen, Sign};
+use new::New;
 use push::Push;
+use replay::Replay;
 use rm::Remove;
+use shadow::Shadow;
 
-/// Upload selectors, callbacks and fences, and say which version decides
+/// Write selectors, callbacks and fences, upload them, and say which version decides
 #[derive(Debug, Subcommand)]
 pub(crate) enum Module {
+    New(New),
+    Build(Build),
     Push(Push),
     /// List the modules
     ///
     /// Example: maitred module ls
     Ls,
-    /// Show one module with all its versions
+    /// Show one module: its versions, which of them decide, with what configuration and rule
     ///
     /// Example: maitred module get spread
     Get(Name),
     Activate(Activate),
-    /// Make the version before decide again, with the configuration that it had
+    Configure(Configure),
+    /// Take the last activation back: end the canary, or make the version before decide again
+    ///
+    /// The version before has the configuration that it had. It is one entry of the log.
     ///
     /// Example: maitred module rollback my-rule
     Rollback(Name),
+    History(History),
+    #[command(subcommand)]
+    Shadow(Shadow),
+    Compare(Compare),
+    Replay(Replay),
     Rm(Remove),
+    Keygen(Keygen),
+    Sign(Sign),
 }
 
 #[derive(Debug, Args)]
@@ -49,14 +80,23 @@ pub(crate) struct Name {
 impl Module {
     pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
         match self {
+            Self::New(verb) => verb.run(shell),
+            Self::Build(verb) => verb.run(shell).await,
+            Self::Keygen(verb) => verb.run(shell),
+            Self::Sign(verb) => verb.run(shell),
             Self::Push(verb) => verb.run(shell).await,
             Self::Ls => ls::ls(shell).await,
             Self::Activate(verb) => verb.run(shell).await,
+            Self::Configure(verb) => verb.run(shell).await,
+            Self::History(verb) => verb.run(shell).await,
+            Self::Shadow(verb) => verb.run(shell).await,
+            Self::Compare(verb) => verb.run(shell).await,
+            Self::Replay(verb) => verb.run(shell).await,
             Self::Rm(verb) => verb.run(shell).await,
             Self::Get(name) => {
                 let client = shell.client().await?;
                 let record = client.get_module(&name.module).await?;
-                show(shell, &record, &ls::versions(&record))?;
+                show(shell, &record, &ls::one(&record))?;
                 client.close().await;
                 Ok(())
             }
@@ -77,9 +117,35 @@ fn show(shell: &Shell, record: &ModuleRecord, text: &str) -> Result<(), Failure>
 }
 
 fn decides(record: &ModuleRecord) -> String {
-    match record.active {
-        Some(version) => format!("{}@{version} decides now", record.name),
-        None => format!("no version of {} decides", record.name),
+    let name = &record.name;
+    let mut text = match record.active {
+        Some(version) => format!("{name}@{version} decides now"),
+        None => format!("no version of {name} decides"),
+    };
+    if let Some(canary) = &record.canary {
+        let whom = share(canary.percent, &canary.types);
+        text += &format!("\n{name}@{} decides for {whom}", canary.version);
+        if !canary.guard.is_empty() {
+            text += &format!(", and is taken back when {}", canary.guard);
+        }
+    } else if record.active.is_some() && !record.guard.is_empty() {
+        text += &format!(", and is taken back when {}", record.guard);
+    }
+    text
+}
+
+/// Which ids a version decides for: `all ids`, `10 % of the ids of player, room`.
+fn share(percent: u8, types: &[TypeName]) -> String {
+    let ids = match percent {
+        100 => "all ids".to_owned(),
+        percent => format!("{percent} % of the ids"),
+    };
+    match types {
+        [] => ids,
+        types => {
+            let types: Vec<&str> = types.iter().map(TypeName::as_str).collect();
+            format!("{ids} of {}", types.join(", "))
+        }
     }
 }
 

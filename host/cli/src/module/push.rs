@@ -1,102 +1,149 @@
 //! `module push`: upload a component, with a bar that says how far it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use maitred_client::Client;
 use maitred_protocol::limits::MODULE_BYTES_MAX;
-use maitred_protocol::{ModuleKind, ModuleName, UploadStage};
+use maitred_protocol::{Digest, ModuleKind, ModuleName, ModuleRecord, Signature, UploadStage};
+use maitred_sandbox::signature;
 use serde_json::json;
 
-use super::{config, decides};
+use super::activate::How;
+use super::decides;
+use super::kind::{KindArg, kind_of};
 use crate::connect::Shell;
 use crate::failure::Failure;
 use crate::files;
 use crate::json as shape;
 use crate::out::colours;
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum KindArg {
-    /// Chooses nodes: world `selector-module`
-    Selector,
-    /// Starts processes: world `callback-module`
-    Callback,
-    /// Says whether a lost node is dead, for types with restart level strict: world `fence-module`
-    Fence,
-}
+/// Bytes of a private key's file, and of a signature's; one has 200.
+const KEY_BYTES_MAX: u64 = 16 << 10;
 
 /// Upload a component as the next version of a module
 ///
-/// The host scans it, compiles it in a process of its own, and tries it out; exit code 8 when it
-/// refuses it. The new version decides nothing until it is activated. At most 4 MiB, or 24 MiB on
-/// hosts that allow large modules.
+/// The host scans it, compiles it in a process of its own, and tries it out; a majority of the hosts has
+/// it on disk and ready to run when the upload is done. Exit code 8 when it is refused. The new version
+/// decides nothing until it is activated. At most 4 MiB, or 24 MiB on hosts that allow large modules.
 ///
-/// Example: maitred module push my-rule target/my_rule.wasm --activate
+/// Example: maitred module push my-rule my_rule.wasm --activate
 ///
-/// Example: maitred module push my-fence my_fence.wasm --kind fence --activate
+/// Example: maitred module push my-rule my_rule.wasm --activate --percent 10 --auto-rollback 'traps>0'
+///
+/// Example: maitred module push my-rule my_rule.wasm --sign keys/alice.key
 #[derive(Debug, Args)]
 pub(crate) struct Push {
     /// The name to push under: a-z, 0-9, _ and -
     module: ModuleName,
-    /// The component, as made by `wasm-tools component new` or the like
+    /// The component, as `maitred module build` makes it
     file: PathBuf,
-    /// What it is for
-    #[arg(long, value_enum, default_value = "selector")]
-    kind: KindArg,
-    /// Let the new version decide at once
+    /// What it is for [default: what it exports]
+    #[arg(long, value_enum)]
+    kind: Option<KindArg>,
+    /// Sign it with this private key, as `maitred module keygen` makes one
+    #[arg(long, value_name = "KEY", conflicts_with = "signature")]
+    sign: Option<PathBuf>,
+    /// Its signature, as `maitred module sign` writes it
+    #[arg(long, value_name = "FILE.sig")]
+    signature: Option<PathBuf>,
+    /// Let the new version decide at once; the flags below say how
     #[arg(long)]
     activate: bool,
-    /// Its configuration, JSON of at most 64 KiB, or @FILE [default: the active version's]
-    #[arg(long, value_name = "JSON", requires = "activate")]
-    config: Option<String>,
+    #[command(flatten)]
+    how: How,
 }
 
 impl Push {
     pub(super) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
+        if let (false, Some(flag)) = (self.activate, self.how.given()) {
+            let message = format!("{flag} is about an activation, and none is asked for");
+            return Err(Failure::usage(message, "give --activate too"));
+        }
         let bytes = files::read("read the module", &self.file, MODULE_BYTES_MAX)?;
-        let config = config(self.config.as_deref())?;
-        let kind = match self.kind {
-            KindArg::Selector => ModuleKind::Selector,
-            KindArg::Callback => ModuleKind::Callback,
-            KindArg::Fence => ModuleKind::Fence,
-        };
+        let kind = kind_of(self.kind, &bytes)?;
+        let signature = self.signature(&bytes, kind)?;
         let client = shell.client().await?;
-        let progress = Progress::new(shell, bytes.len() as u64);
-        let bar = progress.0.clone();
-        let pushed = client
-            .push_module(&self.module, kind, &bytes, move |stage| {
-                advance(&bar, stage);
-            })
-            .await;
-        progress.0.finish_and_clear();
-        let (mut record, version) = pushed?;
+        let upload = Upload {
+            name: &self.module,
+            kind,
+            bytes: &bytes,
+            signature,
+        };
+        let (mut record, version) = upload.push(shell, &client).await?;
         if self.activate {
-            record = client
-                .activate_module(&self.module, version, config)
-                .await?;
+            let activation = self.how.of(&client, &self.module, version)?;
+            record = activation.send().await?;
         }
         let body = json!({ "version": version, "module": shape::module(&record) });
-        shell.out.show("Pushed", body, || {
-            let digest = record.versions.iter().find(|one| one.version == version);
-            let digest = digest.map_or(String::new(), |one| one.digest.short());
-            let next = if self.activate {
-                decides(&record)
-            } else if record.active == Some(version) {
-                let name = &self.module;
-                return format!(
-                    "the same bytes as {name}@{version} ({digest}), which decides already"
-                );
-            } else {
-                format!(
-                    "it decides nothing yet: maitred module activate {} --version {version}",
-                    self.module
-                )
-            };
-            format!("pushed {}@{version} ({digest})\n{next}", self.module)
-        })?;
+        let text = || self.text(&record, version);
+        shell.out.show("Pushed", body, text)?;
         client.close().await;
         Ok(())
+    }
+
+    fn signature(&self, bytes: &[u8], kind: ModuleKind) -> Result<Option<Signature>, Failure> {
+        let read = |what: &str, path: &Path| files::read_text(what, path, KEY_BYTES_MAX);
+        match (&self.sign, &self.signature) {
+            (Some(key), _) => {
+                let key = read("read the key", key)?;
+                Ok(Some(signature::sign(&key, &Digest::of(bytes), kind)?))
+            }
+            (None, Some(file)) => {
+                let text = read("read the signature", file)?;
+                Ok(Some(signature::parse_signature(&text)?))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn text(&self, record: &ModuleRecord, version: u32) -> String {
+        let name = &self.module;
+        let pushed = record.versions.iter().find(|one| one.version == version);
+        let digest = pushed.map_or(String::new(), |one| one.digest.short());
+        if !self.activate && record.active == Some(version) {
+            return format!("the same bytes as {name}@{version} ({digest}), which decides already");
+        }
+        let next = match self.activate {
+            true => decides(record),
+            false => {
+                format!("it decides nothing yet: maitred module activate {name}@{version}")
+            }
+        };
+        format!("pushed {name}@{version} ({digest})\n{next}")
+    }
+}
+
+/// What is uploaded.
+pub(super) struct Upload<'a> {
+    pub(super) name: &'a ModuleName,
+    pub(super) kind: ModuleKind,
+    pub(super) bytes: &'a [u8],
+    pub(super) signature: Option<Signature>,
+}
+
+impl Upload<'_> {
+    /// Uploads it, with a bar while it goes on; the module, and the version that it became.
+    pub(super) async fn push(
+        &self,
+        shell: &Shell,
+        client: &Client,
+    ) -> Result<(ModuleRecord, u32), Failure> {
+        let progress = Progress::new(shell, self.bytes.len() as u64);
+        let bar = progress.0.clone();
+        let pushed = client
+            .push_signed(
+                self.name,
+                self.kind,
+                self.bytes,
+                self.signature,
+                move |stage| advance(&bar, stage),
+            )
+            .await;
+        drop(progress);
+        Ok(pushed?)
     }
 }
 
@@ -138,6 +185,9 @@ fn advance(bar: &ProgressBar, stage: UploadStage) {
         UploadStage::Scanning => bar.set_message("scanning"),
         UploadStage::Compiling => bar.set_message("compiling"),
         UploadStage::Trying => bar.set_message("trying it out"),
+        UploadStage::Spreading(ready, of) => {
+            bar.set_message(format!("ready on {ready} of {of} hosts"));
+        }
         UploadStage::Recording => bar.set_message("recording"),
     }
 }

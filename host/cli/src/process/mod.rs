@@ -1,9 +1,12 @@
-//! `process`: create, look up, list, remove and explain processes.
+//! `process`: create, look up, list, remove and explain processes; `party`: several at once.
 
 mod change;
 mod create;
+pub(crate) mod explain;
+mod how;
+mod party;
 pub(crate) mod pending;
-pub(crate) mod read;
+mod read;
 
 use clap::Subcommand;
 use maitred_protocol::{Chooser, ProcessRecord, Why};
@@ -12,6 +15,7 @@ use crate::connect::Shell;
 use crate::failure::Failure;
 use crate::json;
 use crate::out::{ago, fields};
+pub(crate) use party::Party;
 
 /// Create, look up, list, remove and explain processes
 #[derive(Debug, Subcommand)]
@@ -20,7 +24,7 @@ pub(crate) enum Process {
     Plan(create::Plan),
     Get(read::Get),
     Ls(read::Ls),
-    Explain(read::Explain),
+    Explain(explain::Explain),
     Set(change::Set),
     Del(change::Del),
 }
@@ -43,6 +47,12 @@ impl Process {
 pub(crate) fn chooser(chooser: &Chooser) -> String {
     match chooser {
         Chooser::Node => "its node".to_owned(),
+        Chooser::Selector {
+            name,
+            version,
+            canary: true,
+            ..
+        } => format!("{name}@{version} (canary)"),
         Chooser::Selector { name, version, .. } => format!("{name}@{version}"),
         Chooser::Fallback { fallback, .. } => format!("fallback {}", json::fallback(*fallback)),
         Chooser::Rebalance => "rebalance".to_owned(),
@@ -60,8 +70,16 @@ pub(crate) fn placed(why: &Why) -> String {
     match &why.chooser {
         Chooser::Node => "registered by its node".to_owned(),
         Chooser::Rebalance => format!("a move of `maitred rebalance` {cost}"),
-        Chooser::Selector { digest, .. } => {
-            format!("{} ({}) {cost}", chooser(&why.chooser), digest.short())
+        Chooser::Selector {
+            name,
+            version,
+            digest,
+            config,
+            canary,
+        } => {
+            let role = if *canary { " as a canary" } else { "" };
+            let (digest, config) = (digest.short(), json::config_hash(*config));
+            format!("{name}@{version} ({digest}){role}, configuration {config}, {cost}")
         }
         Chooser::Fallback {
             selector, cause, ..

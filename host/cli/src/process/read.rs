@@ -1,13 +1,13 @@
-//! `process get`, `ls` and `explain`: look things up.
+//! `process get` and `process ls`: look things up.
 
 use clap::{Args, ValueEnum};
 use maitred_protocol::limits::PAGE_ITEMS_MAX;
 use maitred_protocol::{
-    Evidence, ListProcesses, NodeName, ProcessKey, ProcessRecord, ProcessState, TypeName,
+    ListProcesses, NodeName, ProcessKey, ProcessRecord, ProcessState, TypeName,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{chooser, pending, placed, text};
+use super::{chooser, pending, text};
 use crate::connect::Shell;
 use crate::failure::Failure;
 use crate::json as shape;
@@ -164,93 +164,4 @@ fn rows(items: &[ProcessRecord]) -> String {
         "AGE",
     ];
     table(&header, items.iter().map(row))
-}
-
-/// Show why a process is where it is: every node, what the selector saw of it, or why it was out
-///
-/// Example: maitred process explain player/1001
-#[derive(Debug, Args)]
-pub(crate) struct Explain {
-    /// Which
-    #[arg(value_name = "TYPE/ID")]
-    process: ProcessKey,
-}
-
-impl Explain {
-    pub(crate) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
-        let client = shell.client().await?;
-        let explained = client.explain(&self.process).await?;
-        let body: Value = shape::explanation(&explained);
-        shell.out.show("Explanation", body, || {
-            let record = &explained.record;
-            let head = format!(
-                "{} is on {}\nby {}",
-                record.key,
-                record.node,
-                placed(&record.why)
-            );
-            match &explained.evidence {
-                Some(evidence) => format!(
-                    "{head}, {} ago\n\n{}",
-                    ago(evidence.decided_ms),
-                    decision(evidence)
-                ),
-                None => format!("{head}\n\nthe host no longer has what the decision was made from"),
-            }
-        })?;
-        client.close().await;
-        Ok(())
-    }
-}
-
-/// What a decision was made from, node by node.
-pub(crate) fn decision(evidence: &Evidence) -> String {
-    let mut header = vec!["NODE", "RESULT"];
-    header.extend(evidence.features.iter().map(String::as_str));
-    header.push("REASON");
-    let offered = evidence.candidates.iter().map(|candidate| {
-        let result = if candidate.chosen {
-            "chosen"
-        } else {
-            "offered"
-        };
-        let mut row = vec![candidate.node.to_string(), result.to_owned()];
-        row.extend(candidate.values.iter().map(|value| figure(*value)));
-        row.resize(header.len(), String::new());
-        row
-    });
-    let refused = evidence.refusals.iter().map(|refusal| {
-        let mut row = vec![refusal.node.to_string(), "out".to_owned()];
-        row.resize(header.len() - 1, String::new());
-        row.push(refusal.reason.to_string());
-        row
-    });
-    let mut text = table(&header, offered.chain(refused));
-    if evidence.refusals_more > 0 {
-        text += &format!("\nand {} more nodes that were out", evidence.refusals_more);
-    }
-    text
-}
-
-/// A feature's value: whole numbers without decimals, `?` for an unknown one.
-pub(crate) fn figure(value: f32) -> String {
-    if value.is_nan() {
-        "?".to_owned()
-    } else if value.fract() == 0.0 {
-        format!("{value:.0}")
-    } else {
-        format!("{value:.3}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_short() {
-        assert_eq!(figure(12.0), "12");
-        assert_eq!(figure(0.25), "0.250");
-        assert_eq!(figure(f32::NAN), "?");
-    }
 }

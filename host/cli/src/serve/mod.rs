@@ -4,6 +4,7 @@
 
 mod failover;
 mod group;
+mod modules;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::failure::{Exit, Failure};
 use crate::host::{self, Signals};
 use failover::Failover;
 use group::Group;
+use modules::Modules;
 
 /// A test reads it as a configuration and compares it with the defaults.
 const FILE: &str = r#"
@@ -30,10 +32,12 @@ const FILE: &str = r#"
   # http = "127.0.0.1:7601"         # off unless given
   standard_modules = true           # a new group gets the standard selectors and `start`
   allow_large_modules = false       # true: 24 MiB instead of 4 MiB
+  # require_signed = "keys.pub"     # take only modules that one of these keys has signed
   connections_max = 20000           # at a time
   shutdown_ms = 5000                # how long answers under way may take at shutdown
   accept_damaged_tail = false       # true: start although acknowledged changes may be lost
   decisions_bytes = 67108864        # decisions kept for `explain`
+  inputs_bytes = 67108864           # inputs of decisions kept for `module replay`; 0 for none
   lease_reads = false               # true: reads rely on the hosts' clocks
   # level_max = 1                   # the newest commands to take part in; docs/UPGRADE.md
   bulk_bytes_per_s = 268435456      # of snapshots for other hosts
@@ -64,7 +68,9 @@ const FILE: &str = r#"
   select_ms = 5                     # a decision
   describe_ms = 100                 # making an instance
   spawn_ms = 50                     # computing in one spawn
+  examine_ms = 50                   # computing in one question to a fence
   callback_instances = 1024         # callbacks at work at a time
+  fence_instances = 32              # fences at work at a time
   modules = 256                     # loaded at a time
   compiled_bytes = 1073741824       # of machine code kept on disk
 "#;
@@ -150,6 +156,8 @@ pub(crate) struct Serve {
     group: Group,
     #[command(flatten)]
     failover: Failover,
+    #[command(flatten)]
+    modules: Modules,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -195,6 +203,7 @@ impl Serve {
         config.http = self.http.or(config.http);
         self.group.lay_over(&mut config);
         self.failover.lay_over(&mut config);
+        self.modules.lay_over(&mut config);
         for (given, field) in [
             (&global.ca, &mut config.tls.ca),
             (&global.cert, &mut config.tls.cert),

@@ -42,6 +42,7 @@ fn status(host: u64, role: &str, leader: Option<u64>, term: u64) -> Status {
         recreation_paused: None,
         moves_suspended: false,
         moves_left: 0,
+        bypassed_modules: Vec::new(),
     }
 }
 
