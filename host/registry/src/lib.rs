@@ -47,6 +47,7 @@ use maitred_protocol::{
 };
 
 pub use command::{AbortCause, Command, Entry, EntryError, Place, PushModule, Reserve};
+pub use exit::{EndedBy, Ends};
 pub use holds::Hold;
 pub use index::Counts;
 pub use lost::Lost;
@@ -215,7 +216,7 @@ impl Registry {
                 incarnation,
                 cause,
                 over,
-            } => self.take_off(at, (&key, incarnation), (&cause, over), events),
+            } => self.take_off(at, (&key, incarnation), (&cause, over), None, events),
             Command::SetProcess(set) => self.set_process(at, *set, events),
             Command::DelProcess {
                 key,

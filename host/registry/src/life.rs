@@ -16,6 +16,7 @@ use maitred_protocol::{
 use crate::Registry;
 use crate::command::{AbortCause, Place, Reserve};
 use crate::decide::cut;
+use crate::exit::{EndedBy, Ends};
 use crate::outcome::{Change, Event, Outcome, Stale};
 use crate::process::{CompactWhy, Record, Spec};
 
@@ -175,6 +176,7 @@ impl Registry {
             failures: Vec::new(),
             confirmed: false,
             pending_ms: 0,
+            ends: Ends::default(),
         };
         let record = Record {
             type_name: self.processes.type_name(&reserve.key.type_name),
@@ -230,6 +232,7 @@ impl Registry {
                 None => spec.clone(),
             };
             spec.pending_ms = 0;
+            spec.ends = spec.ends.placed();
             Arc::new(spec)
         });
         let record = Record {
@@ -272,6 +275,7 @@ impl Registry {
             Arc::new(Spec {
                 confirmed: true,
                 failures: Vec::new(),
+                ends: spec.ends.runs(at.time_ms),
                 ..spec.clone()
             })
         });
@@ -416,12 +420,13 @@ impl Registry {
         }
     }
 
-    /// Takes a process off its node.
+    /// Takes a process off its node; `by` when its life has ended by itself.
     pub(crate) fn take_off(
         &mut self,
         at: At,
         life: (&ProcessKey, Incarnation),
         (cause, over): (&str, bool),
+        by: Option<EndedBy>,
         events: &mut Vec<Event>,
     ) -> Outcome {
         match self.current(life.0, life.1) {
@@ -430,7 +435,7 @@ impl Registry {
                     self.hold_record(&old);
                 }
                 events.push(Event::Ended(Arc::clone(&old)));
-                self.unplace(at, &old, cause, events);
+                self.unplace(at, &old, cause, by, events);
                 Outcome::Done(at.revision())
             }
             _ => Outcome::Stale(Stale::Incarnation),

@@ -11,6 +11,7 @@ use maitred_protocol::{
 };
 
 use crate::Registry;
+use crate::exit::EndedBy;
 use crate::life::At;
 use crate::node::{Node, fenced};
 use crate::outcome::{Change, Event, Outcome};
@@ -143,7 +144,7 @@ impl Registry {
             record.spec.is_some() && policy == OnNodeLost::Recreate
         };
         if record.is_creating() || is_wanted() {
-            self.unplace(at, record, cause, events);
+            self.unplace(at, record, cause, Some(EndedBy::NodeLost), events);
         } else {
             self.remove_process(record);
             let gone = Record {
@@ -154,12 +155,13 @@ impl Registry {
         }
     }
 
-    /// Takes a process off its node, to be given to another.
+    /// Takes a process off its node, to be given to another; `by` when its life has ended by itself.
     pub(crate) fn unplace(
         &mut self,
         at: At,
         record: &Arc<Record>,
         cause: &str,
+        by: Option<EndedBy>,
         events: &mut Vec<Event>,
     ) {
         if let Some(node) = self.nodes.get_mut(&*record.node) {
@@ -173,6 +175,7 @@ impl Registry {
         let spec = record.spec.as_deref().map(|spec| {
             Arc::new(Spec {
                 pending_ms: at.time_ms,
+                ends: spec.ends.taken_off(by, record.state, at.time_ms),
                 ..spec.failed(failure)
             })
         });

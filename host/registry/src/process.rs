@@ -10,6 +10,8 @@ use maitred_protocol::{
     ProcessKey, ProcessRecord, ProcessState, RequestId, Revision, TypeName, Why,
 };
 
+use crate::exit::{EndedBy, Ends};
+
 /// What a process was created with, and how its create went so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
@@ -34,6 +36,8 @@ pub struct Spec {
     pub confirmed: bool,
     /// Since when it has no node, in milliseconds since 1970; 0 while it has one.
     pub pending_ms: u64,
+    /// How its lives have ended.
+    pub ends: Ends,
 }
 
 /// Why it is where it is, small enough for every record.
@@ -128,6 +132,13 @@ impl Record {
         self.spec
             .as_ref()
             .and_then(|spec| spec.options.group.as_deref())
+    }
+
+    /// How its last life ended, if it is pending because of that.
+    #[must_use]
+    pub fn ended_by(&self) -> Option<EndedBy> {
+        let ends = self.spec.as_ref().map(|spec| spec.ends);
+        ends.filter(|ends| ends.open).and_then(|ends| ends.by)
     }
 
     /// The failed attempts of its create.

@@ -9,6 +9,7 @@ use maitred_protocol::{
 };
 
 use crate::Registry;
+use crate::exit::EndedBy;
 use crate::life::At;
 use crate::outcome::{Change, Event, Outcome};
 use crate::process::Record;
@@ -116,6 +117,10 @@ impl Registry {
         }
         // Only a node can know that, and it names the life.
         let over = ended && incarnation.is_some();
+        if over && old.ended_by() == Some(EndedBy::Exit) {
+            // It has said so, and why, before: its callback is being asked.
+            return Outcome::Done(at.revision());
+        }
         if old.is_placed() && !over {
             self.hold_record(&old);
         }

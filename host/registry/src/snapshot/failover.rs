@@ -1,5 +1,5 @@
-//! Mirrors of what is waited for after a loss, and of what operators hold up: frozen with the format's
-//! version.
+//! Mirrors of how lives end, of what is waited for after a loss, and of what operators hold up: frozen
+//! with the format's version.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use maitred_protocol::{Incarnation, NodeEpoch, NodeName, ProcessKey};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::drain::Failover;
+use crate::exit::{EndedBy, Ends};
 use crate::holds::{Holders, wire};
 use crate::lost::Lost;
 
@@ -37,6 +38,20 @@ pub(super) struct LostMirror {
     pub(super) address: String,
     pub(super) labels: Vec<(String, String)>,
     pub(super) instance: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct EndsMirror {
+    pub(super) by: Option<EndedByMirror>,
+    pub(super) times: u16,
+    pub(super) open: bool,
+    pub(super) ran_ms: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) enum EndedByMirror {
+    Exit,
+    NodeLost,
 }
 
 impl From<&Failover> for FailoverMirror {
@@ -110,5 +125,35 @@ impl From<LostMirror> for (NodeEpoch, Lost) {
             instance: mirror.instance,
         };
         (mirror.epoch, lost)
+    }
+}
+
+impl From<Ends> for EndsMirror {
+    fn from(ends: Ends) -> Self {
+        let by = ends.by.map(|by| match by {
+            EndedBy::Exit => EndedByMirror::Exit,
+            EndedBy::NodeLost => EndedByMirror::NodeLost,
+        });
+        Self {
+            by,
+            times: ends.times,
+            open: ends.open,
+            ran_ms: ends.ran_ms,
+        }
+    }
+}
+
+impl From<EndsMirror> for Ends {
+    fn from(mirror: EndsMirror) -> Self {
+        let by = mirror.by.map(|by| match by {
+            EndedByMirror::Exit => EndedBy::Exit,
+            EndedByMirror::NodeLost => EndedBy::NodeLost,
+        });
+        Self {
+            by,
+            times: mirror.times,
+            open: mirror.open,
+            ran_ms: mirror.ran_ms,
+        }
     }
 }

@@ -10,7 +10,7 @@ use maitred_protocol::{
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::failover::{FailoverMirror, HoldMirror, LostMirror};
+use super::failover::{EndsMirror, FailoverMirror, HoldMirror, LostMirror};
 use crate::candidates::NodeFacts;
 use crate::member::Member;
 use crate::module::{Active, Canary, Module, Shadow};
@@ -108,6 +108,7 @@ pub(super) struct SpecMirror {
     pub(super) failures: Vec<Attempt>,
     pub(super) confirmed: bool,
     pub(super) pending_ms: u64,
+    pub(super) ends: EndsMirror,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -382,6 +383,7 @@ impl From<&Spec> for SpecMirror {
             failures: spec.failures.clone(),
             confirmed: spec.confirmed,
             pending_ms: spec.pending_ms,
+            ends: spec.ends.into(),
         }
     }
 }
@@ -399,6 +401,7 @@ impl From<SpecMirror> for Spec {
             failures: mirror.failures,
             confirmed: mirror.confirmed,
             pending_ms: mirror.pending_ms,
+            ends: mirror.ends.into(),
         }
     }
 }

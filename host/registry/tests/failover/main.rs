@@ -8,6 +8,7 @@
 
 mod comeback;
 mod drains;
+mod exits;
 mod holds;
 mod lost;
 mod state;
