@@ -13,7 +13,7 @@ use crate::candidates::{Fleet, SelectRequest, Slot};
 use crate::fallback;
 use crate::feature::{Ask, CANDIDATES_MAX, Feature, Manifest, RANKED_MAX, SCORED_MAX, WAIT_MS};
 use crate::random::Random;
-pub use crate::trace::Trace;
+pub use crate::trace::{Trace, why_not};
 
 /// Which version of which module decides, and with what configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

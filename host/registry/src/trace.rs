@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
-use maitred_protocol::{Answered, Candidate, Evidence, Refusal, RefusalReason, Why, limits};
+use maitred_protocol::{
+    Answered, Candidate, Evidence, NodeName, Refusal, RefusalReason, Why, WhyNot, limits,
+};
 
 use crate::candidates::{NodeFacts, Refused, SelectRequest, Slot};
 use crate::decide::ModuleRef;
 
 /// What a decision was made from, in a form that costs little to make; [`Trace::evidence`] spells
 /// it out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Trace {
     /// The nodes at that moment.
     pub facts: Arc<[Arc<NodeFacts>]>,
@@ -45,12 +47,89 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Names instead of slots.
+    /// Whether anybody was there to choose from.
+    #[must_use]
+    pub fn was_offered(&self) -> bool {
+        self.why.candidates > 0
+    }
+
+    /// The same decision, taken to another of the nodes that it ranked; none when that is none of its
+    /// nodes.
+    #[must_use]
+    pub fn taken_to(&self, node: &NodeName, request: Arc<SelectRequest>) -> Option<Self> {
+        let chosen = Some(self.slot_of(node)?);
+        Some(Self {
+            chosen,
+            request,
+            ..self.clone()
+        })
+    }
+
+    fn slot_of(&self, node: &NodeName) -> Option<Slot> {
+        let mut facts = self.facts.iter();
+        facts
+            .position(|facts| facts.name == *node)
+            .map(|slot| slot as Slot)
+    }
+
+    /// What became of a node, however many there were.
+    #[must_use]
+    pub fn why_not(&self, node: &NodeName) -> WhyNot {
+        let Some(slot) = self.slot_of(node) else {
+            return WhyNot::Unknown;
+        };
+        if self.chosen == Some(slot) {
+            return WhyNot::Chosen;
+        }
+        let mut refused = self.refused.iter();
+        if let Some((_, why)) = refused.find(|(refused, _)| *refused == slot) {
+            return WhyNot::Refused(self.reason(*why));
+        }
+        if !self.all_offered() && !self.slots.contains(&slot) {
+            return WhyNot::NotSampled;
+        }
+        let rank = self.scored.iter().position(|scored| *scored == slot);
+        WhyNot::Offered(rank.map(|rank| rank as u32 + 1))
+    }
+
+    /// Whether all that passed the filter were offered. A scanner's candidates are not kept.
+    fn all_offered(&self) -> bool {
+        self.why.candidates as usize + self.refused.len() == self.facts.len()
+    }
+
+    /// Those that were offered.
+    fn offered(&self) -> Vec<Slot> {
+        if !self.was_offered()
+            || !self.all_offered()
+            || !self.slots.is_empty() && self.scored.is_empty()
+        {
+            return self.slots.clone();
+        }
+        let mut refused = self.refused.iter().map(|(slot, _)| *slot).peekable();
+        let all = 0..self.facts.len() as Slot;
+        all.filter(|slot| refused.next_if_eq(slot).is_none())
+            .collect()
+    }
+
+    /// Names instead of slots; of the refusals, at most [`limits::REFUSALS_MAX`]. The nodes that were
+    /// scored come first.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
-        let (refusals, refusals_more) = self.refusals();
+        self.evidence_with(limits::REFUSALS_MAX)
+    }
+
+    /// The same with so many refusals.
+    #[must_use]
+    pub fn evidence_with(&self, refusals_max: usize) -> Evidence {
+        let (refusals, refusals_more) = self.refusals_to(refusals_max);
         let width = self.features.len();
-        let candidates = self.slots.iter().enumerate().map(|(row, &slot)| Candidate {
+        // Best first, so that the order tells their ranks.
+        let mut rows: Vec<(usize, Slot)> = self.slots.iter().copied().enumerate().collect();
+        if !self.scored.is_empty() {
+            let rank = |slot: Slot| self.scored.iter().position(|scored| *scored == slot);
+            rows.sort_by_key(|&(_, slot)| rank(slot).unwrap_or(usize::MAX));
+        }
+        let candidates = rows.into_iter().map(|(row, slot)| Candidate {
             node: self.facts[slot as usize].name.clone(),
             values: self.values[row * width..(row + 1) * width].to_vec(),
             chosen: self.chosen == Some(slot),
@@ -98,22 +177,26 @@ impl Trace {
     /// The refusals, at most [`limits::REFUSALS_MAX`], and how many there are beyond those.
     #[must_use]
     pub fn refusals(&self) -> (Vec<Refusal>, u32) {
-        let declined = self.chosen.is_none();
+        self.refusals_to(limits::REFUSALS_MAX)
+    }
+
+    fn refusals_to(&self, refusals_max: usize) -> (Vec<Refusal>, u32) {
+        let declined = match self.chosen {
+            None => self.offered(),
+            Some(_) => Vec::new(),
+        };
         let refusals = self
             .refused
             .iter()
             .map(|&(slot, refused)| (slot, self.reason(refused)));
-        let not_chosen = self
-            .slots
-            .iter()
-            .filter(|_| declined)
-            .map(|&slot| (slot, RefusalReason::NotChosen));
+        let not_chosen = declined.iter();
+        let not_chosen = not_chosen.map(|&slot| (slot, RefusalReason::NotChosen));
         let mut all = refusals.chain(not_chosen).map(|(slot, reason)| Refusal {
             node: self.facts[slot as usize].name.clone(),
             reason,
         });
-        let named: Vec<Refusal> = all.by_ref().take(limits::REFUSALS_MAX).collect();
-        let total = self.refused.len() + if declined { self.slots.len() } else { 0 };
+        let named: Vec<Refusal> = all.by_ref().take(refusals_max).collect();
+        let total = self.refused.len() + declined.len();
         let more = total - named.len();
         (named, more as u32)
     }
@@ -136,5 +219,26 @@ impl Trace {
             Refused::Budget => RefusalReason::Budget,
             Refused::Party => RefusalReason::Party,
         }
+    }
+}
+
+/// What became of a node, as far as the evidence still says.
+#[must_use]
+pub fn why_not(evidence: &Evidence, node: &NodeName) -> WhyNot {
+    let mut candidates = evidence.candidates.iter();
+    if let Some(row) = candidates.position(|candidate| candidate.node == *node) {
+        let candidate = &evidence.candidates[row];
+        let scored = !candidate.scores.is_empty();
+        return match candidate.chosen {
+            true => WhyNot::Chosen,
+            // Those that were scored come first, best first.
+            false => WhyNot::Offered(scored.then_some(row as u32 + 1)),
+        };
+    }
+    let mut refusals = evidence.refusals.iter();
+    match refusals.find(|refusal| refusal.node == *node) {
+        Some(refusal) if refusal.reason == RefusalReason::NotChosen => WhyNot::Offered(None),
+        Some(refusal) => WhyNot::Refused(refusal.reason.clone()),
+        None => WhyNot::Unknown,
     }
 }

@@ -200,7 +200,7 @@ impl Replica {
             let shadow = module.shadow.as_ref().map(|shadow| shadow.version);
             for version in &module.versions {
                 if [active, previous, newest, canary, shadow].contains(&Some(version.version)) {
-                    let signature = version.signature.clone();
+                    let signature = version.signature;
                     wanted.push((name.clone(), module.kind, version.digest, signature));
                 }
             }

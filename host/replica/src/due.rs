@@ -31,6 +31,7 @@ impl Replica {
                 Due::Moves => self.moves_due(),
                 Due::GiveUp(key) => self.give_up_due(&key),
                 Due::Recreate => self.recreation_due(),
+                Due::Waiting => self.waiting_due(),
                 Due::Party(number) => self.party_due(number),
                 Due::PartyAgain(number) => self.party_again(number),
             }
@@ -95,7 +96,14 @@ impl Replica {
                     self.admit_again(saga.waiters);
                 }
             }
-            Outcome::Stale(Stale::Node | Stale::Selector) => self.overtaken(life),
+            Outcome::Stale(Stale::Node) => self.overtaken(life),
+            Outcome::Stale(Stale::Selector) => {
+                // Its alternatives are that version's, too.
+                if let Some(saga) = self.sagas.current(life) {
+                    saga.ranked = None;
+                }
+                self.overtaken(life);
+            }
             Outcome::Stale(Stale::Held) => {
                 if self.sagas.current(life).is_some() {
                     self.select(&life.key);

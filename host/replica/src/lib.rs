@@ -36,6 +36,8 @@ mod spawning;
 mod standing;
 mod start;
 mod timer;
+mod verdict;
+mod waiting;
 
 pub use config::{Config, LEVEL_MAX};
 pub use effect::{Answer, Effect, Examination, Peer, Persist, SpawnJob, TakeSnapshot};

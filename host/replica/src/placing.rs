@@ -309,7 +309,12 @@ impl Replica {
 
     /// The same, without what only some selectors want to see.
     pub(crate) fn fleet_now(&mut self) -> Fleet {
-        self.fleet(&Wants::default(), &[])
+        self.fleet_for(&[])
+    }
+
+    /// The same, as far as the native filter looks at it for these.
+    pub(crate) fn fleet_for(&mut self, jobs: &[SelectJob]) -> Fleet {
+        self.fleet(&Wants::default(), jobs)
     }
 
     fn columns_of_type(&self, jobs: &[SelectJob]) -> Vec<Column<TypeName>> {

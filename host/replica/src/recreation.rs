@@ -44,6 +44,20 @@ pub(crate) struct Turn {
     key: ProcessKey,
 }
 
+impl Turn {
+    pub(crate) fn new(priority: Reverse<i32>, since_ms: u64, key: ProcessKey) -> Self {
+        Self {
+            priority,
+            since_ms,
+            key,
+        }
+    }
+
+    pub(crate) fn into_key(self) -> ProcessKey {
+        self.key
+    }
+}
+
 /// Where a saga is on its way to a decision.
 #[derive(Debug, Default)]
 enum Stage {
@@ -105,6 +119,11 @@ impl Recreation {
             Stage::Decided => self.give_back(),
         }
         self.answered(again, None, false);
+    }
+
+    /// How often capacity has appeared.
+    pub(crate) fn appeared(&self) -> u64 {
+        self.appeared
     }
 
     fn give_back(&mut self) {
@@ -287,6 +306,7 @@ impl Replica {
     pub(crate) fn capacity_appeared(&mut self) {
         self.recreation.appeared += 1;
         self.recreation.sleepers.wake(self.now.mono_us);
+        self.waiting.wake(self.now.mono_us);
     }
 
     /// A decision has come to nothing.

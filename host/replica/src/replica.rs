@@ -34,6 +34,7 @@ use crate::reads::Reads;
 use crate::recreation::Recreation;
 use crate::saga::Sagas;
 use crate::timer::Timers;
+use crate::waiting::Waiting;
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ pub struct Replica {
     pub(crate) holding: Holding,
     pub(crate) moves: Moves,
     pub(crate) recreation: Recreation,
+    pub(crate) waiting: Waiting,
     pub(crate) reads: Reads,
     pub(crate) timers: Timers,
     /// What has been proposed to be taken back in this reign: modules, and when they were activated.
@@ -169,6 +171,7 @@ impl Replica {
             self.request_reads();
             self.answer_reads();
             self.recreate();
+            self.wake_waiting();
             self.propose_released();
             self.propose();
             let turn = self.consensus.turn();
@@ -348,6 +351,7 @@ impl Replica {
         self.holding = Holding::default();
         self.moves = Moves::default();
         self.recreation = Recreation::default();
+        self.waiting = Waiting::default();
         self.guarded.clear();
         self.timers.clear();
     }

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A process that ran before gets to Selecting by way of Queued, and back to it by way of Asleep
-//! ([`crate::recreation`]). This file decides on a node and proposes; [`crate::spawning`] is about starting there,
+//! ([`crate::recreation`]). This file decides on a node and proposes; [`crate::verdict`] is about decisions without a node, [`crate::spawning`] about starting there,
 //! [`crate::due`] about what comes of proposals and of time, [`crate::joined`] about who waits.
 //!
 //! **Invariants.** Every record that is starting or pending has a saga while this host serves. A
@@ -23,9 +23,9 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashMap};
 use maitred_protocol::{
     CreateProcess, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, ProcessState,
-    Rejection, RequestId,
+    RequestId,
 };
-use maitred_registry::candidates::{Refused, SelectRequest};
+use maitred_registry::candidates::SelectRequest;
 use maitred_registry::decide::{Decision, Trace};
 use maitred_registry::{AbortCause, Command, Place, Record, Reserve};
 
@@ -36,9 +36,8 @@ use crate::proposals::Waiter;
 use crate::recreation::{Again, is_wanted};
 use crate::replica::Replica;
 use crate::timer::{Due, TimerId};
-
-/// How often the pause doubles while nodes are on their way to a new leader: to 200 ms.
-const ARRIVAL_RETRIES: u32 = 2;
+use crate::verdict::Ranked;
+use crate::waiting::Wait;
 
 /// One life of a process; incarnation 0 while there is none yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +105,9 @@ pub(crate) struct Saga {
     /// Whether that attempt is known not to run.
     pub(crate) over: bool,
     pub(crate) trace: Option<Arc<Trace>>,
+    /// Where it goes when that node will not do.
+    pub(crate) ranked: Option<Ranked>,
+    pub(crate) wait: Wait,
     pub(crate) again: Again,
 }
 
@@ -185,6 +187,8 @@ impl Sagas {
             failed: None,
             over: false,
             trace: None,
+            ranked: None,
+            wait: Wait::default(),
             again: Again::default(),
         };
         self.all.entry(key).insert(saga).into_mut()
@@ -220,6 +224,7 @@ impl Replica {
         let mut saga = self.sagas.all.remove(key)?;
         self.sagas.creates -= usize::from(saga.creates);
         self.recreation.let_go(&mut saga.again);
+        self.waiting.let_go(&mut saga.wait);
         self.timers.cancel(saga.deadline);
         self.timers.cancel(saga.retry);
         Some(saga)
@@ -231,11 +236,13 @@ impl Replica {
             return;
         };
         self.recreation.let_go(&mut saga.again);
+        self.waiting.rise(&mut saga.wait);
         let record = self.registry.process(key);
         if saga.deadline_passed && record.is_none_or(|record| record.is_creating()) {
             return self.too_late(key);
         }
         if self.registry.is_held(key) {
+            self.waiting.let_go(&mut saga.wait);
             saga.step = Step::Held;
             return;
         }
@@ -251,6 +258,7 @@ impl Replica {
             return;
         };
         saga.step = Step::Selecting;
+        saga.wait.asked(self.recreation.appeared());
         let (id, incarnation) = (saga.id, saga.incarnation);
         let life = Life {
             key: key.clone(),
@@ -271,7 +279,8 @@ impl Replica {
         };
         debug_assert!(next.is_some(), "{key} has a saga and nothing to decide");
         if let Some((lane, request)) = next {
-            match self.planned(&life, &request) {
+            let made = self.planned(&life, &request);
+            match made.or_else(|| self.alternative(&life, &request)) {
                 Some(decision) => self.saga_decided(&life, id, decision),
                 None => self.decide(&lane, Purpose::Saga(life, id), request),
             }
@@ -290,6 +299,8 @@ impl Replica {
             return self.no_placement(life, &decision.trace);
         };
         let trace = decision.trace;
+        saga.ranked = Ranked::of(&trace, decision.then);
+        self.waiting.let_go(&mut saga.wait);
         let place = Place {
             node,
             epoch,
@@ -336,58 +347,6 @@ impl Replica {
         let rate = self.config.recreate_per_node_per_second;
         self.leases.place(placed, rate, self.now.mono_us);
         self.queue(request, command, Waiter::Reserve(life.clone(), placed));
-    }
-
-    /// No node will do.
-    fn no_placement(&mut self, life: &Life, trace: &Arc<Trace>) {
-        let (refusals, more) = trace.refusals();
-        let asked = !trace.slots.is_empty();
-        let selector = trace
-            .selector
-            .as_ref()
-            .filter(|_| asked)
-            .map(|module| module.name.clone());
-        if life.incarnation.0 == 0 {
-            let is_silent = |why: &Refused| matches!(why, Refused::Suspect);
-            if !asked
-                && trace.refused.iter().any(|(_, why)| is_silent(why))
-                && self.leases.are_new(self.now.mono_us)
-            {
-                // They are on their way to this leader; whatever the others lack.
-                if let Some(saga) = self.sagas.current(life) {
-                    saga.retries = saga.retries.min(ARRIVAL_RETRIES);
-                }
-                return self.retry_later(&life.key);
-            }
-            let Some(saga) = self.end_saga(&life.key) else {
-                return;
-            };
-            let no = Rejection::NoPlacement {
-                refusals,
-                more,
-                selector,
-            };
-            return self.fail(saga, &no);
-        }
-        let Some(record) = self.registry.process(&life.key).cloned() else {
-            return;
-        };
-        if record.is_creating() {
-            let cause = AbortCause::NoPlacement {
-                refusals,
-                more,
-                selector,
-            };
-            self.abort(life, cause);
-        } else if record.state == ProcessState::Starting {
-            let cause = self.sagas.current(life).and_then(|saga| saga.failed.take());
-            self.unplace(
-                life,
-                cause.unwrap_or_else(|| "no node would take it".to_owned()),
-            );
-        } else {
-            self.no_node(&life.key, trace);
-        }
     }
 
     pub(crate) fn unplace(&mut self, life: &Life, cause: String) {

@@ -208,6 +208,9 @@ impl Replica {
                 saga.failed = Some(cause);
                 if record.attempt >= attempts_of(&record) {
                     self.abort(&life, AbortCause::SpawnFailed);
+                } else if over && saga.ranked.is_some() {
+                    // That is another node's business: there is nothing to wait for.
+                    self.select(&life.key);
                 } else if over {
                     self.retry_later(&life.key);
                 } else {

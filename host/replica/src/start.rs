@@ -20,6 +20,7 @@ use crate::recreation::Recreation;
 use crate::replica::{Replica, SnapshotState};
 use crate::saga::Sagas;
 use crate::timer::Timers;
+use crate::waiting::Waiting;
 
 /// What storage found.
 #[derive(Debug, Default)]
@@ -172,6 +173,7 @@ impl Replica {
             holding: Holding::default(),
             moves: Moves::default(),
             recreation: Recreation::default(),
+            waiting: Waiting::default(),
             guarded: BTreeSet::new(),
             reads: Reads::new(&config),
             timers: Timers::default(),

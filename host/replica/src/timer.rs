@@ -28,6 +28,8 @@ pub(crate) enum Due {
     GiveUp(ProcessKey),
     /// Some that wait for a node may go on.
     Recreate,
+    /// Some creates whose selectors want to be asked again.
+    Waiting,
     /// The deadline of a party has passed.
     Party(u64),
     /// A party that waits is to be decided anew.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use maitred_protocol::ProcessKey;
+use maitred_protocol::{Answered, ProcessKey};
 use maitred_registry::Record;
 use maitred_registry::candidates::Refused;
 use maitred_registry::decide::Trace;
@@ -102,7 +102,7 @@ impl Replica {
         };
         let any = |what: Refused| trace.refused.iter().any(|(_, why)| *why == what);
         let (by_budget, avoided) = (any(Refused::Budget), any(Refused::FailedBefore));
-        let by_all = trace.slots.is_empty();
+        let by_all = !trace.was_offered();
         let woken = std::mem::take(&mut saga.again.woken);
         self.recreation.let_go(&mut saga.again);
         saga.again.woken = woken;
@@ -129,7 +129,11 @@ impl Replica {
             sleepers.wake(now_us + token_us.max(WAKE_US_MIN));
         }
         if !by_all {
-            sleepers.wake(now_us + SELECTOR_AGAIN_US);
+            let again_us = match trace.answered {
+                Answered::Wait(ms) => u64::from(ms) * 1_000,
+                _ => SELECTOR_AGAIN_US,
+            };
+            sleepers.wake(now_us + again_us);
         }
     }
 }

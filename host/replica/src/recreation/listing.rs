@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Chooser, PendingProcess, ProcessKey, ProcessState, Refusal, RefusalReason, Response, Waits,
-    limits as wire,
+    Answered, Chooser, PendingProcess, ProcessKey, ProcessState, Refusal, RefusalReason, Response,
+    Waits, limits as wire,
 };
 use maitred_registry::Record;
 use maitred_registry::decide::Trace;
@@ -135,7 +135,10 @@ impl Replica {
             (_, Stage::Queued(_), None) => Waits::Turn(places.get(key).copied().unwrap_or(0)),
             (_, Stage::Asleep(_, kind), None) => {
                 let trace = self.recreation.sleepers.trace(kind);
-                trace.map_or(Waits::Nothing, |trace| no_node(trace, refusals_bytes))
+                trace.map_or(Waits::Nothing, |trace| match by_selector(trace) {
+                    Some(why) => Waits::Paused(why),
+                    None => no_node(trace, refusals_bytes),
+                })
             }
             _ => Waits::Nothing,
         }
@@ -157,6 +160,18 @@ impl Replica {
             strict: hold.strict,
             left_ms: left_ms.filter(|_| lost && !hold.strict),
         }
+    }
+}
+
+/// What a selector said other than that no node will do, for people.
+fn by_selector(trace: &Trace) -> Option<String> {
+    let selector = &trace.selector.as_ref()?.name;
+    match &trace.answered {
+        Answered::Rejected { code, reason } => Some(format!(
+            "selector {selector} rejects it: {reason} (code {code})"
+        )),
+        Answered::Wait(_) => Some(format!("selector {selector} wants to be asked again")),
+        _ => None,
     }
 }
 

@@ -101,7 +101,7 @@ impl Sleepers {
     pub(crate) fn refusal(&self, kind: &Kind) -> Option<Arc<Trace>> {
         let quiet = self.wake_us.is_none() && self.pass.is_none();
         let trace = self.trace(kind).filter(|_| quiet)?;
-        trace.slots.is_empty().then(|| Arc::clone(trace))
+        (!trace.was_offered()).then(|| Arc::clone(trace))
     }
 
     /// They are to be tried again at this time.
