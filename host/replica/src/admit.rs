@@ -8,6 +8,7 @@ use std::sync::Arc;
 use maitred_protocol::{
     CreateProcess, ModuleKind, Rejection, Request, RequestId, Response, Revision, Unavailable,
 };
+use maitred_registry::guard::Guard;
 use maitred_registry::{Command, Known, Outcome};
 
 use crate::effect::{Answer, Effect};
@@ -193,14 +194,19 @@ impl Replica {
                 types,
                 guard,
                 ..
-            } => Command::ActivateModule {
-                name,
-                version,
-                config,
-                percent,
-                types,
-                guard,
-            },
+            } => {
+                if let Err(no) = check_guard(&guard) {
+                    return self.reject(ticket, no);
+                }
+                Command::ActivateModule {
+                    name,
+                    version,
+                    config,
+                    percent,
+                    types,
+                    guard,
+                }
+            }
             Request::RollbackModule(_, name) => Command::RollbackModule {
                 name,
                 activated: None,
@@ -360,5 +366,16 @@ impl Replica {
             }
         };
         self.reply(ticket, response);
+    }
+}
+
+/// Whether a rule that takes a version back can be read; an empty one takes nothing back.
+fn check_guard(guard: &str) -> Result<(), Rejection> {
+    if guard.is_empty() {
+        return Ok(());
+    }
+    match Guard::parse(guard) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Rejection::Invalid(format!("the rule {guard:?}: {error}"))),
     }
 }

@@ -69,6 +69,9 @@ pub struct Config {
     pub mass_loss_window_ms: u32,
     /// That while, in milliseconds from the last loss that was one too many; at most 3,600,000.
     pub mass_loss_pause_ms: u32,
+    /// Whether decisions are to be made again later by any version: then the nodes' figures come with
+    /// all that a selector can ask for, not only with what the present ones do.
+    pub record_inputs: bool,
 }
 
 impl Config {
@@ -100,6 +103,7 @@ impl Config {
             mass_loss_percent: 40,
             mass_loss_window_ms: 30_000,
             mass_loss_pause_ms: 60_000,
+            record_inputs: true,
         }
     }
 

@@ -103,6 +103,9 @@ impl Lease {
     }
 
     pub(crate) fn placed(&mut self, now_us: u64) -> [u32; 3] {
+        if self.placed_at_us == NEVER || now_us.saturating_sub(self.placed_at_us) > 61_000_000 {
+            return [0; 3];
+        }
         self.placed.sums(now_us)
     }
 }

@@ -21,6 +21,10 @@ use crate::replica::Replica;
 use crate::saga::Life;
 use maitred_registry::Registry;
 
+/// Groups of a batch that are counted on every node though no selector asks for them: each costs as
+/// much as looking at all nodes.
+const GROUPS_UNASKED: usize = 8;
+
 /// For whom a decision is made.
 #[derive(Debug)]
 pub(crate) enum Purpose {
@@ -84,19 +88,30 @@ impl Placing {
 #[derive(Debug, Default)]
 struct Wants {
     of_type: bool,
-    of_group: bool,
+    /// Groups that are counted, of those in the batch.
+    groups_max: usize,
     placed: bool,
     counters: bool,
 }
 
 impl Wants {
+    /// All that costs little enough, though nobody asks for it now.
+    fn add_all(&mut self) {
+        self.of_type = true;
+        self.groups_max = self.groups_max.max(GROUPS_UNASKED);
+        self.placed = true;
+        self.counters = true;
+    }
+
     fn add(&mut self, registry: &Registry, module: &ModuleRef) {
         let known = registry.module(&module.name);
         let mut versions = known.into_iter().flat_map(|known| &known.versions);
         let version = versions.find(|version| version.version == module.version);
         for feature in version.into_iter().flat_map(|version| &version.features) {
             self.of_type |= feature == "processes-of-type";
-            self.of_group |= feature == "processes-of-group";
+            if feature == "processes-of-group" {
+                self.groups_max = usize::MAX;
+            }
             self.placed |= feature.starts_with("placed-");
             self.counters |= feature.starts_with("counter:");
         }
@@ -216,6 +231,9 @@ impl Replica {
         for module in selector.iter().chain(&shadow) {
             wants.add(&self.registry, module);
         }
+        if self.config.record_inputs {
+            wants.add_all();
+        }
         let fleet = self.fleet(&wants, &jobs);
         let time_s = (self.now.wall_ms / 1_000) as u32;
         SelectBatch {
@@ -290,11 +308,7 @@ impl Replica {
         } else {
             Vec::new()
         };
-        let of_group = if wants.of_group {
-            self.columns_of_group(jobs)
-        } else {
-            Vec::new()
-        };
+        let of_group = self.columns_of_group(jobs, wants.groups_max);
         Fleet {
             now_us,
             now_ms: self.now.wall_ms,
@@ -334,9 +348,12 @@ impl Replica {
         columns
     }
 
-    fn columns_of_group(&self, jobs: &[SelectJob]) -> Vec<Column<String>> {
+    fn columns_of_group(&self, jobs: &[SelectJob], most: usize) -> Vec<Column<String>> {
         let mut columns: Vec<Column<String>> = Vec::new();
         for of in jobs.iter().filter_map(|job| job.request.group.as_ref()) {
+            if columns.len() >= most {
+                break;
+            }
             if columns.iter().all(|column| column.of != *of) {
                 let count =
                     |node: &maitred_registry::Node| node.of_group.get(&**of).copied().unwrap_or(0);

@@ -10,8 +10,9 @@
 //! node NAME [capacity=N] [types=a,b] [labels=k:v,…] [ttl=MS] [inventory=KEY@INC,…]
 //! attach NAME [epoch=N] [inventory=…]     update NAME [capacity=N] [labels=…] [share=TEXT]
 //! deregister NAME [epoch=N]     cordon NAME     uncordon NAME     nodes
-//! push NAME selector|callback TEXT     activate NAME [version=N] [config=JSON]
-//! rollback NAME     remove NAME [version=N]     modules
+//! push NAME selector|callback TEXT     activate NAME [version=N] [config=JSON] [percent=N] [types=a,b]
+//!            [guard=RULE]     rollback NAME     history NAME     shadow NAME [version=N]
+//! remove NAME [version=N]     modules
 //! type NAME [selector=M] [callback=M] [lost=forget|recreate] [attempts=N] [back-off=MS] [deadline=MS]
 //! types     session     status
 //! ```

@@ -1,9 +1,9 @@
 //! What is seen, as lines of text: short, and the same on every machine.
 
 use maitred_protocol::{
-    Attempt, CanaryRecord, Chooser, LostNode, MemberRecord, ModuleEvent, ModuleRecord, Move,
-    NodeRecord, PendingProcess, ProcessRecord, ProcessState, Refusal, Rejection, Response, Status,
-    TypeSpec, Verdict, Waits,
+    Answered, Attempt, CanaryRecord, Chooser, LostNode, MemberRecord, ModuleEvent, ModuleRecord,
+    Move, NodeRecord, PendingProcess, ProcessRecord, ProcessState, Refusal, Rejection, Response,
+    Status, TypeSpec, Verdict, Waits,
 };
 use maitred_registry::{Change, Event, Outcome, Record};
 
@@ -144,6 +144,7 @@ fn response(response: &Response) -> Vec<String> {
             let node = plan.node.as_ref().map_or("nowhere", |node| node.as_str());
             let mut lines = vec![format!("would go to {node}")];
             lines.push(chooser(&plan.evidence.why.chooser));
+            lines.extend(answered(&plan.evidence.answered));
             lines.extend(refusals(&plan.evidence.refusals));
             return lines;
         }
@@ -236,10 +237,27 @@ fn process(record: &ProcessRecord) -> String {
     text
 }
 
+fn answered(answered: &Answered) -> Option<String> {
+    match answered {
+        Answered::Ranked(count) => Some(format!("it ranked {count}")),
+        Answered::Rejected { code, reason } => Some(format!("it rejects: {reason} (code {code})")),
+        Answered::Wait(ms) => Some(format!("it wants to wait for {ms} ms")),
+        Answered::Nothing | Answered::Chose | Answered::None => None,
+    }
+}
+
 fn chooser(chooser: &Chooser) -> String {
     match chooser {
         Chooser::Node => "registered by its node".to_owned(),
-        Chooser::Selector { name, version, .. } => format!("chosen by {name} {version}"),
+        Chooser::Selector {
+            name,
+            version,
+            canary,
+            ..
+        } => {
+            let canary = if *canary { ", its canary" } else { "" };
+            format!("chosen by {name} {version}{canary}")
+        }
         Chooser::Rebalance => "chosen by a plan of rebalancing".to_owned(),
         Chooser::Fallback {
             fallback, cause, ..
