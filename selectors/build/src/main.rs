@@ -1,6 +1,6 @@
 //! Builds the standard modules into `selectors/prebuilt`, or checks what is there.
 //!
-//! `cargo run -p maitred-guest-build` compiles the seven crates for `wasm32-unknown-unknown`, makes
+//! `cargo run -p maitred-guest-build` compiles the crates for `wasm32-unknown-unknown`, makes
 //! components of them, and writes them with `SHA256SUMS` and `TOOLCHAIN`. With `--check` it builds
 //! into another folder (`--out DIR`) and compares: the same toolchain has to give the same bytes;
 //! with another one only behaviour can be compared, which is the conformance tests' work.
@@ -17,12 +17,22 @@ use maitred_guest_build::{BuildError, ComponentError, Lang, Toolchain, encode, i
 use prebuilt::Prebuilt;
 
 /// The modules, by the name of their file, and the crates that they are made of.
-const MODULES: [(&str, &str); 7] = [
+const MODULES: [(&str, &str); 17] = [
     ("least-loaded", "maitred-selector-least-loaded"),
     ("two-choices", "maitred-selector-two-choices"),
+    ("random", "maitred-selector-random"),
+    ("round-robin", "maitred-selector-round-robin"),
+    ("weighted", "maitred-selector-weighted"),
+    ("prefer-local", "maitred-selector-prefer-local"),
+    ("sticky", "maitred-selector-sticky"),
     ("rendezvous", "maitred-selector-rendezvous"),
+    ("bounded-load", "maitred-selector-bounded-load"),
     ("bin-pack", "maitred-selector-bin-pack"),
     ("spread", "maitred-selector-spread"),
+    ("affinity", "maitred-selector-affinity"),
+    ("labels", "maitred-selector-labels"),
+    ("latency", "maitred-selector-latency"),
+    ("ordered", "maitred-selector-ordered"),
     ("start", "maitred-callback-start"),
     ("witness", "maitred-fence-witness"),
 ];

@@ -60,7 +60,7 @@ impl Selector for Latency {
         }
         let near = nodes.all().keep(|node| node.value(LATENCY) <= self.cap);
         if near.is_empty() {
-            let reason = format!("no {} within {} ms", self.label, self.cap);
+            let reason = format!("no {} within {} ms", self.label, self.cap as u32);
             return Ok(Answer::reject(TOO_FAR, &reason));
         }
         let nearest = near.within(self.margin, |node| node.value(LATENCY));
