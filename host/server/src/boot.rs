@@ -4,8 +4,8 @@ use maitred_protocol::ClusterId;
 use maitred_registry::Loader;
 use maitred_replica::{Recovered, RecoveredSnapshot};
 use maitred_storage::{
-    Blobs, DataDir, DecisionOptions, Decisions, HostIdentity, Log, LogOptions, SnapshotMeta,
-    Snapshots,
+    Blobs, DataDir, DecisionOptions, Decisions, HostIdentity, Inputs, InputsOptions, Log,
+    LogOptions, SnapshotMeta, Snapshots,
 };
 
 use raft::eraftpb::HardState;
@@ -24,6 +24,8 @@ pub(crate) struct Opened {
     pub(crate) snapshots: Snapshots,
     pub(crate) blobs: Blobs,
     pub(crate) decisions: Decisions,
+    /// None when no inputs of decisions are to be recorded.
+    pub(crate) inputs: Option<Inputs>,
     /// Holds the lock, so it goes last.
     pub(crate) dir: DataDir,
 }
@@ -114,12 +116,20 @@ pub(crate) fn open(config: &ServerConfig, dir: DataDir) -> Result<(Opened, Recov
     let options = DecisionOptions {
         total_bytes: config.decisions_bytes,
     };
+    let inputs = InputsOptions {
+        total_bytes: config.inputs_bytes,
+        space: config.space_limits(),
+        ..InputsOptions::default()
+    };
+    // With none to be kept it removes those that are there.
+    let inputs = Inputs::open(&dir, inputs)?;
     let opened = Opened {
         log,
         hard_state: recovered.hard_state.clone(),
         snapshots,
         blobs: Blobs::open(&dir)?,
         decisions: Decisions::open(&dir, options)?,
+        inputs: (config.inputs_bytes > 0).then_some(inputs),
         dir,
     };
     let recovered = Recovered {

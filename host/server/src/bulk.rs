@@ -1,4 +1,4 @@
-//! Whatever is large, and calls between hosts: snapshots, modules, evidence, joining.
+//! Whatever is large, and calls between hosts: snapshots, modules, evidence, recorded inputs, joining.
 //!
 //! All of it goes over connections of its own and at a bounded rate, so that Raft's messages never
 //! wait behind it. This is the part that the rest of the host talks to: who the other hosts are, how
@@ -12,8 +12,11 @@ pub(crate) mod dial;
 mod evidence;
 mod fetch;
 mod fetch_error;
+mod inputs;
+mod majority;
 mod pool;
 mod rate;
+mod ready;
 mod save;
 mod serve;
 #[cfg(test)]
@@ -47,11 +50,13 @@ use wire::{Body, CallError};
 
 /// Calls of other hosts that are answered at a time.
 const CALLS_MAX: usize = 128;
+/// Modules that are made ready for other hosts at a time; further ones wait.
+const LOADING_MAX: usize = 2;
 /// Files and modules that are sent at a time; further ones wait.
 const SENDING_MAX: usize = 8;
 /// Longest that the end of the host waits for a file that is being received.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// Snapshots for clients at a time.
+/// Snapshots, and files of recorded inputs, for clients at a time.
 const SAVES_MAX: usize = 2;
 
 /// What the bulk part works with.
@@ -111,6 +116,8 @@ pub(crate) struct Bulk {
     directory: RwLock<Directory>,
     /// Permits for [`CALLS_MAX`].
     calls: Semaphore,
+    /// Permits for [`LOADING_MAX`].
+    loading: Semaphore,
     /// Permits for [`SENDING_MAX`].
     sending: Semaphore,
     /// Permits for [`SAVES_MAX`].
@@ -141,6 +148,7 @@ impl Bulk {
             stopping: parts.stopping,
             directory: RwLock::default(),
             calls: Semaphore::new(CALLS_MAX),
+            loading: Semaphore::new(LOADING_MAX),
             sending: Semaphore::new(SENDING_MAX),
             saves: Semaphore::new(SAVES_MAX),
             fetching: Mutex::default(),

@@ -25,6 +25,7 @@ use crate::host::Host;
 use crate::link::{Link, Out, encode_response, send_encoded, send_out};
 use crate::metrics::Metrics;
 use crate::node_service::Pace;
+use crate::replay::{self, Replay};
 use crate::router::Router;
 use crate::{activate, node_service, upload};
 
@@ -174,8 +175,8 @@ async fn greet(host: &Host, quic: &Connection) -> Result<(FrameReader, FrameWrit
 #[derive(Default)]
 struct Batch {
     inputs: Vec<Input>,
-    /// Activations and rollbacks: slot, request id, request.
-    activations: Vec<(u16, u64, Request)>,
+    /// What the host itself has to do something about: slot, request id, request.
+    own: Vec<(u16, u64, Request)>,
     /// Answers that need no replica.
     refused: Vec<u8>,
     /// Of the keep-alives among the frames.
@@ -196,9 +197,9 @@ async fn read_requests(
             Ok(false) => return End::Wanted(CloseCode::Done, "nothing more was asked"),
             Err(error) => return error.into(),
         }
-        for (slot, id, request) in batch.activations.drain(..) {
+        for (slot, id, request) in batch.own.drain(..) {
             // The slots bound how many there are.
-            tokio::spawn(activated(
+            tokio::spawn(carry_out(
                 Arc::clone(host),
                 Arc::clone(link),
                 slot,
@@ -244,7 +245,7 @@ fn take(host: &Host, link: &Link, frame: &Frame<'_>, batch: &mut Batch) -> Resul
         Err(error) => return Err(error),
     };
     match link.reserve(id, node_of(&request)) {
-        Some(slot) if is_activation(&request) => batch.activations.push((slot, id, request)),
+        Some(slot) if is_own(&request) => batch.own.push((slot, id, request)),
         Some(slot) => batch.inputs.push(Input::Request {
             ticket: Router::ticket(link, slot),
             sequence: id,
@@ -260,15 +261,37 @@ fn take(host: &Host, link: &Link, frame: &Frame<'_>, batch: &mut Batch) -> Resul
     Ok(())
 }
 
-fn is_activation(request: &Request) -> bool {
+/// Whether the host itself has something to do about a request, before or instead of the replica.
+fn is_own(request: &Request) -> bool {
     matches!(
         request,
-        Request::ActivateModule { .. } | Request::RollbackModule(..)
+        Request::ActivateModule { .. }
+            | Request::RollbackModule(..)
+            | Request::ShadowModule { .. }
+            | Request::CompareModule(_)
+            | Request::ReplayModule { .. }
     )
 }
 
-async fn activated(host: Arc<Host>, link: Arc<Link>, slot: u16, id: u64, request: Request) {
-    let answer = activate::carry_out(&host, id, request).await;
+async fn carry_out(host: Arc<Host>, link: Arc<Link>, slot: u16, id: u64, request: Request) {
+    let answer = match request {
+        Request::CompareModule(name) => replay::compare(&host, &name).await,
+        Request::ReplayModule {
+            name,
+            version,
+            config,
+            last,
+        } => {
+            let asked = Replay {
+                name,
+                version,
+                config,
+                last,
+            };
+            replay::replay(&host, asked).await
+        }
+        request => activate::carry_out(&host, id, request).await,
+    };
     let order = 0; // It registers nobody.
     link.put(vec![Out::Answer {
         slot,

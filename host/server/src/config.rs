@@ -75,6 +75,10 @@ pub struct ServerConfig {
     /// Whether modules of up to 24 MiB may be uploaded, as those in JavaScript and Python are;
     /// otherwise 4 MiB. False.
     pub allow_large_modules: bool,
+    /// A file of public keys, as `maitred module keygen` writes them, 1 to 64: only modules that one
+    /// of them has signed are taken and run, besides the standard ones. Without it, signatures are
+    /// optional. None.
+    pub require_signed: Option<PathBuf>,
     /// Connections at a time; more are refused. 20,000.
     pub connections_max: usize,
     /// Milliseconds that answers under way may take to be read when the host shuts down. 5,000. A
@@ -85,6 +89,9 @@ pub struct ServerConfig {
     pub accept_damaged_tail: bool,
     /// Bytes of decisions kept for `explain`; the oldest go first. 64 MiB.
     pub decisions_bytes: u64,
+    /// Bytes of inputs of decisions kept for replay, while this host leads; the oldest go first. 64
+    /// MiB; 0 to keep none.
+    pub inputs_bytes: u64,
     /// Raft's times.
     pub raft: RaftTimes,
     /// How fast what lost nodes had is created again.
@@ -164,8 +171,12 @@ pub struct GuestConfig {
     pub describe_ms: u64,
     /// Milliseconds of computing in one spawn.
     pub spawn_ms: u64,
+    /// Milliseconds of computing in one examination of a lost node.
+    pub examine_ms: u64,
     /// Callbacks at work at a time.
     pub callback_instances: u32,
+    /// Fences at work at a time.
+    pub fence_instances: u32,
     /// Modules loaded at a time.
     pub modules: usize,
     /// Bytes of compiled modules that are kept on disk.
@@ -184,10 +195,12 @@ impl Default for ServerConfig {
             tls: TlsFiles::default(),
             standard_modules: true,
             allow_large_modules: false,
+            require_signed: None,
             connections_max: 20_000,
             shutdown_ms: 5_000,
             accept_damaged_tail: false,
             decisions_bytes: 64 << 20,
+            inputs_bytes: 64 << 20,
             raft: RaftTimes::default(),
             failover: FailoverConfig::default(),
             lease_reads: false,
@@ -233,7 +246,9 @@ impl Default for GuestConfig {
             select_ms: defaults.select_ms,
             describe_ms: defaults.describe_ms,
             spawn_ms: defaults.spawn_ms,
+            examine_ms: defaults.examine_ms,
             callback_instances: defaults.callback_instances,
+            fence_instances: defaults.fence_instances,
             modules: defaults.modules,
             compiled_bytes: defaults.compile.cache_bytes,
         }
@@ -277,7 +292,7 @@ impl ServerConfig {
         let tls = &self.tls;
         let given = |path: &Path| self.identity.is_some() || !path.as_os_str().is_empty();
         let (snapshot, disk) = (&self.snapshot, &self.disk);
-        let rules: [(bool, &'static str, &str); 11] = [
+        let rules: [(bool, &'static str, &str); 12] = [
             (
                 !self.data_dir.as_os_str().is_empty(),
                 "data_dir",
@@ -308,6 +323,11 @@ impl ServerConfig {
                 self.decisions_bytes >= 1 << 20,
                 "decisions_bytes",
                 "must be at least 1,048,576",
+            ),
+            (
+                self.inputs_bytes == 0 || self.inputs_bytes >= 1 << 20,
+                "inputs_bytes",
+                "must be at least 1,048,576, or 0 for none",
             ),
             (
                 snapshot.entries >= 1_000,
@@ -362,7 +382,9 @@ impl ServerConfig {
         limits.select_ms = guests.select_ms;
         limits.describe_ms = guests.describe_ms;
         limits.spawn_ms = guests.spawn_ms;
+        limits.examine_ms = guests.examine_ms;
         limits.callback_instances = guests.callback_instances;
+        limits.fence_instances = guests.fence_instances;
         limits.modules = guests.modules;
         limits.compile.cache_bytes = guests.compiled_bytes;
         limits

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use maitred_protocol::{Evidence, Explanation, Incarnation, ProcessRecord, Response, Unavailable};
+use maitred_protocol::{
+    Evidence, Explanation, Incarnation, NodeName, ProcessKey, ProcessRecord, Response, Unavailable,
+};
 use maitred_registry::decide::Trace;
 use maitred_replica::{Answer, Ticket};
 use maitred_storage::Decisions;
@@ -17,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::bulk::Bulk;
 use crate::metrics::Metrics;
+use crate::replay::Replays;
 use crate::router::{Answers, Router};
 
 /// Jobs that may wait. A trace shares most of what it holds.
@@ -24,11 +27,18 @@ const JOBS_MAX: usize = 16_384;
 /// How long after the last job everything is written out.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
 
+/// An `explain`: who asks, for what, and about which node besides.
+struct Asked {
+    ticket: Ticket,
+    record: Box<ProcessRecord>,
+    why_not: Option<NodeName>,
+}
+
 enum Job {
     Record(Incarnation, Arc<Trace>),
-    Explain(Ticket, Box<ProcessRecord>),
+    Explain(Asked),
     /// For another host.
-    LookUp(Incarnation, oneshot::Sender<Option<Evidence>>),
+    LookUp(ProcessKey, Incarnation, oneshot::Sender<Option<Evidence>>),
 }
 
 /// The way to the thread; dropping it ends the thread once it is done.
@@ -44,6 +54,7 @@ pub(crate) struct Keeper {
     router: Arc<Router>,
     metrics: Arc<Metrics>,
     bulk: Arc<Bulk>,
+    replays: Arc<Replays>,
     runtime: Handle,
 }
 
@@ -53,6 +64,7 @@ pub(crate) fn decision_store(
     router: Arc<Router>,
     metrics: Arc<Metrics>,
     bulk: &Arc<Bulk>,
+    replays: &Arc<Replays>,
 ) -> (Arc<DecisionStore>, Keeper) {
     let (sender, jobs) = sync_channel(JOBS_MAX);
     let store = Arc::new(DecisionStore {
@@ -66,6 +78,7 @@ pub(crate) fn decision_store(
         router,
         metrics,
         bulk: Arc::clone(bulk),
+        replays: Arc::clone(replays),
         runtime: Handle::current(),
     };
     (store, keeper)
@@ -82,10 +95,11 @@ impl DecisionStore {
     /// Looks up what this host has kept; none when too much else is to be done.
     pub(crate) fn look_up(
         &self,
+        key: ProcessKey,
         incarnation: Incarnation,
     ) -> Option<oneshot::Receiver<Option<Evidence>>> {
         let (waiter, found) = oneshot::channel();
-        let job = Job::LookUp(incarnation, waiter);
+        let job = Job::LookUp(key, incarnation, waiter);
         self.jobs.try_send(job).ok().map(|()| found)
     }
 
@@ -94,9 +108,15 @@ impl DecisionStore {
         &self,
         ticket: Ticket,
         record: Box<ProcessRecord>,
+        why_not: Option<NodeName>,
         answers: &mut Answers,
     ) {
-        let why = match self.jobs.try_send(Job::Explain(ticket, record)) {
+        let asked = Asked {
+            ticket,
+            record,
+            why_not,
+        };
+        let why = match self.jobs.try_send(Job::Explain(asked)) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => "the decision store is busy".to_owned(),
             Err(TrySendError::Disconnected(_)) => "the decision store has ended".to_owned(),
@@ -114,15 +134,16 @@ impl Keeper {
             match self.jobs.recv_timeout(FLUSH_AFTER) {
                 Ok(Job::Record(incarnation, trace)) => {
                     dirty = true;
-                    if let Err(error) = self.decisions.append(incarnation, &trace.evidence()) {
+                    let (key, evidence) = (&trace.request.key, trace.evidence());
+                    if let Err(error) = self.decisions.append(key, incarnation, &evidence) {
                         tracing::debug!(%error, "a decision was not kept");
                         Metrics::count(&self.metrics.decisions_dropped);
                     }
                 }
-                Ok(Job::Explain(ticket, record)) => self.explain(ticket, record),
-                Ok(Job::LookUp(incarnation, waiter)) => {
+                Ok(Job::Explain(asked)) => self.explain(asked),
+                Ok(Job::LookUp(key, incarnation, waiter)) => {
                     // Whoever asked may have gone.
-                    let _ = waiter.send(self.kept(incarnation));
+                    let _ = waiter.send(self.kept(&key, incarnation));
                 }
                 Err(RecvTimeoutError::Timeout) if !dirty => {}
                 Err(end) => {
@@ -138,34 +159,54 @@ impl Keeper {
         }
     }
 
-    fn explain(&mut self, ticket: Ticket, record: Box<ProcessRecord>) {
-        let evidence = self.kept(record.incarnation);
-        if evidence.is_some() {
-            return answer(&self.router, ticket, record, evidence);
-        }
+    fn explain(&mut self, asked: Asked) {
+        let record = &asked.record;
+        let evidence = self.kept(&record.key, record.incarnation);
         let (bulk, router) = (Arc::clone(&self.bulk), Arc::clone(&self.router));
+        let replays = Arc::clone(&self.replays);
         // As many as there are unanswered requests, which are bounded; each ends in a moment.
         self.runtime.spawn(async move {
-            let evidence = bulk.evidence(record.incarnation).await;
-            answer(&router, ticket, record, evidence);
+            let Asked {
+                ticket,
+                record,
+                why_not: node,
+            } = asked;
+            let found = match evidence {
+                Some(evidence) => {
+                    let node = node.as_ref();
+                    let why_not =
+                        node.map(|node| maitred_registry::decide::why_not(&evidence, node));
+                    Some((evidence, why_not))
+                }
+                None => {
+                    bulk.evidence(&record.key, record.incarnation, node.as_ref())
+                        .await
+                }
+            };
+            let fuel = match &found {
+                Some((evidence, _)) => replays.fuel(&record.key, &evidence.why).await,
+                None => None,
+            };
+            let (evidence, why_not) = found.unzip();
+            let explanation = Explanation {
+                record: *record,
+                evidence,
+                why_not: why_not.flatten(),
+                fuel,
+            };
+            let response = Response::Explained(Box::new(explanation));
+            let mut answers = Answers::default();
+            answers.add(ticket, Answer::Other(Box::new(response)));
+            router.deliver(&mut answers);
         });
     }
 
-    fn kept(&mut self, incarnation: Incarnation) -> Option<Evidence> {
-        self.decisions.get(incarnation).unwrap_or_else(|error| {
-            tracing::warn!(%error, "a kept decision cannot be read");
-            None
-        })
+    fn kept(&mut self, key: &ProcessKey, incarnation: Incarnation) -> Option<Evidence> {
+        self.decisions
+            .get(key, incarnation)
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "a kept decision cannot be read");
+                None
+            })
     }
-}
-
-fn answer(router: &Router, ticket: Ticket, record: Box<ProcessRecord>, evidence: Option<Evidence>) {
-    let explanation = Explanation {
-        record: *record,
-        evidence,
-    };
-    let response = Response::Explained(Box::new(explanation));
-    let mut answers = Answers::default();
-    answers.add(ticket, Answer::Other(Box::new(response)));
-    router.deliver(&mut answers);
 }

@@ -6,18 +6,20 @@ use std::time::{Duration, Instant};
 
 use maitred_protocol::{Notice, Response, Status, Unavailable};
 use maitred_replica::Answer;
-use maitred_sandbox::{Lanes, Sandbox};
+use maitred_sandbox::{Lanes, Sandbox, Shadows};
 use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::bulk::Bulk;
 use crate::callback_runner::Runner;
 use crate::critical::Alarm;
 use crate::fence_runner::Examiner;
+use crate::guard_watch::Guards;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::module_service::Modules;
 use crate::nodes::Nodes;
 use crate::peers::Peers;
+use crate::replay::Replays;
 use crate::router::Router;
 
 /// Uploads that are being received at a time, on all connections: each holds its bytes.
@@ -66,6 +68,9 @@ pub(crate) struct Host {
     pub(crate) examiner: Examiner,
     pub(crate) sandbox: Arc<Sandbox>,
     pub(crate) lanes: Lanes,
+    pub(crate) shadows: Arc<Shadows>,
+    pub(crate) guards: Guards,
+    pub(crate) replays: Arc<Replays>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) bulk: Arc<Bulk>,
     /// Who leads, as far as this host knows.
@@ -74,7 +79,7 @@ pub(crate) struct Host {
     pub(crate) uploads: Semaphore,
     /// Permits for [`INSPECTIONS_MAX`].
     pub(crate) inspections: Semaphore,
-    /// Held by an activation or rollback.
+    /// Held by an activation, a rollback or the beginning of a shadow.
     pub(crate) activations: Mutex<()>,
     /// True once the host has caught up with a leader and its modules are ready.
     pub(crate) ready: watch::Sender<bool>,
@@ -99,7 +104,8 @@ impl Host {
     fn complete(&self, status: &mut Status) {
         status.uptime_ms = self.started.elapsed().as_millis() as u64;
         status.unavailable_modules = self.modules.unavailable();
-        status.fallbacks = self.metrics.fallbacks.load(Ordering::Relaxed);
+        status.fallbacks = self.metrics.verdicts.fallbacks();
+        status.bypassed_modules = self.lanes.bypassed();
         if self.disk_is_full() {
             let full = "the disk is full: nothing can be written until there is room";
             status.shedding = Some(full.to_owned());

@@ -1,8 +1,8 @@
-//! What the leader's log says of nodes: who comes, goes and is lost, what operators hold up, and when
-//! re-creation pauses. One line each, at `info`, or `warn` for what somebody should look at; what
+//! What the leader's log says of nodes and modules: who comes, goes and is lost, which version decides
+//! and why, what operators hold up, and when re-creation pauses. One line each, at `info`, or `warn` for what somebody should look at; what
 //! happens to single processes is for `explain` and the metrics.
 
-use maitred_protocol::{NodeEpoch, NodeName};
+use maitred_protocol::{ModuleAction, ModuleName, NodeEpoch, NodeName};
 use maitred_registry::{Event, Registry};
 use maitred_replica::Replica;
 
@@ -34,6 +34,7 @@ impl Journal {
                 }
                 Event::NodeDown(name, epoch) => went(registry, (name, *epoch), is_lost(*epoch)),
                 Event::NodeChanged(name) => changed(registry, name),
+                Event::Module(name) => decides(registry, name),
                 Event::Switched(what) => {
                     let suspended = registry.is_suspended(*what);
                     tracing::info!(?what, suspended, "an operator has set a switch");
@@ -70,4 +71,23 @@ fn changed(registry: &Registry, name: &NodeName) {
     let drained = drains.any(|(drained, _)| drained == name);
     let (cordoned, kill_bound_ms) = (registry.is_cordoned(name), node.kill_bound_ms);
     tracing::info!(node = %name, cordoned, drained, kill_bound_ms, "a node has changed");
+}
+
+/// What was last done with a module.
+fn decides(registry: &Registry, name: &ModuleName) {
+    let module = registry.module(name);
+    let Some(event) = module.and_then(|module| module.history.back()) else {
+        tracing::info!(module = %name, "a module was removed");
+        return;
+    };
+    let (action, version, percent) = (event.action, event.version, event.percent);
+    let config = event.config_version;
+    match (action, &event.cause) {
+        (ModuleAction::AutoRolledBack, Some(cause)) => {
+            tracing::warn!(module = %name, version, config, %cause, "a version was taken back by its rule; this one decides");
+        }
+        _ => {
+            tracing::info!(module = %name, ?action, version, config, percent, "a module has changed")
+        }
+    }
 }

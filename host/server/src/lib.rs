@@ -10,8 +10,8 @@
 //!                                ^            |
 //!      lanes, callback_runner, --'            +--> storage_thread, snapshot_thread, decision_store,
 //!      fence_runner, nodes,                        lanes, callback_runner, fence_runner, nodes,
-//!      storage_thread,                             module_service, peers (links to other hosts),
-//!      peer_service (other hosts)                  bulk
+//!      storage_thread, guard_watch,                module_service, peers (links to other hosts),
+//!      peer_service (other hosts)                  bulk; lanes --decided--> recorder
 //! ```
 
 mod activate;
@@ -26,6 +26,7 @@ mod critical;
 mod decision_store;
 mod error;
 mod fence_runner;
+mod guard_watch;
 mod histogram;
 mod host;
 mod http;
@@ -40,6 +41,8 @@ mod node_service;
 mod nodes;
 mod peer_service;
 mod peers;
+mod recorder;
+mod replay;
 mod replica_loop;
 mod router;
 mod run;
@@ -51,7 +54,9 @@ pub mod snapshot_tool;
 mod standard_modules;
 mod storage_thread;
 mod threads;
+mod trust;
 mod upload;
+mod verdicts;
 
 pub use cluster_config::{FailoverConfig, RaftTimes};
 pub use config::{ConfigError, DiskConfig, GuestConfig, ServerConfig, SnapshotConfig, TlsFiles};

@@ -3,6 +3,8 @@
 //! Counters and histograms are added to without order and without locks. The text is Prometheus' format 0.0.4; what
 //! others count (lanes, callbacks, the replica) is asked for when the text is made.
 
+mod modules;
+
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +12,7 @@ use maitred_protocol::{NodeRecord, Status};
 
 use crate::histogram::Histogram;
 use crate::host::Host;
+use crate::verdicts::Verdicts;
 
 macro_rules! counters {
     (
@@ -19,6 +22,8 @@ macro_rules! counters {
         $(#[$struct_doc])*
         #[derive(Debug, Default)]
         pub(crate) struct $name {
+            /// What placement decisions came to.
+            pub(crate) verdicts: Verdicts,
             $(#[doc = $doc] pub(crate) $field: AtomicU64,)*
             $(#[doc = $times_doc] pub(crate) $times: Histogram,)*
         }
@@ -62,8 +67,6 @@ counters! {
         node_commands,
         #[doc = "Answers of nodes that nobody waited for."]
         node_answers_unknown,
-        #[doc = "Placement decisions that a native fallback made, whatever the cause."]
-        fallbacks,
         #[doc = "Spawns begun."]
         spawns,
         #[doc = "Spawns whose node started the process."]
@@ -80,6 +83,20 @@ counters! {
         uploads,
         #[doc = "Uploads that were rejected or broken off."]
         uploads_rejected,
+        #[doc = "Times that a module was not taken or not made ready because nobody who may has signed it."]
+        signatures_refused,
+        #[doc = "Uploads and activations that ended because too few hosts could run the module."]
+        readiness_failed,
+        #[doc = "Times that a module's own rule said that its version is to be taken back."]
+        guards_tripped,
+        #[doc = "Decisions whose inputs were recorded for replay."]
+        inputs_recorded,
+        #[doc = "Decisions whose inputs were not recorded because too many came at once or the disk refused."]
+        inputs_dropped,
+        #[doc = "Bytes of inputs of decisions that were recorded."]
+        inputs_bytes,
+        #[doc = "Recorded decisions that were made again: replays, and explanations that tell the fuel."]
+        replayed,
         #[doc = "Turns of the replica."]
         replica_turns,
         #[doc = "Inputs that the replica took."]
@@ -223,7 +240,9 @@ pub(crate) fn text(host: &Host, status: Option<&Status>, nodes: Option<&[NodeRec
         u8::from(host.leader.borrow().host.is_some()),
     );
     host.metrics.write(&mut text);
-    lanes(host, &mut text);
+    host.metrics.verdicts.write(&mut text.0);
+    modules::lanes(host, &mut text);
+    modules::shadows(host, &mut text);
     if let Some(status) = status {
         replica(status, &mut text);
     }
@@ -231,67 +250,6 @@ pub(crate) fn text(host: &Host, status: Option<&Status>, nodes: Option<&[NodeRec
         steadiness(nodes, &mut text);
     }
     text.0
-}
-
-fn lanes(host: &Host, text: &mut Text) {
-    let lanes = host.lanes.counters();
-    text.head(
-        "maitred_selector_decisions_total",
-        "counter",
-        "Placement decisions, by selector.",
-    );
-    for lane in &lanes {
-        text.labelled(
-            "maitred_selector_decisions_total",
-            format_args!("module=\"{}\"", lane.module),
-            lane.decisions,
-        );
-    }
-    text.head(
-        "maitred_selector_micros_total",
-        "counter",
-        "Microseconds spent deciding, by selector.",
-    );
-    for lane in &lanes {
-        text.labelled(
-            "maitred_selector_micros_total",
-            format_args!("module=\"{}\"", lane.module),
-            lane.micros_sum,
-        );
-    }
-    text.head(
-        "maitred_selector_breaker_open",
-        "gauge",
-        "1 while a selector is bypassed because it kept failing.",
-    );
-    for lane in &lanes {
-        text.labelled(
-            "maitred_selector_breaker_open",
-            format_args!("module=\"{}\"", lane.module),
-            u8::from(lane.breaker_open),
-        );
-    }
-    text.head(
-        "maitred_selector_fallbacks_total",
-        "counter",
-        "Decisions that the native fallback made, by selector and cause.",
-    );
-    for lane in &lanes {
-        let fell = &lane.fallbacks;
-        for (cause, count) in [
-            ("not_loaded", fell.not_loaded),
-            ("breaker_open", fell.breaker_open),
-            ("queue_full", fell.queue_full),
-            ("trap", fell.trap),
-            ("timeout", fell.timeout),
-            ("bad_answer", fell.bad_answer),
-            ("guest_error", fell.guest_error),
-            ("start_failed", fell.start_failed),
-        ] {
-            let labels = format_args!("module=\"{}\",cause=\"{cause}\"", lane.module).to_string();
-            text.labelled("maitred_selector_fallbacks_total", labels, count);
-        }
-    }
 }
 
 fn replica(status: &Status, text: &mut Text) {

@@ -12,6 +12,7 @@
 //! disk is fetched from the other hosts.
 
 mod bytes;
+mod wish;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,14 +20,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
-use maitred_protocol::{Digest, ModuleKind, ModuleName};
+use maitred_protocol::{Digest, ModuleName};
 use maitred_sandbox::Sandbox;
 use maitred_storage::Blobs;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use self::bytes::HOLD;
+pub(crate) use self::wish::{Subject, Wish};
 use crate::bulk::Bulk;
+use crate::metrics::Metrics;
+use crate::trust::Trust;
 
 /// Modules that stay loaded although nobody wishes it, as long as there is room.
 const SPARE_MAX: usize = 16;
@@ -35,17 +39,6 @@ const SPARE_MAX: usize = 16;
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-
-/// What the registry says of modules.
-#[derive(Debug, Default)]
-pub(crate) struct Wish {
-    /// To be loaded: the active ones, and what is likely to be active next.
-    pub(crate) ready: Vec<(ModuleName, ModuleKind, Digest)>,
-    /// Those of them that are active.
-    pub(crate) active: HashSet<Digest>,
-    /// All versions of all modules.
-    pub(crate) recorded: HashSet<Digest>,
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -74,6 +67,8 @@ struct State {
 pub(crate) struct Modules {
     sandbox: Arc<Sandbox>,
     blobs: Blobs,
+    trust: Trust,
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// Whether bytes may be written down; held while they are, so that two never write the same.
     writable: Mutex<bool>,
@@ -102,7 +97,12 @@ impl Drop for Kept {
 }
 
 impl Modules {
-    pub(crate) fn new(sandbox: Arc<Sandbox>, blobs: Blobs) -> Self {
+    pub(crate) fn new(
+        sandbox: Arc<Sandbox>,
+        blobs: Blobs,
+        trust: Trust,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let stored = blobs.list().unwrap_or_else(|error| {
             tracing::warn!(%error, "the modules on disk cannot be listed");
             Vec::new()
@@ -118,6 +118,8 @@ impl Modules {
         Self {
             sandbox,
             blobs,
+            trust,
+            metrics,
             state: Mutex::new(state),
             writable: Mutex::new(true),
             fetcher: OnceLock::new(),
@@ -133,7 +135,7 @@ impl Modules {
     /// Makes a wish the newest one.
     pub(crate) fn want(&self, wish: Wish) {
         let mut state = self.lock();
-        let digests = wish.ready.iter().map(|(.., digest)| *digest);
+        let digests = wish.ready.iter().map(|(_, module)| module.digest);
         state.loading = digests
             .filter(|digest| !self.sandbox.is_loaded(digest))
             .collect();
@@ -265,15 +267,16 @@ impl Modules {
     fn follow(&self, wish: &Wish) {
         let wished = |(name, digest): &(ModuleName, Digest)| {
             let mut ready = wish.ready.iter();
-            ready.any(|(wanted, _, bytes)| wanted == name && bytes == digest)
+            ready.any(|(wanted, module)| wanted == name && module.digest == *digest)
         };
         self.lock().failed.retain(|failed, _| wished(failed));
         // Those that have to be fetched come last: they hold up nobody.
         let (here, elsewhere): (Vec<_>, Vec<_>) = wish
             .ready
             .iter()
-            .partition(|(.., digest)| self.blobs.contains(*digest));
-        for (name, kind, digest) in here.into_iter().chain(elsewhere) {
+            .partition(|(_, module)| self.blobs.contains(module.digest));
+        for (name, module) in here.into_iter().chain(elsewhere) {
+            let digest = &module.digest;
             if self.is_outdated() {
                 return;
             }
@@ -283,7 +286,7 @@ impl Modules {
                 let why = "its bytes are being fetched from the other hosts".to_owned();
                 self.lock().failed.insert(failed.clone(), why);
             }
-            let loaded = self.load(*kind, *digest);
+            let loaded = self.load(module);
             let mut state = self.lock();
             state.loading.remove(digest);
             match loaded {
@@ -305,11 +308,31 @@ impl Modules {
         }
     }
 
-    /// Makes a recorded module ready. Blocks, for as long as a compilation when it has to be.
+    /// Whether this host may run a module.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub(crate) fn judge(&self, module: &Subject) -> Result<(), String> {
+        let Subject {
+            kind,
+            digest,
+            signature,
+        } = module;
+        let judged = self.trust.judge(*kind, digest, signature.as_ref());
+        if judged.is_err() {
+            Metrics::count(&self.metrics.signatures_refused);
+        }
+        judged
+    }
+
+    /// Makes a module ready whose bytes are here or at another host. Blocks, for as long as a
+    /// compilation when it has to be.
     ///
     /// # Errors
     /// Why it cannot be run here.
-    pub(crate) fn load(&self, kind: ModuleKind, digest: Digest) -> Result<(), String> {
+    pub(crate) fn load(&self, module: &Subject) -> Result<(), String> {
+        self.judge(module)?;
+        let Subject { kind, digest, .. } = *module;
         if self.sandbox.is_loaded(&digest) {
             return Ok(());
         }
@@ -340,7 +363,7 @@ impl Modules {
             .wish
             .ready
             .iter()
-            .map(|(.., wished)| *wished)
+            .map(|(_, wished)| wished.digest)
             .collect();
         for digest in loaded {
             if !wished.contains(&digest) && !state.kept.contains_key(&digest) {
@@ -353,8 +376,8 @@ impl Modules {
     /// decisions under way.
     fn unload_surplus(&self, wish: &Wish, spare: &mut VecDeque<Digest>) {
         let mut loaded: HashSet<Digest> = self.sandbox.loaded_modules().into_iter().collect();
-        for (.., wished) in &wish.ready {
-            loaded.remove(wished);
+        for (_, wished) in &wish.ready {
+            loaded.remove(&wished.digest);
         }
         // Under the lock, so that no use of one begins meanwhile.
         let state = self.lock();

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use maitred_protocol::{Chooser, Digest, ModuleKind, ModuleName, ProcessState};
-use maitred_registry::decide::Decision;
+use maitred_protocol::ProcessState;
+use maitred_registry::decide::{LaneId, SelectBatch};
 use maitred_registry::{Change, Event, Record, Registry};
 use maitred_replica::{Effect, Input, Now, Peer, Replica, TakeSnapshot};
 use tokio::sync::mpsc;
@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::module_service::Wish;
 use crate::node_service::{Ack, Acks};
 use crate::peers::Roster;
+use crate::recorder::Recorder;
 use crate::router::Answers;
 use crate::storage_thread::LogJob;
 
@@ -42,6 +43,8 @@ pub(crate) struct ReplicaLoop {
     pub(crate) log: Sender<LogJob>,
     pub(crate) snapshots: Sender<Box<TakeSnapshot>>,
     pub(crate) decisions: Arc<DecisionStore>,
+    /// None when nothing is recorded.
+    pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) acks: mpsc::Sender<Acks>,
     /// When keep-alives came, to measure by.
     pub(crate) leases: LeaseWatch,
@@ -133,15 +136,7 @@ impl ReplicaLoop {
             Effect::Reply(ticket, answer) => turn.answers.add(ticket, answer),
             Effect::Persist(persist) => self.log(LogJob::Persist(persist))?,
             Effect::Compact(through) => self.log(LogJob::Compact(through))?,
-            Effect::Select { lane, batch } => {
-                let inbox = Arc::clone(&host.inbox);
-                let metrics = Arc::clone(&host.metrics);
-                host.lanes.submit(batch, move |decisions| {
-                    let fallbacks = decisions.iter().filter(|one| fell_back(one)).count() as u64;
-                    metrics.fallbacks.fetch_add(fallbacks, Ordering::Relaxed);
-                    inbox.push(Input::Selected { lane, decisions });
-                });
-            }
+            Effect::Select { lane, batch } => self.select(lane, batch),
             Effect::Spawn(job) => {
                 self.runs += 1;
                 host.runner.spawn(self.runs, *job);
@@ -161,14 +156,19 @@ impl ReplicaLoop {
                 }
             }
             Effect::Examine(examination) => host.examiner.examine(*examination),
-            Effect::Modules(ready) => host.modules.want(self.wish(ready)),
+            Effect::Modules(ready) => {
+                let registry = self.replica.registry();
+                host.modules.want(Wish::of(registry, ready));
+                host.guards.watch(registry);
+            }
             Effect::KeepAliveAck { link, ack } => {
                 let at_us = self.leases.came(&ack);
                 turn.acks.push(Ack { link, ack, at_us });
             }
             Effect::Record(incarnation, trace) => self.decisions.record(incarnation, trace),
-            Effect::Explain(ticket, record) => {
-                self.decisions.explain(ticket, record, &mut turn.answers);
+            Effect::Explain(ticket, record, why_not) => {
+                let answers = &mut turn.answers;
+                self.decisions.explain(ticket, record, why_not, answers);
             }
             Effect::Snapshot(job) => {
                 // Its thread ends only after this one.
@@ -207,6 +207,23 @@ impl ReplicaLoop {
             )),
         }
         Ok(())
+    }
+
+    /// Has a batch decided, on the lane's thread.
+    fn select(&self, lane: LaneId, batch: SelectBatch) {
+        let inbox = Arc::clone(&self.host.inbox);
+        let metrics = Arc::clone(&self.host.metrics);
+        // The fleet is shared: the lane copies what it changes.
+        let recorded = self.recorder.clone();
+        let recorded = recorded.map(|recorder| (recorder, batch.clone()));
+        self.host.lanes.submit(batch, move |decisions| {
+            metrics.verdicts.count(&decisions);
+            let copy = recorded.map(|(recorder, batch)| (recorder, batch, decisions.clone()));
+            inbox.push(Input::Selected { lane, decisions });
+            if let Some((recorder, batch, decisions)) = copy {
+                recorder.record(batch, decisions);
+            }
+        });
     }
 
     /// The host ends, and starting it again is of no use.
@@ -316,24 +333,6 @@ impl ReplicaLoop {
             self.journal.note(&self.replica, events, is_lost);
         }
     }
-
-    /// The replica asks for modules whenever something about them changes.
-    fn wish(&self, ready: Vec<(ModuleName, ModuleKind, Digest)>) -> Wish {
-        let mut wish = Wish {
-            ready,
-            ..Wish::default()
-        };
-        for (_, module) in self.replica.registry().modules() {
-            let active = module.active.as_ref().map(|active| active.version);
-            for version in &module.versions {
-                wish.recorded.insert(version.digest);
-                if Some(version.version) == active {
-                    wish.active.insert(version.digest);
-                }
-            }
-        }
-        wish
-    }
 }
 
 /// Whether a life that has ended was taken off its node, which lives, to go on elsewhere.
@@ -341,10 +340,4 @@ fn is_moved(registry: &Registry, ended: &Record) -> bool {
     let wanted = registry.process(&ended.key());
     ended.state == ProcessState::Running
         && wanted.is_some_and(|record| record.state == ProcessState::Pending)
-}
-
-/// Whether a fallback had to choose. Where there was nothing to choose from, nobody chose.
-fn fell_back(decision: &Decision) -> bool {
-    let why = &decision.trace.why;
-    matches!(why.chooser, Chooser::Fallback { .. }) && why.candidates > 0
 }

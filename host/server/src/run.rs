@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use maitred_protocol::{Join, MemberRecord, PeerHello, Purpose};
 use maitred_replica::{Recovered, Replica};
-use maitred_sandbox::{Callbacks, CompilerCommand, Fences, Lanes, Sandbox, SandboxConfig};
+use maitred_sandbox::{Callbacks, CompilerCommand, Fences, Lanes, Sandbox, SandboxConfig, Shadows};
 use maitred_storage::{DataDir, HostIdentity};
 use maitred_transport::{Alpn, BindError, Endpoint, Identity, Limits};
 use tokio::net::TcpListener;
@@ -22,15 +22,18 @@ use crate::config::ServerConfig;
 use crate::critical::Alarm;
 use crate::error::StartError;
 use crate::fence_runner::Examiner;
+use crate::guard_watch::Guards;
 use crate::host::{Host, INSPECTIONS_MAX, Leader, UPLOADS_MAX};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::module_service::Modules;
 use crate::nodes::Nodes;
 use crate::peers::{Myself, Peers};
+use crate::replay::Replays;
 use crate::router::Router;
 use crate::running::{Began, Running};
-use crate::{clock, join, slog_bridge, threads};
+use crate::trust::Trust;
+use crate::{clock, guard_watch, join, slog_bridge, threads};
 
 /// The argument that makes the host's own program compile a module.
 const COMPILE: &str = "internal-compile";
@@ -64,6 +67,8 @@ impl Server {
             },
         };
         let config = Arc::new(config);
+        let opening = Arc::clone(&config);
+        let trust = blocking(move || Ok(Trust::open(&opening)?)).await?;
         let opening = Arc::clone(&config);
         let (dir, began) = blocking(move || boot::open_dir(&opening)).await?;
         let limits = Limits {
@@ -108,6 +113,7 @@ impl Server {
             settings,
             members,
             identity,
+            trust,
             endpoint,
             local_addr,
             http,
@@ -124,6 +130,7 @@ struct Start {
     /// Everybody, as the cluster said when it let this host in.
     members: Vec<MemberRecord>,
     identity: Identity,
+    trust: Trust,
     endpoint: Endpoint,
     local_addr: SocketAddr,
     http: Option<TcpListener>,
@@ -229,12 +236,27 @@ fn replica(settings: maitred_replica::Config, recovered: Recovered) -> Result<Re
     Ok(Replica::new(settings, recovered, clock::now(), &logger)?)
 }
 
-fn make_host(config: &ServerConfig, start: &Start, opened: &Opened, sandbox: Arc<Sandbox>) -> Host {
+fn make_host(
+    config: &ServerConfig,
+    start: &mut Start,
+    opened: &Opened,
+    sandbox: Arc<Sandbox>,
+) -> Host {
     let metrics = Arc::new(Metrics::default());
     let inbox = Arc::new(Inbox::default());
     let router = Arc::new(Router::new(Arc::clone(&inbox)));
     let nodes = Arc::new(Nodes::new(Arc::clone(&inbox), Arc::clone(&metrics)));
-    let modules = Arc::new(Modules::new(Arc::clone(&sandbox), opened.blobs.clone()));
+    let modules = Modules::new(
+        Arc::clone(&sandbox),
+        opened.blobs.clone(),
+        std::mem::take(&mut start.trust),
+        Arc::clone(&metrics),
+    );
+    let modules = Arc::new(modules);
+    let shadowed = Arc::clone(&modules);
+    let shadows = Shadows::new(Arc::clone(&sandbox), move |digest| {
+        shadowed.bytes_of_wished(digest)
+    });
     let callbacks = Callbacks::new(Arc::clone(&sandbox));
     let runner = Runner::new(&inbox, &router, &nodes, &modules, callbacks, &metrics);
     let fences = Fences::new(Arc::clone(&sandbox));
@@ -263,6 +285,7 @@ fn make_host(config: &ServerConfig, start: &Start, opened: &Opened, sandbox: Arc
         metrics: Arc::clone(&metrics),
         stopping: stopping.subscribe(),
     });
+    let replays = Replays::new(&sandbox, &modules, &router, &metrics, stopping.subscribe());
     Host {
         build: config.build.clone(),
         number: known.host,
@@ -280,7 +303,10 @@ fn make_host(config: &ServerConfig, start: &Start, opened: &Opened, sandbox: Arc
         modules,
         runner,
         examiner,
-        lanes: Lanes::new(Arc::clone(&sandbox)),
+        lanes: Lanes::with_shadows(Arc::clone(&sandbox), Arc::clone(&shadows)),
+        shadows,
+        guards: Guards::default(),
+        replays: Arc::new(replays),
         sandbox,
         uploads: Semaphore::new(UPLOADS_MAX),
         inspections: Semaphore::new(INSPECTIONS_MAX),
@@ -294,12 +320,12 @@ fn make_host(config: &ServerConfig, start: &Start, opened: &Opened, sandbox: Arc
 
 fn launch(
     config: &ServerConfig,
-    start: Start,
+    mut start: Start,
     opened: Opened,
     replica: Replica,
     sandbox: Arc<Sandbox>,
 ) -> Result<Running, StartError> {
-    let host = Arc::new(make_host(config, &start, &opened, sandbox));
+    let host = Arc::new(make_host(config, &mut start, &opened, sandbox));
     host.peers.hint(&start.members);
     host.bulk.hint(&start.members);
     let Start {
@@ -341,6 +367,7 @@ fn launch(
     // Dropping `running` ends those that were started.
     running.threads = started.map_err(StartError::Thread)?;
     running.start_tasks(endpoint, http, config.standard_modules);
+    tokio::spawn(guard_watch::run(Arc::clone(&host)));
     tokio::spawn(join::announce(
         Arc::clone(&host),
         announced,

@@ -1,15 +1,24 @@
-//! The modules that every new group gets: five selectors, the fence `witness` and the callback
-//! `start`.
+//! The modules that every group has unless it is told not to: selectors, the fence `witness` and the
+//! callback `start`.
 //!
 //! They are part of the program, and come in the way every other module does: inspected, written
-//! down, recorded and activated. The callback comes last, and says that all were there once: what an
-//! operator removes or replaces later stays removed or replaced.
+//! down, made ready, recorded and activated. Whoever leads installs those that are missing before it
+//! says that it is ready, also on data that an older program has written; one that was removed comes
+//! back. Where the program brings other bytes than are active, they become a new version, in its own
+//! time: most hosts must be able to run it, so that in a group whose hosts are upgraded one by one the
+//! older version decides until then. It is activated only in place of an older standard one, and not
+//! again when somebody has gone back: what an operator put in its place stays.
+
+mod list;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use maitred_protocol::{ClientId, Digest, ModuleKind, ModuleName, Rejection, Request, Response};
+use maitred_protocol::{
+    ClientId, Digest, ModuleAction, ModuleName, ModuleRecord, Rejection, Request, Response,
+};
 
+use self::list::{ALL, CALLBACK, Plan, Standard};
 use crate::activate;
 use crate::host::Host;
 use crate::upload::{Incoming, take_in};
@@ -21,24 +30,14 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-macro_rules! prebuilt {
-    ($name:literal) => {
-        (
-            $name,
-            include_bytes!(concat!("../../../selectors/prebuilt/", $name, ".wasm")).as_slice(),
-        )
-    };
+/// What is installed in one go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Those without which decisions fall back: none of their versions is active.
+    Missing,
+    /// All, newer versions too.
+    All,
 }
-
-const SELECTORS: [(&str, &[u8]); 5] = [
-    prebuilt!("least-loaded"),
-    prebuilt!("two-choices"),
-    prebuilt!("rendezvous"),
-    prebuilt!("bin-pack"),
-    prebuilt!("spread"),
-];
-const FENCE: (&str, &[u8]) = prebuilt!("witness");
-const CALLBACK: (&str, &[u8]) = prebuilt!("start");
 
 /// Keeps a group supplied: whenever this host begins to lead, what is missing is installed if it is to
 /// be, however often that has to be tried. Says that the host is ready once it has caught up.
@@ -52,8 +51,17 @@ pub(crate) async fn make_ready(host: Arc<Host>, install: bool) {
         }
         let again = async {
             if caught_up {
-                // The sender lives in the host.
-                let _ = leader.wait_for(|now| now.serving != serving).await;
+                let refreshed = async {
+                    if install && serving {
+                        refresh(&host).await;
+                    }
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    // The sender lives in the host.
+                    _ = leader.wait_for(|now| now.serving != serving) => {}
+                    () = refreshed => {}
+                }
             } else if has_caught_up(&host).await && leader.borrow().serving == serving {
                 // What was active before a restart is being loaded; without it, decisions would fall
                 // back.
@@ -74,7 +82,7 @@ pub(crate) async fn make_ready(host: Arc<Host>, install: bool) {
 /// Whether what the group had committed is applied here. Reads are linearizable on every host, so one
 /// that is answered shows it.
 async fn has_caught_up(host: &Host) -> bool {
-    let name = ModuleName::new(CALLBACK.0).expect("letters are a name");
+    let name = ModuleName::new(CALLBACK).expect("letters are a name");
     let asked = ask(host, 0, Request::GetModule(name)).await;
     matches!(
         asked,
@@ -90,7 +98,7 @@ async fn supply(host: &Arc<Host>) -> bool {
         let Some(client) = open_session(host).await else {
             return host.alarm.raised().is_none() && !*host.stopping.borrow();
         };
-        let installed = install_all(host, client).await;
+        let installed = install_all(host, client, Which::Missing).await;
         let _ = ask(host, 0, Request::CloseSession(client)).await;
         let Err((from, why)) = installed else {
             host.modules.set_missing(Vec::new());
@@ -110,10 +118,28 @@ async fn supply(host: &Arc<Host>) -> bool {
     }
 }
 
+/// Brings all of them up to date, however often that has to be tried. Ends when it is done, or when
+/// this host leads no more.
+async fn refresh(host: &Arc<Host>) {
+    loop {
+        let Some(client) = open_session(host).await else {
+            return;
+        };
+        let installed = install_all(host, client, Which::All).await;
+        let _ = ask(host, 0, Request::CloseSession(client)).await;
+        let Err((_, why)) = installed else { return };
+        if !host.leader.borrow().serving {
+            return;
+        }
+        tracing::warn!(%why, "a standard module is not up to date; trying again in {} s", RETRY_MAX.as_secs());
+        tokio::time::sleep(RETRY_MAX).await;
+    }
+}
+
 /// The standard modules from the one that could not be installed on.
 fn missing(from: usize, why: &str) -> Vec<(ModuleName, String)> {
-    let names = all().skip(from).map(|(_, name, _)| name);
-    let names = names.filter_map(|name| ModuleName::new(name).ok());
+    let names = ALL.iter().skip(from);
+    let names = names.filter_map(|standard| ModuleName::new(standard.name).ok());
     names
         .map(|name| {
             (
@@ -124,12 +150,9 @@ fn missing(from: usize, why: &str) -> Vec<(ModuleName, String)> {
         .collect()
 }
 
-/// All of them, in the order in which they are installed.
-fn all() -> impl Iterator<Item = (ModuleKind, &'static str, &'static [u8])> {
-    let selectors = SELECTORS.map(|(name, bytes)| (ModuleKind::Selector, name, bytes));
-    let callback = (ModuleKind::Callback, CALLBACK.0, CALLBACK.1);
-    let fence = (ModuleKind::Fence, FENCE.0, FENCE.1);
-    selectors.into_iter().chain([fence, callback])
+/// The digests of all that are or were standard modules.
+pub(crate) fn digests() -> impl Iterator<Item = Digest> {
+    list::known(None)
 }
 
 /// Opens a session; none when this host leads no more, or is shutting down.
@@ -150,52 +173,90 @@ async fn ask(host: &Host, sequence: u64, request: Request) -> Response {
     host.spell_out(host.router.request(sequence, request).await)
 }
 
-/// Installs what is missing; says with which one it ended, and why.
-async fn install_all(host: &Arc<Host>, client: ClientId) -> Result<(), (usize, String)> {
-    if is_active(host, CALLBACK.0).await.map_err(|why| (0, why))? {
-        return Ok(());
-    }
-    for (at, (kind, name, bytes)) in all().enumerate() {
-        let installed = install(host, client, 2 * at as u64 + 1, (kind, name, bytes)).await;
+/// Installs what is to be; says with which one it ended, and why.
+async fn install_all(
+    host: &Arc<Host>,
+    client: ClientId,
+    which: Which,
+) -> Result<(), (usize, String)> {
+    for (at, standard) in ALL.iter().enumerate() {
+        let sequence = 2 * at as u64 + 1;
+        let installed = install(host, (client, sequence), standard, which).await;
         installed.map_err(|why| (at, why))?;
     }
     Ok(())
 }
 
-/// Installs one, unless it is there. Takes two sequence numbers.
+/// Installs one, if it is to be. Takes two sequence numbers.
 async fn install(
     host: &Arc<Host>,
-    client: ClientId,
-    sequence: u64,
-    (kind, text, bytes): (ModuleKind, &str, &[u8]),
+    (client, sequence): (ClientId, u64),
+    standard: &Standard,
+    which: Which,
 ) -> Result<(), String> {
-    if is_active(host, text).await? {
+    let text = standard.name;
+    let name = ModuleName::new(text).map_err(|error| error.to_string())?;
+    let record = find(host, &name).await?;
+    let is_active = record
+        .as_ref()
+        .is_some_and(|record| record.active.is_some());
+    if is_active && which == Which::Missing {
         return Ok(());
     }
-    let name = ModuleName::new(text).map_err(|error| error.to_string())?;
-    let module = Incoming {
-        client,
-        sequence,
-        name: name.clone(),
-        kind,
-        digest: Digest::of(bytes),
-        bytes: bytes.into(),
+    let was_active = was_active(host, standard, record.as_ref()).await?;
+    let plan = Plan::new(standard, record.as_ref(), was_active);
+    if plan.is_nothing() {
+        return Ok(());
+    }
+    let digest = standard.digest();
+    let there = record
+        .as_ref()
+        .and_then(|record| version_of(record, digest));
+    let version = match there {
+        Some(version) => version,
+        None => {
+            let module = Incoming {
+                client,
+                sequence,
+                name: name.clone(),
+                kind: standard.kind,
+                digest,
+                bytes: standard.bytes.into(),
+                signature: None,
+            };
+            match take_in(host, module, Arc::new(|_| ())).await {
+                Response::Pushed(_, version) => version,
+                other => return Err(format!("{text} was not taken: {}", refusal(other))),
+            }
+        }
     };
-    let version = match take_in(host, module, |_| ()).await {
-        Response::Pushed(_, version) => version,
-        other => return Err(format!("{text} was not taken: {}", refusal(other))),
-    };
+    if !plan.activate {
+        return Ok(());
+    }
+    if is_active {
+        tracing::info!(module = %name, version, "a newer standard module takes the place of an older one");
+    }
+    let guard = record.map_or_else(String::new, |record| record.guard);
     let activation = Request::ActivateModule {
         client,
         name,
         version,
         config: None,
+        percent: 100,
+        types: Vec::new(),
+        guard,
     };
     let answer = activate::carry_out(host, sequence + 1, activation).await;
     match answer.into_response() {
         Response::Module(_) => Ok(()),
         other => Err(format!("{text} was not activated: {}", refusal(other))),
     }
+}
+
+fn version_of(record: &ModuleRecord, digest: Digest) -> Option<u32> {
+    let mut versions = record.versions.iter();
+    let found = versions.find(|version| version.digest == digest);
+    found.map(|version| version.version)
 }
 
 /// A no, in words.
@@ -208,12 +269,34 @@ fn refusal(response: Response) -> String {
     }
 }
 
-/// Whether a module has an active version.
-async fn is_active(host: &Host, text: &str) -> Result<bool, String> {
-    let name = ModuleName::new(text).map_err(|error| error.to_string())?;
-    match ask(host, 0, Request::GetModule(name)).await {
-        Response::Module(module) => Ok(module.active.is_some()),
-        Response::Rejected(Rejection::NotFound(_)) => Ok(false),
-        other => Err(format!("{text} could not be looked up: {}", refusal(other))),
+/// A module; none when there is no such one.
+async fn find(host: &Host, name: &ModuleName) -> Result<Option<ModuleRecord>, String> {
+    match ask(host, 0, Request::GetModule(name.clone())).await {
+        Response::Module(module) => Ok(Some(*module)),
+        Response::Rejected(Rejection::NotFound(_)) => Ok(None),
+        other => Err(format!("{name} could not be looked up: {}", refusal(other))),
+    }
+}
+
+/// Whether this very version has decided before, as far as the module's history goes.
+async fn was_active(
+    host: &Host,
+    standard: &Standard,
+    record: Option<&ModuleRecord>,
+) -> Result<bool, String> {
+    let version = record.and_then(|record| version_of(record, standard.digest()));
+    let (Some(record), Some(version)) = (record, version) else {
+        return Ok(false);
+    };
+    match ask(host, 0, Request::ModuleHistory(record.name.clone())).await {
+        Response::ModuleHistory(events) => Ok(events.iter().any(|event| {
+            let decides = event.action != ModuleAction::Pushed;
+            event.version == version && decides
+        })),
+        other => Err(format!(
+            "the history of {} could not be looked up: {}",
+            record.name,
+            refusal(other)
+        )),
     }
 }

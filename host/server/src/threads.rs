@@ -19,6 +19,7 @@ use crate::host::Host;
 use crate::journal::Journal;
 use crate::lease_watch::LeaseWatch;
 use crate::node_service;
+use crate::recorder::recorder;
 use crate::replica_loop::ReplicaLoop;
 use crate::snapshot_thread::SnapshotWriter;
 use crate::storage_thread::LogWriter;
@@ -42,8 +43,20 @@ pub(crate) fn start(
     let (log, log_jobs) = channel();
     let (snapshots, snapshot_jobs) = channel();
     let router = Arc::clone(&host.router);
-    let (decisions, keeper) =
-        decision_store(opened.decisions, router, Arc::clone(metrics), &host.bulk);
+    let (decisions, keeper) = decision_store(
+        opened.decisions,
+        router,
+        Arc::clone(metrics),
+        &host.bulk,
+        &host.replays,
+    );
+    let (recorder, writer) = opened
+        .inputs
+        .map(|inputs| recorder(inputs, metrics))
+        .unzip();
+    if let Some(recorder) = &recorder {
+        host.replays.set_recorder(recorder);
+    }
     let (acks, ack_turns) = mpsc::channel(node_service::ACK_TURNS_MAX);
     tokio::spawn(node_service::acknowledge(Arc::clone(host), ack_turns));
     let replica_loop = ReplicaLoop {
@@ -53,6 +66,7 @@ pub(crate) fn start(
         log,
         snapshots,
         decisions,
+        recorder,
         acks,
         leases: LeaseWatch::default(),
         journal: Journal::default(),
@@ -80,7 +94,15 @@ pub(crate) fn start(
     let modules = Arc::clone(&host.modules);
     // Whoever writes holds the lock, so that it is free only when the last one has ended.
     let dir = Arc::new(opened.dir);
-    let (log_dir, snapshot_dir, decision_dir) = (Arc::clone(&dir), Arc::clone(&dir), dir);
+    let (log_dir, snapshot_dir) = (Arc::clone(&dir), Arc::clone(&dir));
+    let (decision_dir, input_dir) = (Arc::clone(&dir), dir);
+    let recording = writer.map(|writer| {
+        let run = move || {
+            writer.run();
+            drop(input_dir);
+        };
+        alarm.thread("inputs", ends(run))
+    });
     let threads = [
         alarm.thread("replica", move || replica_loop.run()),
         alarm.thread("log", move || {
@@ -104,7 +126,7 @@ pub(crate) fn start(
         ),
         alarm.thread("modules", ends(move || modules.run())),
     ];
-    threads.into_iter().collect()
+    threads.into_iter().chain(recording).collect()
 }
 
 /// A thread whose end is no reason to stop the host; its panic is.

@@ -1,19 +1,22 @@
 //! Uploads: a stream each, from the announcing frame to the version that the module became.
 //!
-//! Order: receive within the limit, compare the digest, let the sandbox take it apart and try it,
-//! write the bytes down, make it ready, have most of the hosts that vote write them down, and only
-//! then ask the replica to record it. A module that is recorded is therefore one that this host can
-//! run, and whose bytes outlive it. The standard modules come the same way.
+//! Order: check the signature, receive within the limit, compare the digest, let the sandbox take it
+//! apart and try it, write the bytes down, make it ready, have most of the hosts that vote write them
+//! down and make it ready too, and only then ask the replica to record it. A module that is recorded
+//! is therefore one that whoever leads next can run, and whose bytes outlive this host. The standard
+//! modules come the same way.
 //!
-//! A client that wants a snapshot has a stream for that too, which is told apart here.
+//! A client that wants a snapshot or recorded inputs has a stream for that too, which is told apart
+//! here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use maitred_protocol::{
-    ClientId, Digest, FrameError, Kind, ModuleKind, ModuleName, Rejection, Response, SaveSnapshot,
-    Unavailable, Upload, UploadStage, codec,
+    ClientId, Digest, FrameError, Kind, ModuleKind, ModuleName, Rejection, Response, SaveInputs,
+    SaveSnapshot, Signature, Unavailable, Upload, UploadStage, codec,
 };
+use maitred_registry::PushModule;
 use maitred_replica::{Input, Push};
 use maitred_sandbox::{Inspected, Stage};
 use maitred_transport::{FrameReader, FrameWriter, ReadError, RecvStream, SendStream};
@@ -23,6 +26,7 @@ use tokio::task::JoinSet;
 use crate::host::Host;
 use crate::link::Link;
 use crate::metrics::Metrics;
+use crate::module_service::Subject;
 
 /// Uploads of one connection at a time.
 const STREAMS_MAX: usize = 4;
@@ -46,7 +50,11 @@ pub(crate) struct Incoming {
     pub(crate) kind: ModuleKind,
     pub(crate) digest: Digest,
     pub(crate) bytes: Arc<[u8]>,
+    pub(crate) signature: Option<Signature>,
 }
+
+/// Who is told how far an upload is.
+pub(crate) type Progress = Arc<dyn Fn(UploadStage) + Send + Sync>;
 
 /// Takes a connection's further streams. Ends when the connection does, or with the first stream
 /// that is neither an upload nor asks for a snapshot.
@@ -81,6 +89,12 @@ async fn take_stream(
             host.bulk.save(frame.header.request_id, asked, send).await;
             return Ok(());
         }
+        Ok(Ok(Some(frame))) if frame.header.kind == Kind::SaveInputs => {
+            let asked = codec::decode::<SaveInputs>(&frame)?;
+            let id = frame.header.request_id;
+            host.bulk.save_inputs(id, asked, &host.replays, send).await;
+            return Ok(());
+        }
         Ok(Ok(Some(frame))) => (frame.header.request_id, codec::decode::<Upload>(&frame)),
         Ok(Err(error)) => return Err(error),
         Ok(Ok(None)) | Err(_) => return Ok(()),
@@ -106,7 +120,7 @@ async fn take_stream(
     Ok(())
 }
 
-fn rejected(stage: Stage, reason: impl Into<String>) -> Response {
+fn rejected(stage: impl ToString, reason: impl Into<String>) -> Response {
     Response::Rejected(Rejection::Module {
         stage: stage.to_string(),
         reason: reason.into(),
@@ -134,6 +148,14 @@ async fn take_upload(
                 "it has {got} bytes; the limit upload_bytes is {most} (the operator can raise it to 24 MiB with allow_large_modules)"
             ),
         ));
+    }
+    let subject = Subject {
+        kind: upload.kind,
+        digest: upload.digest,
+        signature: upload.signature,
+    };
+    if let Err(why) = host.modules.judge(&subject) {
+        return Ok(rejected("checking the signature", why));
     }
     let Ok(_permit) = host.uploads.try_acquire() else {
         let what = "too many modules are being uploaded".to_owned();
@@ -163,12 +185,14 @@ async fn take_upload(
         kind: upload.kind,
         digest: upload.digest,
         bytes,
+        signature: upload.signature,
     };
     let (stages, mut stage) = mpsc::unbounded_channel();
-    let taking = take_in(host, incoming, move |reached| {
+    let progress = Arc::new(move |reached| {
         // Nobody listens any more once the upload was broken off.
         let _ = stages.send(reached);
     });
+    let taking = take_in(host, incoming, progress);
     tokio::pin!(taking);
     loop {
         tokio::select! {
@@ -201,13 +225,9 @@ async fn receive(
     Ok(Some(bytes.into()))
 }
 
-/// Checks a module, writes it down, makes it ready and has it recorded. `progress` is called at
-/// most once a stage.
-pub(crate) async fn take_in(
-    host: &Arc<Host>,
-    module: Incoming,
-    progress: impl Fn(UploadStage) + Send + 'static,
-) -> Response {
+/// Checks a module whose signature has been checked, writes it down, makes it ready on most hosts and
+/// has it recorded.
+pub(crate) async fn take_in(host: &Arc<Host>, module: Incoming, progress: Progress) -> Response {
     let Incoming {
         client,
         sequence,
@@ -215,6 +235,7 @@ pub(crate) async fn take_in(
         kind,
         digest,
         bytes,
+        signature,
     } = module;
     // Closed never; waiting is bounded by what the compiler may take.
     let Ok(inspecting) = host.inspections.acquire().await else {
@@ -223,8 +244,8 @@ pub(crate) async fn take_in(
     let kept = host.modules.keep(digest);
     let length = bytes.len() as u64;
     let work = {
-        let host = Arc::clone(host);
-        move || check_and_store(&host, kind, digest, &bytes, progress)
+        let (host, progress) = (Arc::clone(host), Arc::clone(&progress));
+        move || check_and_store(&host, kind, digest, &bytes, &*progress)
     };
     let inspected = match tokio::task::spawn_blocking(work).await {
         Ok(Ok(inspected)) => inspected,
@@ -243,15 +264,29 @@ pub(crate) async fn take_in(
     if let Err(response) = host.bulk.hold(digest, length).await {
         return *response;
     }
-    let push = Push {
-        client,
+    let subject = Subject {
+        kind,
+        digest,
+        signature,
+    };
+    let told = |ready, of| progress(UploadStage::Spreading(ready, of));
+    if let Err(response) = host.bulk.ready_by_most(subject, told).await {
+        return *response;
+    }
+    progress(UploadStage::Recording);
+    let module = PushModule {
         name,
         kind,
         digest,
         bytes: length,
         title: inspected.title,
         features: inspected.features,
+        world: inspected.world,
+        abi: inspected.abi,
+        hooks: inspected.hooks,
+        signature,
     };
+    let push = Push { client, module };
     let make = move |ticket| Input::Push {
         ticket,
         sequence,
@@ -280,7 +315,7 @@ fn check_and_store(
     kind: ModuleKind,
     digest: Digest,
     bytes: &[u8],
-    progress: impl Fn(UploadStage),
+    progress: &(dyn Fn(UploadStage) + Send + Sync),
 ) -> Result<Inspected, Box<Response>> {
     if Digest::of(bytes) != digest {
         let reason = "the bytes that came are not those of the digest: send them again";
@@ -293,8 +328,7 @@ fn check_and_store(
         }
         Box::new(rejected(error.stage, error.reason))
     };
-    let inspected = host.sandbox.inspect(kind, bytes, &progress).map_err(no)?;
-    progress(UploadStage::Recording);
+    let inspected = host.sandbox.inspect(kind, bytes, progress).map_err(no)?;
     let written = host.modules.write_down(digest, bytes).map_err(|error| {
         tracing::warn!(%error, "an uploaded module cannot be written down");
         Box::new(Response::Unavailable(if error.is_disk_full() {

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use maitred_protocol::limits::MODULE_BYTES_MAX;
 use maitred_protocol::{Digest, PeerRequest, PeerResponse, Response, Unavailable};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
 
+use super::majority::{TooFew, Wanted};
 use super::wire::CallError;
-use super::{Bulk, blocking, votes};
+use super::{Bulk, blocking};
 use crate::metrics::Metrics;
 
 /// How long a host may take until it begins to send a module.
@@ -23,8 +22,6 @@ const BLOB_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an upload waits for a majority, and how much longer for each MiB.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
 const HOLD_TIMEOUT_PER_MIB: Duration = Duration::from_secs(1);
-/// Pause before a host that could not hold a module is asked again.
-const HOLD_AGAIN: Duration = Duration::from_millis(250);
 
 impl Bulk {
     /// Fetches a module from whoever has it, and writes it down.
@@ -121,79 +118,27 @@ impl Bulk {
         digest: Digest,
         bytes: u64,
     ) -> Result<(), Box<Response>> {
-        let members = self.members().await?;
-        let voters = members.items.iter().filter(|member| votes(member.role));
-        let voters: Vec<u64> = voters.map(|member| member.host).collect();
-        let most = voters.len() / 2 + 1;
-        let mut have = usize::from(voters.contains(&self.me.host));
-        if have >= most {
-            return Ok(());
-        }
         let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-        let deadline = Instant::now() + HOLD_TIMEOUT + HOLD_TIMEOUT_PER_MIB.saturating_mul(mib);
-        let mut asking = JoinSet::new();
-        for host in members.items.iter().map(|member| member.host) {
-            if host != self.me.host {
-                let bulk = Arc::clone(self);
-                let asked = async move { bulk.ask_to_hold(host, digest, bytes, deadline).await };
-                asking.spawn(async move { (host, asked.await) });
-            }
-        }
-        let mut why = Vec::new();
-        while let Some(answered) = asking.join_next().await {
-            match answered {
-                Ok((host, Ok(()))) => have += usize::from(voters.contains(&host)),
-                Ok((host, Err(error))) => why.push(format!("host {host}: {error}")),
-                Err(error) => tracing::error!(%error, "asking a host to hold a module died"),
-            }
-            if have >= most {
-                // The others go on, up to the same deadline.
-                asking.detach_all();
-                return Ok(());
-            }
-        }
-        let (all, why) = (voters.len(), why.join("; "));
+        let wanted = Wanted {
+            request: PeerRequest::Hold { digest, bytes },
+            done: PeerResponse::Held,
+            within: HOLD_TIMEOUT + HOLD_TIMEOUT_PER_MIB.saturating_mul(mib),
+        };
+        let Err(few) = self.by_most(wanted, |_, _| ()).await? else {
+            return Ok(());
+        };
+        let TooFew {
+            have,
+            of,
+            most,
+            why,
+            ..
+        } = few;
         let what = format!(
-            "{have} of the {all} hosts that vote have the module's bytes, and {most} must before it is recorded ({why}); nothing was recorded, upload it again"
+            "{have} of the {of} hosts that vote have the module's bytes, and {most} must before it is recorded ({why}); nothing was recorded, upload it again"
         );
         Err(Box::new(Response::Unavailable(Unavailable::Overloaded(
             what,
         ))))
-    }
-
-    /// Asks a host to hold a module until it does, or time is up.
-    async fn ask_to_hold(
-        &self,
-        host: u64,
-        digest: Digest,
-        bytes: u64,
-        deadline: Instant,
-    ) -> Result<(), CallError> {
-        let request = PeerRequest::Hold { digest, bytes };
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let called = tokio::select! {
-                called = tokio::time::timeout(left, self.call(host, &request, left)) => {
-                    called.unwrap_or(Err(CallError::Silent(left)))
-                }
-                () = self.stopped() => {
-                    let why = "this host is shutting down".to_owned();
-                    return Err(CallError::Unavailable(why));
-                }
-            };
-            let error = match called {
-                Ok(PeerResponse::Held) => {
-                    Metrics::count(&self.metrics.blobs_held);
-                    return Ok(());
-                }
-                Ok(PeerResponse::Refused(why)) => return Err(CallError::Refused(why)),
-                Ok(other) => CallError::of(other),
-                Err(error) => error,
-            };
-            if Instant::now() + HOLD_AGAIN >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(HOLD_AGAIN).await;
-        }
     }
 }

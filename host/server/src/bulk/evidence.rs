@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use maitred_protocol::{Evidence, Incarnation, PeerRequest, PeerResponse};
+use maitred_protocol::{
+    Evidence, Incarnation, NodeName, PeerRequest, PeerResponse, ProcessKey, WhyNot,
+};
 use tokio::task::JoinSet;
 
 use super::Bulk;
@@ -15,23 +17,29 @@ use super::Bulk;
 const EVIDENCE_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl Bulk {
-    /// Asks all members at once; the first that has it counts.
-    pub(crate) async fn evidence(self: &Arc<Self>, incarnation: Incarnation) -> Option<Evidence> {
+    /// Asks all members at once; the first that has it counts. With what became of a node, when one
+    /// is asked about.
+    pub(crate) async fn evidence(
+        self: &Arc<Self>,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+        node: Option<&NodeName>,
+    ) -> Option<(Evidence, Option<WhyNot>)> {
         let mut asking = JoinSet::new();
         for host in self.others() {
             let bulk = Arc::clone(self);
+            let request = PeerRequest::Evidence(key.clone(), incarnation, node.cloned());
             asking.spawn(async move {
-                let request = PeerRequest::Evidence(incarnation);
                 match bulk.call(host, &request, EVIDENCE_TIMEOUT).await {
-                    Ok(PeerResponse::Evidence(found)) => found,
+                    Ok(PeerResponse::Evidence(Some(found), why_not)) => Some((*found, why_not)),
                     _ => None,
                 }
             });
         }
         let first = async {
             while let Some(answered) = asking.join_next().await {
-                if let Ok(Some(evidence)) = answered {
-                    return Some(*evidence);
+                if let Ok(Some(found)) = answered {
+                    return Some(found);
                 }
             }
             None
@@ -41,9 +49,13 @@ impl Bulk {
     }
 
     /// What this host has written down.
-    pub(super) async fn own_evidence(&self, incarnation: Incarnation) -> Option<Evidence> {
+    pub(super) async fn own_evidence(
+        &self,
+        key: ProcessKey,
+        incarnation: Incarnation,
+    ) -> Option<Evidence> {
         let decisions = self.decisions.get()?.upgrade()?;
-        let looked_up = decisions.look_up(incarnation)?;
+        let looked_up = decisions.look_up(key, incarnation)?;
         // Else the thread could not end while we wait for it.
         drop(decisions);
         looked_up.await.ok().flatten()

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::wire::{PIECE_BYTES, SILENCE, send, send_raw};
 use super::{Bulk, blocking};
 use crate::metrics::Metrics;
+use crate::module_service::Subject;
 
 /// Longest that a call's question may take to come.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,8 +102,24 @@ impl Bulk {
             }
             PeerRequest::Blob(digest) => return self.send_blob(stream, digest).await,
             PeerRequest::Hold { digest, bytes } => self.hold_for(caller.host, digest, bytes).await,
-            PeerRequest::Evidence(incarnation) => {
-                PeerResponse::Evidence(self.own_evidence(incarnation).await.map(Box::new))
+            PeerRequest::Evidence(key, incarnation, node) => {
+                let evidence = self.own_evidence(key, incarnation).await;
+                let why_not = evidence.as_ref().zip(node.as_ref());
+                let why_not = why_not
+                    .map(|(evidence, node)| maitred_registry::decide::why_not(evidence, node));
+                PeerResponse::Evidence(evidence.map(Box::new), why_not)
+            }
+            PeerRequest::Ready {
+                kind,
+                digest,
+                signature,
+            } => {
+                let module = Subject {
+                    kind,
+                    digest,
+                    signature,
+                };
+                self.make_ready_for(module).await
             }
         };
         send(stream, 0, &response).await
@@ -225,7 +242,7 @@ impl Bulk {
         }
     }
 
-    async fn send_limited(&self, stream: &mut SendStream, piece: &[u8]) -> Option<()> {
+    pub(super) async fn send_limited(&self, stream: &mut SendStream, piece: &[u8]) -> Option<()> {
         self.rate.take(piece.len()).await;
         send_raw(stream, piece).await?;
         Metrics::add(&self.metrics.bulk_bytes_sent, piece.len());

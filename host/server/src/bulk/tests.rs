@@ -33,8 +33,10 @@ use crate::inbox::{Inbox, Taken};
 use crate::metrics::Metrics;
 use crate::module_service::Modules;
 use crate::peers::Myself;
+use crate::replay::Replays;
 use crate::router::{Answers, Router};
 use crate::snapshot_thread::SCHEMA;
+use crate::trust::Trust;
 
 /// Longest that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -124,6 +126,7 @@ struct Side {
     blobs: Blobs,
     inbox: Arc<Inbox>,
     router: Arc<Router>,
+    replays: Arc<Replays>,
     address: SocketAddr,
     /// Kept: dropping it means the end.
     stopping: watch::Sender<bool>,
@@ -153,10 +156,14 @@ impl Side {
             },
         })
         .unwrap();
-        let modules = Arc::new(Modules::new(sandbox, blobs.clone()));
         let (metrics, inbox) = (Arc::new(Metrics::default()), Arc::new(Inbox::default()));
+        let (trust, counting) = (Trust::default(), Arc::clone(&metrics));
+        let modules = Modules::new(Arc::clone(&sandbox), blobs.clone(), trust, counting);
+        let modules = Arc::new(modules);
         let router = Arc::new(Router::new(Arc::clone(&inbox)));
         let stopping = watch::Sender::new(false);
+        let ending = stopping.subscribe();
+        let replays = Replays::new(&sandbox, &modules, &router, &metrics, ending);
         let endpoint = group.endpoint();
         let address = endpoint.local_addr().unwrap();
         let bulk = Bulk::new(Parts {
@@ -199,6 +206,7 @@ impl Side {
             blobs,
             inbox,
             router,
+            replays: Arc::new(replays),
             address,
             stopping,
             _root: root,

@@ -61,7 +61,8 @@ impl CallError {
             | PeerResponse::NotLeader(_)
             | PeerResponse::Bytes { .. }
             | PeerResponse::Held
-            | PeerResponse::Evidence(_) => Self::Unfit,
+            | PeerResponse::Ready
+            | PeerResponse::Evidence(..) => Self::Unfit,
         }
     }
 }

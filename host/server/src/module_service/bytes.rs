@@ -11,7 +11,7 @@ use maitred_protocol::Digest;
 use maitred_storage::StorageError;
 use tokio::runtime::Handle;
 
-use super::{Modules, Wish};
+use super::{Modules, Subject, Wish};
 use crate::bulk::Bulk;
 
 /// How long bytes are kept for another host's upload that has not been recorded. An upload ends
@@ -84,6 +84,24 @@ impl Modules {
         self.fetch(digest).map_err(not_fetched)?;
         let fetched = self.blobs.get(digest).map_err(|error| error.to_string())?;
         fetched.ok_or_else(|| "its bytes were removed while they were fetched".to_owned())
+    }
+
+    /// The bytes of a module that this host may run. Blocks, as above.
+    ///
+    /// # Errors
+    /// Why it may not, or why they cannot be had.
+    pub(crate) fn bytes_of(&self, module: &Subject) -> Result<Vec<u8>, String> {
+        self.judge(module)?;
+        self.get_or_fetch(module.digest)
+    }
+
+    /// The same, of one that is wished and is on this disk: none for any other.
+    pub(crate) fn bytes_of_wished(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let wish = Arc::clone(&self.lock().wish);
+        let mut ready = wish.ready.iter();
+        let (_, module) = ready.find(|(_, module)| module.digest == *digest)?;
+        self.judge(module).ok()?;
+        self.blobs.get(*digest).ok()?
     }
 
     fn fetch(&self, digest: Digest) -> Result<(), String> {

@@ -251,3 +251,56 @@ async fn standard_modules_that_cannot_be_installed_are_named_and_tried_again() {
     );
     within(running.shutdown()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_gets_the_standard_modules_that_it_lacks_and_keeps_what_replaced_one() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let spread: ModuleName = "spread".parse().unwrap();
+    // Somebody's own, under a standard name.
+    push(&client, &spread, 1).await;
+    within(client.activate_module(&spread, 1, None))
+        .await
+        .unwrap();
+    within(running.shutdown()).await.unwrap();
+
+    let running = group.start().await;
+    let client = group.client(&running).await;
+    let active = async || {
+        let modules = within(client.modules()).await.unwrap();
+        let active = modules.iter().filter(|module| module.active.is_some());
+        active
+            .map(|module| module.name.to_string())
+            .collect::<BTreeSet<_>>()
+    };
+    let all = active().await;
+    assert!(
+        all.contains("start") && all.contains("least-loaded"),
+        "{all:?}"
+    );
+    // The standard one is there to go to, when its turn has come.
+    let pushed = async {
+        loop {
+            let module = within(client.get_module(&spread)).await.unwrap();
+            if module.versions.len() == 2 {
+                break module;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(within(pushed).await.active, Some(1));
+
+    // One that was lost comes back, although `start` is active.
+    let lost: ModuleName = "rendezvous".parse().unwrap();
+    within(client.remove_module(&lost, 0)).await.unwrap();
+    assert!(!active().await.contains("rendezvous"));
+    within(running.shutdown()).await.unwrap();
+    let running = group.start().await;
+    let client = group.client(&running).await;
+    let module = within(client.get_module(&lost)).await.unwrap();
+    assert_eq!(module.active, Some(1));
+    let module = within(client.get_module(&spread)).await.unwrap();
+    assert_eq!((module.active, module.versions.len()), (Some(1), 2));
+    within(running.shutdown()).await.unwrap();
+}

@@ -44,7 +44,10 @@ fn has(data_dir: &Path, digest: Digest) -> bool {
 }
 
 /// A connection to one host and to no other.
-async fn greeted(group: &Group, running: &Running) -> (Connection, SendStream, FrameReader) {
+pub(crate) async fn greeted(
+    group: &Group,
+    running: &Running,
+) -> (Connection, SendStream, FrameReader) {
     let (_endpoint, connection) = group.connect(running.local_addr()).await;
     let (mut send, receive) = connection.open_bi().await.unwrap();
     let hello = Hello {
@@ -107,7 +110,13 @@ async fn any_host_explains_what_another_one_decided() {
         let mut last = None;
         // The others are asked for a moment only, and a busy machine may need longer.
         until(async || {
-            let asked = frame(2, &Request::Explain(key("room/1")));
+            let asked = frame(
+                2,
+                &Request::Explain {
+                    key: key("room/1"),
+                    why_not: None,
+                },
+            );
             send.write_all(&asked).await.unwrap();
             let Response::Explained(explanation) = answer(&mut reader).await.1 else {
                 return false;

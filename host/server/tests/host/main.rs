@@ -21,5 +21,7 @@ mod lease;
 mod life;
 mod peers;
 mod raw_node;
+mod trial;
 mod upload;
+mod vouched;
 mod wire;

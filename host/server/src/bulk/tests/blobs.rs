@@ -1,13 +1,15 @@
 //! Modules: fetched from whoever has them, and held by most before they are recorded.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use maitred_protocol::{Digest, PeerRequest, PeerResponse, Response, Unavailable};
+use maitred_protocol::{
+    Digest, ModuleKind, PeerRequest, PeerResponse, Rejection, Response, Unavailable,
+};
 
 use super::fake::{Fake, Reply};
 use super::{Group, PATIENCE, Side, count, peer, until, within};
-use crate::module_service::Wish;
+use crate::module_service::{Subject, Wish};
 
 const BYTES: &[u8] = b"the bytes of a module";
 
@@ -90,7 +92,7 @@ async fn an_upload_waits_for_most_of_those_who_vote() {
         panic!("another answer");
     };
     assert!(why.contains("1 of the 3 hosts"), "{why}");
-    assert!(why.contains("host 3: its disk is full"), "{why}");
+    assert!(why.contains("host host-3 (3): its disk is full"), "{why}");
 
     follower.bulk.set_peers(vec![leader.peer()]);
     leader
@@ -160,4 +162,68 @@ async fn more_than_was_announced_is_not_held() {
         "{answer:?}"
     );
     assert!(!side.blobs.contains(digest));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_is_ready_when_most_of_those_who_vote_can_run_it() {
+    let group = Group::new();
+    let leader = Side::new(&group, 1);
+    let _inputs = leader.replica(&[1, 2, 3], |_| None);
+    let module = Subject {
+        kind: ModuleKind::Selector,
+        digest: Digest::of(BYTES),
+        signature: None,
+    };
+    let runs = Fake::new(&group, 2, |_, _| Reply::say(PeerResponse::Ready));
+    let cannot = || PeerResponse::Refused("it has no compiler".to_owned());
+    let third = Fake::new(&group, 3, move |_, _| Reply::say(cannot()));
+    let others = |second| vec![peer(2, second), peer(3, third.address)];
+    leader.bulk.set_peers(others(runs.address));
+    let told = Mutex::new(Vec::new());
+    let told_of = |ready, of| told.lock().unwrap().push((ready, of));
+    within(leader.bulk.ready_by_most(module, told_of))
+        .await
+        .unwrap();
+    assert_eq!(*told.lock().unwrap(), [(1, 3), (2, 3)]);
+
+    let second = Fake::new(&group, 2, move |_, _| Reply::say(cannot()));
+    leader.bulk.set_peers(others(second.address));
+    let no = within(leader.bulk.ready_by_most(module, |_, _| ())).await;
+    let Response::Rejected(Rejection::Module { reason, .. }) = *no.unwrap_err() else {
+        panic!("another answer");
+    };
+    for part in [
+        "1 of the 3 hosts",
+        "host host-2 (2): it has no compiler",
+        "(3): it has",
+    ] {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+    // What will not change is asked once.
+    assert_eq!(second.asked().len(), 1);
+    assert_eq!(count(&leader.metrics.readiness_failed), 1);
+
+    // A host that lacks the bytes, or cannot run them, says which.
+    let follower = Side::new(&group, 4);
+    leader.bulk.set_peers(vec![follower.peer()]);
+    let request = PeerRequest::Ready {
+        kind: module.kind,
+        digest: module.digest,
+        signature: None,
+    };
+    let answer = within(leader.bulk.call(4, &request, PATIENCE))
+        .await
+        .unwrap();
+    let PeerResponse::Refused(why) = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(why.contains("could not be fetched"), "{why}");
+    follower.blobs.put(module.digest, BYTES).unwrap();
+    let answer = within(leader.bulk.call(4, &request, PATIENCE))
+        .await
+        .unwrap();
+    let PeerResponse::Refused(why) = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(why.contains("scanning"), "{why}");
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Chooser, Evidence, Incarnation, Join, PeerHello, PeerRefusal, PeerRequest, PeerResponse,
-    Purpose, Rejection, Response, Unavailable, Why,
+    Answered, Chooser, Evidence, Incarnation, Join, NodeName, PeerHello, PeerRefusal, PeerRequest,
+    PeerResponse, ProcessKey, Purpose, Rejection, Response, Unavailable, Why, WhyNot,
 };
 use maitred_replica::Input;
 use maitred_storage::{DecisionOptions, Decisions};
@@ -37,6 +37,10 @@ fn hello(host: u64, instance: u64) -> PeerHello {
     }
 }
 
+fn room() -> ProcessKey {
+    ProcessKey::new("room", "1").unwrap()
+}
+
 async fn call(
     side: &Side,
     group: &Group,
@@ -64,7 +68,7 @@ async fn whoever_has_not_joined_can_only_join_and_only_for_itself() {
         &side,
         &group,
         &stranger,
-        &PeerRequest::Evidence(Incarnation(1)),
+        &PeerRequest::Evidence(room(), Incarnation(1), None),
     )
     .await;
     assert!(matches!(refused, PeerResponse::Refused(_)), "{refused:?}");
@@ -141,10 +145,10 @@ async fn calls_share_a_connection_and_make_a_new_one_when_it_is_lost() {
     let group = Group::new();
     let (side, other) = (Side::new(&group, 1), Side::new(&group, 2));
     side.bulk.set_peers(vec![other.peer()]);
-    let request = PeerRequest::Evidence(Incarnation(1));
+    let request = PeerRequest::Evidence(room(), Incarnation(1), None);
     for _ in 0..3 {
         let answer = within(side.bulk.call(2, &request, PATIENCE)).await;
-        assert_eq!(answer.unwrap(), PeerResponse::Evidence(None));
+        assert_eq!(answer.unwrap(), PeerResponse::Evidence(None, None));
     }
     let (first, _) = side.bulk.line(2).await.unwrap();
     let (second, _) = side.bulk.line(2).await.unwrap();
@@ -175,29 +179,38 @@ async fn evidence_is_found_at_the_host_that_has_it() {
         refusals: Vec::new(),
         refusals_more: 0,
         decided_ms: 5,
+        filtered: Vec::new(),
+        terms: Vec::new(),
+        answered: Answered::Chose,
     };
     let options = DecisionOptions {
         total_bytes: 1 << 20,
     };
     let mut decisions = Decisions::open(&has.dir, options).unwrap();
-    decisions.append(Incarnation(8), &evidence).unwrap();
+    decisions
+        .append(&room(), Incarnation(8), &evidence)
+        .unwrap();
     let (router, metrics) = (Arc::clone(&has.router), Arc::clone(&has.metrics));
-    let (store, keeper) = decision_store(decisions, router, metrics, &has.bulk);
+    let (store, keeper) = decision_store(decisions, router, metrics, &has.bulk, &has.replays);
     let running = std::thread::spawn(move || keeper.run());
-    let silent = Fake::new(&group, 3, |_, _| Reply::say(PeerResponse::Evidence(None)));
+    let silent = Fake::new(&group, 3, |_, _| {
+        Reply::say(PeerResponse::Evidence(None, None))
+    });
     asks.bulk
         .set_peers(vec![has.peer(), peer(3, silent.address)]);
     // Connected before, since there is little time.
     for host in [2, 3] {
         asks.bulk.line(host).await.unwrap();
     }
-    let mut found = None;
+    let (mut found, node) = (None, NodeName::new("n1").unwrap());
     // A machine that is busy may need longer than the limit.
     while found.is_none() {
-        found = within(asks.bulk.evidence(Incarnation(8))).await;
+        found = within(asks.bulk.evidence(&room(), Incarnation(8), Some(&node))).await;
     }
-    assert_eq!(found, Some(evidence));
-    assert_eq!(within(asks.bulk.evidence(Incarnation(9))).await, None);
+    assert_eq!(found, Some((evidence, Some(WhyNot::Unknown))));
+    let key = room();
+    let other = asks.bulk.evidence(&key, Incarnation(9), None);
+    assert_eq!(within(other).await, None);
     drop(store);
     running.join().unwrap();
 }

@@ -1,0 +1,333 @@
+//! Versions that are tried: in shadow, on recorded decisions, under a rule; and what `explain` says.
+
+use maitred_client::Client;
+use maitred_client::protocol::{
+    Chooser, Comparison, ModuleAction, ModuleKind, ModuleName, ProcessState, WhyNot,
+};
+use maitred_registry::inputs::FileReader;
+use maitred_server::{Server, ServerConfig};
+
+use crate::guests::{FIRST, Parts, choose};
+use crate::harness::{Group, Starter, key, node, within};
+use crate::wire::counted;
+
+const SPREAD: &[u8] = include_bytes!("../../../../selectors/prebuilt/spread.wasm");
+const LEAST_LOADED: &[u8] = include_bytes!("../../../../selectors/prebuilt/least-loaded.wasm");
+
+/// The same selector in other bytes: with a custom section that nobody reads.
+fn variant(bytes: &[u8], number: u8) -> Vec<u8> {
+    [bytes, &[0, 3, 1, b'v', number]].concat()
+}
+
+fn mine() -> ModuleName {
+    "mine".parse().unwrap()
+}
+
+async fn push(client: &Client, bytes: &[u8]) -> u32 {
+    let push = client.push_module(&mine(), ModuleKind::Selector, bytes, |_| ());
+    within(push).await.unwrap().1
+}
+
+/// Creates processes one after the other, of the selector that is tried.
+async fn create(client: &Client, type_name: &str, ids: std::ops::Range<u32>) {
+    for id in ids {
+        let create = client.create(key(&format!("{type_name}/{id}")));
+        let created = within(create.selector(mine()).send()).await.unwrap();
+        assert_eq!(created.record.state, ProcessState::Running);
+    }
+}
+
+/// What is recorded comes a little after what is answered.
+async fn until(mut compare: impl AsyncFnMut() -> Comparison, decisions: u64) -> Comparison {
+    let compared = async {
+        loop {
+            let comparison = compare().await;
+            if comparison.decisions >= decisions {
+                return comparison;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within(compared).await
+}
+
+async fn nodes(client: &Client) -> Vec<maitred_client::NodeHandle> {
+    let mut handles = Vec::new();
+    for name in ["n1", "n2", "n3"] {
+        handles.push(node(client, name, Starter::default()).await);
+    }
+    handles
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_decisions_are_made_again_to_the_bit_and_by_others() {
+    const CREATES: u64 = 40;
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let _nodes = nodes(&client).await;
+    push(&client, SPREAD).await;
+    push(&client, &variant(SPREAD, 2)).await;
+    push(&client, LEAST_LOADED).await;
+    within(client.activate_module(&mine(), 1, None))
+        .await
+        .unwrap();
+    create(&client, "room", 0..CREATES as u32).await;
+
+    let replay = async |version| {
+        let replay = client.replay_module(&mine(), version, None, 1_000);
+        within(replay).await.unwrap()
+    };
+    let same = until(async || replay(1).await, CREATES).await;
+    assert_eq!((same.decisions, same.skipped), (CREATES, 0));
+    assert_eq!((same.same_version, same.identical), (CREATES, CREATES));
+    assert_eq!((same.agreed, same.moved), (CREATES, 0));
+    assert_eq!((same.traps, same.timeouts, same.bad_answers), (0, 0, 0));
+    assert!(same.fuel.p50 > 0 && same.nanos.max > 0, "{same:?}");
+    assert_eq!(same.decided.len(), 1);
+    assert_eq!(same.decided[0], same.other);
+    let twin = replay(2).await;
+    assert_eq!((twin.agreed, twin.same_version), (CREATES, 0));
+    let other = replay(3).await;
+    assert_eq!(other.agreed + other.moved, CREATES);
+    assert_eq!(other.other.version, 3);
+    assert!(other.spread_other.max > 0, "{other:?}");
+
+    // A part of them, and whole: what one host recorded is a file that can be taken elsewhere.
+    let replay = client.replay_module(&mine(), 1, None, 1);
+    let few = within(replay).await.unwrap();
+    assert!((1..CREATES).contains(&few.decisions), "{few:?}");
+    let mut file = Vec::new();
+    let saved = client.save_inputs(Some(mine()), 1_000, &mut file, |_, _| ());
+    let saved = within(saved).await.unwrap();
+    assert_eq!((saved.decisions, saved.bytes), (CREATES, file.len() as u64));
+    let batches = FileReader::new(&file).unwrap();
+    let decisions = batches.map(|batch| batch.unwrap().outcomes.len() as u64);
+    assert_eq!(decisions.sum::<u64>(), CREATES);
+    let none = client.save_inputs(Some("other".parse().unwrap()), 10, &mut file, |_, _| ());
+    assert_eq!(within(none).await.unwrap().decisions, 0);
+    let missing = client.replay_module(&"other".parse().unwrap(), 0, None, 1);
+    let error = within(missing).await.unwrap_err().to_string();
+    assert!(error.contains("other"), "{error}");
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_decisions_outlive_a_restart_and_none_are_kept_when_told_so() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let _nodes = nodes(&client).await;
+    push(&client, SPREAD).await;
+    within(client.activate_module(&mine(), 1, None))
+        .await
+        .unwrap();
+    create(&client, "room", 0..5).await;
+    within(running.shutdown()).await.unwrap();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let replay = within(client.replay_module(&mine(), 1, None, 100))
+        .await
+        .unwrap();
+    assert_eq!((replay.same_version, replay.identical), (5, 5));
+    within(running.shutdown()).await.unwrap();
+
+    let config = ServerConfig {
+        inputs_bytes: 0,
+        ..group.bare()
+    };
+    let running = Server::start(config).await.unwrap();
+    within(running.ready()).await.unwrap();
+    let client = group.client(&running).await;
+    let error = within(client.save_inputs(None, 1, &mut Vec::new(), |_, _| ())).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("inputs_bytes"), "{error}");
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_sees_what_the_active_version_does_and_decides_nothing() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let _nodes = nodes(&client).await;
+    push(&client, SPREAD).await;
+    push(&client, &variant(SPREAD, 2)).await;
+    within(client.activate_module(&mine(), 1, None))
+        .await
+        .unwrap();
+    let error = within(client.compare_module(&mine())).await.unwrap_err();
+    assert!(error.to_string().contains("shadow"), "{error}");
+    let module = within(client.start_shadow(&mine(), 2, None)).await.unwrap();
+    assert_eq!(module.shadow.unwrap().version, 2);
+    let compare = async || within(client.compare_module(&mine())).await.unwrap();
+    let nothing = compare().await;
+    assert_eq!((nothing.decisions, nothing.other.version), (0, 2));
+    create(&client, "room", 0..20).await;
+    let comparison = until(compare, 20).await;
+    assert_eq!((comparison.decisions, comparison.agreed), (20, 20));
+    assert_eq!(comparison.decided[0].version, 1);
+    for id in 0..20 {
+        let explained = client.explain(&key(&format!("room/{id}")));
+        let why = within(explained).await.unwrap().record.why;
+        assert!(matches!(why.chooser, Chooser::Selector { version: 1, .. }));
+    }
+    within(client.stop_shadow(&mine())).await.unwrap();
+    let error = within(client.compare_module(&mine())).await.unwrap_err();
+    assert!(error.to_string().contains("shadow"), "{error}");
+    let history = within(client.module_history(&mine())).await.unwrap();
+    let actions: Vec<ModuleAction> = history.iter().map(|event| event.action).collect();
+    assert_eq!(
+        actions,
+        [
+            ModuleAction::Pushed,
+            ModuleAction::Pushed,
+            ModuleAction::Activated,
+            ModuleAction::ShadowStarted,
+            ModuleAction::ShadowStopped
+        ]
+    );
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_says_why_not_and_what_it_cost() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let _nodes = nodes(&client).await;
+    push(&client, SPREAD).await;
+    within(client.activate_module(&mine(), 1, None))
+        .await
+        .unwrap();
+    within(client.cordon(&"n3".parse().unwrap(), true))
+        .await
+        .unwrap();
+    create(&client, "room", 0..3).await;
+    let process = key("room/1");
+    let explained = within(client.explain(&process)).await.unwrap();
+    assert_eq!(explained.why_not, None);
+    let chosen = explained.record.node.clone();
+    let other = if chosen.as_str() == "n1" { "n2" } else { "n1" };
+    let why_not = async |name: &str| {
+        let name = name.parse().unwrap();
+        let explained = client.explain_why_not(&process, &name);
+        within(explained).await.unwrap().why_not
+    };
+    assert_eq!(why_not(chosen.as_str()).await, Some(WhyNot::Chosen));
+    let offered = why_not(other).await;
+    assert!(matches!(offered, Some(WhyNot::Offered(_))), "{offered:?}");
+    let cordoned = why_not("n3").await;
+    assert!(matches!(cordoned, Some(WhyNot::Refused(_))), "{cordoned:?}");
+    assert_eq!(why_not("nosuch").await, Some(WhyNot::Unknown));
+
+    // Found in what was recorded; the first time, the module is compiled for it.
+    let fuel = async {
+        loop {
+            let explained = within(client.explain(&process)).await.unwrap();
+            if let Some(fuel) = explained.fuel {
+                return fuel;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(within(fuel).await > 0);
+    within(running.shutdown()).await.unwrap();
+}
+
+/// A selector that traps for types whose name has three letters, and else chooses the first node: it
+/// would not be taken if it trapped at once.
+fn trapping() -> Vec<u8> {
+    let unlucky =
+        "(if (i32.eq (i32.load offset=4 (local.get $args)) (i32.const 3)) (then unreachable))";
+    Parts::body(&format!("{unlucky} {}", choose(FIRST))).selector()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_breaks_its_rule_is_taken_back_by_itself() {
+    let group = Group::new();
+    let config = ServerConfig {
+        http: Some((std::net::Ipv4Addr::LOCALHOST, 0).into()),
+        ..group.bare()
+    };
+    let running = Server::start(config).await.unwrap();
+    within(running.ready()).await.unwrap();
+    let client = group.client(&running).await;
+    let _nodes = nodes(&client).await;
+    push(&client, SPREAD).await;
+    push(&client, &trapping()).await;
+    within(client.activate_module(&mine(), 1, None))
+        .await
+        .unwrap();
+    let nonsense = client
+        .activate(&mine())
+        .version(2)
+        .auto_rollback("traps>>1");
+    let error = within(nonsense.send()).await.unwrap_err().to_string();
+    assert!(error.contains("rule"), "{error}");
+
+    // For all ids, then for a share of them.
+    for percent in [100, 50] {
+        let activation = client.activate(&mine()).version(2).percent(percent);
+        let module = within(activation.auto_rollback("traps>0").send())
+            .await
+            .unwrap();
+        assert_eq!(module.canary.is_some(), percent < 100);
+        // It does what it should for others.
+        create(&client, "room", u32::from(percent)..u32::from(percent) + 8).await;
+        let module = within(client.get_module(&mine())).await.unwrap();
+        assert_eq!(module.active, Some(if percent < 100 { 1 } else { 2 }));
+        // The fallback decides when it does not.
+        create(&client, "pet", u32::from(percent)..u32::from(percent) + 8).await;
+        let back = async {
+            loop {
+                let module = within(client.get_module(&mine())).await.unwrap();
+                if module.active == Some(1) && module.canary.is_none() {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        within(back).await;
+        let history = within(client.module_history(&mine())).await.unwrap();
+        let last = history.last().unwrap();
+        assert_eq!(last.action, ModuleAction::AutoRolledBack);
+        assert!(last.cause.as_ref().unwrap().contains("traps"), "{last:?}");
+    }
+    assert_eq!(counted(&running, "maitred_guards_tripped_total").await, 2);
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selector_that_keeps_failing_is_bypassed_and_named() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let _nodes = nodes(&client).await;
+    push(&client, &trapping()).await;
+    within(client.activate_module(&mine(), 1, None))
+        .await
+        .unwrap();
+    assert_eq!(within(client.status()).await.unwrap().bypassed_modules, []);
+    create(&client, "pet", 0..3).await;
+    let bypassed = within(client.status()).await.unwrap().bypassed_modules;
+    assert_eq!(bypassed.len(), 1, "{bypassed:?}");
+    assert_eq!(bypassed[0].0, mine());
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_does_not_take_its_configuration_is_not_activated_with_it() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    push(&client, SPREAD).await;
+    let activate = |config: &str| client.activate_module(&mine(), 1, Some(config.to_owned()));
+    within(activate("{}")).await.unwrap();
+    let error = within(activate("[1, 2]")).await.unwrap_err().to_string();
+    assert!(error.contains("validating the configuration"), "{error}");
+    let error = within(client.start_shadow(&mine(), 1, Some("[1, 2]".to_owned()))).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("validating the configuration"), "{error}");
+    within(running.shutdown()).await.unwrap();
+}
