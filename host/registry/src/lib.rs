@@ -67,7 +67,7 @@ use index::Processes;
 use life::At;
 use limits::TYPES_MAX;
 use lost::End;
-use module::Activation;
+use module::change::Activation;
 use node::NodeChange;
 use session::Sessions;
 

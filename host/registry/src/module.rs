@@ -1,22 +1,22 @@
 //! Modules: names, versions, which one decides, and the way back.
 //!
 //! The registry knows digests; the bytes are files on the hosts. Activation is one entry, and its
-//! index is what a decision is checked against.
+//! index is what a decision is checked against. What changes a module is in [`change`].
+
+pub(crate) mod change;
+mod history;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use maitred_protocol::{
-    CanaryRecord, ModuleAction, ModuleEvent, ModuleKind, ModuleName, ModuleRecord, ModuleVersion,
-    ProcessKey, Rejection, Revision, ShadowRecord, TypeName, config_hash,
+    CanaryRecord, ModuleEvent, ModuleKind, ModuleName, ModuleRecord, ModuleVersion, ProcessKey,
+    Revision, ShadowRecord, TypeName, config_hash,
 };
 
 use crate::Registry;
-use crate::command::PushModule;
-use crate::decide::{LaneId, ModuleRef, cut};
-use crate::life::At;
-use crate::limits::{HISTORY_MAX, MODULES_MAX, ROLLBACKS_MAX, VERSIONS_MAX};
-use crate::outcome::{Event, Outcome};
+use crate::decide::{LaneId, ModuleRef};
+use crate::outcome::Outcome;
 
 /// A version that decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub struct Module {
     pub shadow: Option<Shadow>,
     /// What was active before, newest last: the way back.
     pub before: Vec<Active>,
-    /// What was done, newest last; at most [`HISTORY_MAX`].
+    /// What was done, newest last; at most [`crate::limits::HISTORY_MAX`].
     pub history: VecDeque<ModuleEvent>,
     /// When it last changed.
     pub revision: Revision,
@@ -146,32 +146,6 @@ impl Module {
         (shadow == Some(version)).then_some("runs in shadow; stop that")
     }
 
-    fn note(&mut self, at: At, event: Note<'_>) {
-        let Note {
-            action,
-            version,
-            config,
-            percent,
-            types,
-            cause,
-        } = event;
-        self.history.push_back(ModuleEvent {
-            revision: at.revision(),
-            time_ms: at.time_ms,
-            action,
-            version,
-            config_version: config.map_or(0, |(number, _)| number),
-            config: config.map_or(0, |(_, text)| config_hash(text)),
-            percent,
-            types: types.to_vec(),
-            cause,
-        });
-        if self.history.len() > HISTORY_MAX {
-            self.history.pop_front();
-        }
-        self.revision = at.revision();
-    }
-
     /// As others see it.
     #[must_use]
     pub fn to_wire(&self, name: &ModuleName) -> ModuleRecord {
@@ -205,50 +179,6 @@ impl Module {
             revision: self.revision,
         }
     }
-}
-
-/// A line of the history, without what every line has.
-struct Note<'a> {
-    action: ModuleAction,
-    version: u32,
-    config: Option<(u32, &'a str)>,
-    percent: u8,
-    types: &'a [TypeName],
-    cause: Option<String>,
-}
-
-impl<'a> Note<'a> {
-    fn of(action: ModuleAction, version: u32) -> Self {
-        Self {
-            action,
-            version,
-            config: None,
-            percent: 100,
-            types: &[],
-            cause: None,
-        }
-    }
-
-    fn active(action: ModuleAction, active: &'a Active) -> Self {
-        Self {
-            config: Some((active.config_version, &active.config)),
-            ..Self::of(action, active.version)
-        }
-    }
-}
-
-/// What an activation asks for.
-#[derive(Debug)]
-pub(crate) struct Activation {
-    pub(crate) version: u32,
-    pub(crate) config: Option<String>,
-    pub(crate) percent: u8,
-    pub(crate) types: Vec<TypeName>,
-    pub(crate) guard: String,
-}
-
-fn conflict(text: String) -> Outcome {
-    Outcome::rejected(Rejection::Conflict(text))
 }
 
 impl Registry {
@@ -309,274 +239,6 @@ impl Registry {
         }
         Ok(module)
     }
-
-    pub(crate) fn push_module(
-        &mut self,
-        at: At,
-        push: PushModule,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        if !self.modules.contains_key(&push.name) && self.modules.len() >= MODULES_MAX {
-            return conflict(format!(
-                "there are {MODULES_MAX} modules already, which is the limit; remove one"
-            ));
-        }
-        let fresh = || Module::new(push.kind, at.index);
-        let module = self.modules.entry(push.name.clone()).or_insert_with(fresh);
-        if module.kind != push.kind {
-            return conflict(format!(
-                "module {} is a {}; push a {} under another name",
-                push.name,
-                kind_name(module.kind),
-                kind_name(push.kind)
-            ));
-        }
-        let mut have = module.versions.iter();
-        if let Some(same) = have.find(|have| have.digest == push.digest) {
-            return Outcome::Pushed(Arc::new(module.to_wire(&push.name)), same.version);
-        }
-        if module.versions.len() >= VERSIONS_MAX {
-            return conflict(format!(
-                "module {} has {VERSIONS_MAX} versions already, which is the limit; remove old ones",
-                push.name
-            ));
-        }
-        module.last_version += 1;
-        let version = module.last_version;
-        module.versions.push(ModuleVersion {
-            version,
-            digest: push.digest,
-            bytes: push.bytes,
-            title: push.title,
-            features: push.features,
-            pushed_ms: at.time_ms,
-            world: push.world,
-            abi: push.abi,
-            hooks: push.hooks,
-            signature: push.signature,
-        });
-        module.note(at, Note::of(ModuleAction::Pushed, version));
-        let record = module.to_wire(&push.name);
-        events.push(Event::Module(push.name));
-        Outcome::Pushed(Arc::new(record), version)
-    }
-
-    pub(crate) fn activate_module(
-        &mut self,
-        at: At,
-        name: &ModuleName,
-        ask: Activation,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        let Some(module) = self.modules.get_mut(name) else {
-            return Outcome::not_found(format!("module {name}"));
-        };
-        let version = match module.meant(name, ask.version) {
-            Ok(version) => version,
-            Err(no) => return no,
-        };
-        let next = next_active(module, at, version, &ask);
-        if ask.percent < 100 || !ask.types.is_empty() {
-            if module.kind != ModuleKind::Selector {
-                let kind = kind_name(module.kind);
-                return conflict(format!(
-                    "{name} is a {kind}, and only selectors decide for a share of the ids; activate it for all"
-                ));
-            }
-            let Some(active) = &module.active else {
-                return conflict(format!(
-                    "no version of {name} is active, so none can decide for a share beside it; activate one for all first"
-                ));
-            };
-            if (active.version, &active.config) == (next.version, &next.config) {
-                return conflict(format!(
-                    "version {version} of {name} decides for all ids already, with that configuration"
-                ));
-            }
-            let note = Note {
-                percent: ask.percent,
-                types: &ask.types,
-                ..Note::active(ModuleAction::CanaryStarted, &next)
-            };
-            module.last_config = module.last_config.max(next.config_version);
-            module.note(at, note);
-            module.canary = Some(Canary {
-                decides: next,
-                percent: ask.percent,
-                types: ask.types,
-            });
-        } else {
-            let old = module.active.as_ref();
-            let is_same = old.is_some_and(|old| {
-                (old.version, &old.config, &old.guard) == (next.version, &next.config, &next.guard)
-            });
-            if is_same && module.canary.is_none() {
-                // Nothing changes, and the way back least of all: a script may say it twice.
-                return Outcome::Module(Arc::new(module.to_wire(name)));
-            }
-            let reconfigured = old.is_some_and(|old| old.version == version);
-            module.canary = None;
-            if let Some(old) = module.active.take() {
-                module.before.push(old);
-                if module.before.len() > ROLLBACKS_MAX {
-                    module.before.remove(0);
-                }
-            }
-            let action = match reconfigured {
-                true => ModuleAction::Configured,
-                false => ModuleAction::Activated,
-            };
-            module.last_config = module.last_config.max(next.config_version);
-            module.note(at, Note::active(action, &next));
-            module.active = Some(next);
-        }
-        let record = module.to_wire(name);
-        events.push(Event::Module(name.clone()));
-        Outcome::Module(Arc::new(record))
-    }
-
-    pub(crate) fn rollback_module(
-        &mut self,
-        at: At,
-        name: &ModuleName,
-        activated: Option<u64>,
-        cause: Option<String>,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        let Some(module) = self.modules.get_mut(name) else {
-            return Outcome::not_found(format!("module {name}"));
-        };
-        let canary = module.canary.as_ref().map(|canary| canary.decides.at);
-        let active = module.active.as_ref().map(|active| active.at);
-        let newest = canary.or(active);
-        if activated.is_some() && activated != canary && activated != active {
-            return conflict(format!("what was activated of {name} decides no more"));
-        }
-        // A guard of the active version leaves the canary alone.
-        if newest == canary && (activated.is_none() || activated == canary) && canary.is_some() {
-            module.canary = None;
-        } else {
-            let Some(mut back) = module.before.pop() else {
-                return conflict(format!(
-                    "module {name} has no earlier version to go back to"
-                ));
-            };
-            back.at = at.index;
-            module.active = Some(back);
-        }
-        let action = match cause {
-            Some(_) => ModuleAction::AutoRolledBack,
-            None => ModuleAction::RolledBack,
-        };
-        let decides = module.active.clone();
-        let mut note = match &decides {
-            Some(active) => Note::active(action, active),
-            None => Note::of(action, 0),
-        };
-        note.cause = cause.map(cut);
-        module.note(at, note);
-        let record = module.to_wire(name);
-        events.push(Event::Module(name.clone()));
-        Outcome::Module(Arc::new(record))
-    }
-
-    pub(crate) fn put_shadow(
-        &mut self,
-        at: At,
-        name: &ModuleName,
-        shadow: Option<(u32, Option<String>)>,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        let Some(module) = self.modules.get_mut(name) else {
-            return Outcome::not_found(format!("module {name}"));
-        };
-        match shadow {
-            Some(_) if module.kind != ModuleKind::Selector => {
-                let kind = kind_name(module.kind);
-                return conflict(format!("{name} is a {kind}; only selectors run in shadow"));
-            }
-            Some((version, config)) => {
-                let version = match module.meant(name, version) {
-                    Ok(version) => version,
-                    Err(no) => return no,
-                };
-                let active = module.active.as_ref();
-                let config = match (config, active) {
-                    (Some(config), _) => config.into(),
-                    (None, Some(active)) => Arc::clone(&active.config),
-                    (None, None) => "{}".into(),
-                };
-                let number = match active {
-                    Some(active) if active.config == config => active.config_version,
-                    _ => 0,
-                };
-                let note = Note {
-                    config: Some((number, &config)),
-                    ..Note::of(ModuleAction::ShadowStarted, version)
-                };
-                module.note(at, note);
-                module.shadow = Some(Shadow {
-                    version,
-                    config,
-                    at: at.index,
-                });
-            }
-            None => {
-                let Some(old) = module.shadow.take() else {
-                    return Outcome::Module(Arc::new(module.to_wire(name)));
-                };
-                module.note(at, Note::of(ModuleAction::ShadowStopped, old.version));
-            }
-        }
-        let record = module.to_wire(name);
-        events.push(Event::Module(name.clone()));
-        Outcome::Module(Arc::new(record))
-    }
-
-    pub(crate) fn remove_module(
-        &mut self,
-        at: At,
-        name: &ModuleName,
-        version: u32,
-        events: &mut Vec<Event>,
-    ) -> Outcome {
-        let Some(module) = self.modules.get_mut(name) else {
-            return Outcome::not_found(format!("module {name}"));
-        };
-        let active = module.active.as_ref().map(|active| active.version);
-        if version == 0 {
-            if let Some(active) = active
-                && let Some(user) = self
-                    .types
-                    .values()
-                    .find(|spec| spec.selector == *name || spec.callback == *name)
-            {
-                return conflict(format!(
-                    "module {name} is active (version {active}) and type {} uses it; give the type another one first",
-                    user.name
-                ));
-            }
-            self.modules.remove(name);
-        } else {
-            if active == Some(version) {
-                return conflict(format!(
-                    "version {version} of module {name} is active; activate another one first"
-                ));
-            }
-            if let Some(what) = module.beside(version) {
-                return conflict(format!("version {version} of module {name} {what} first"));
-            }
-            let before = module.versions.len();
-            module.versions.retain(|have| have.version != version);
-            if module.versions.len() == before {
-                return Outcome::not_found(format!("version {version} of module {name}"));
-            }
-            module.before.retain(|before| before.version != version);
-            module.note(at, Note::of(ModuleAction::Removed, version));
-        }
-        events.push(Event::Module(name.clone()));
-        Outcome::Done(at.revision())
-    }
 }
 
 fn reference(name: &ModuleName, module: &Module, active: &Active, canary: bool) -> ModuleRef {
@@ -589,30 +251,6 @@ fn reference(name: &ModuleName, module: &Module, active: &Active, canary: bool) 
         config_hash: config_hash(&active.config),
         canary,
         activated: active.at,
-    }
-}
-
-/// What would be active. Its configuration has the number of the same one that decides already, or a
-/// new one.
-fn next_active(module: &Module, at: At, version: u32, ask: &Activation) -> Active {
-    let canary = module.canary.as_ref().map(|canary| &canary.decides);
-    let old = module.active.as_ref();
-    // To let a canary decide for all is to let it decide with its own configuration.
-    let same = canary.filter(|canary| canary.version == version).or(old);
-    let config: Arc<str> = match (&ask.config, same) {
-        (Some(config), _) => config.as_str().into(),
-        (None, Some(same)) => Arc::clone(&same.config),
-        (None, None) => "{}".into(),
-    };
-    let mut known = [old, canary].into_iter().flatten();
-    let known = known.find(|known| known.config == config);
-    let next = module.last_config + 1;
-    Active {
-        version,
-        config_version: known.map_or(next, |known| known.config_version),
-        config,
-        guard: ask.guard.clone(),
-        at: at.index,
     }
 }
 
