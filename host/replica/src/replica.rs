@@ -10,7 +10,7 @@
 //! its entry is committed and applied. Only a leader that has applied an entry of its own term
 //! takes requests; until then it does not know what its predecessors promised.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use maitred_protocol::{ModuleName, Rejection, Request, RequestId, Response, Unavailable};
 use maitred_registry::random::Random;
@@ -58,8 +58,9 @@ pub struct Replica {
     pub(crate) waiting: Waiting,
     pub(crate) reads: Reads,
     pub(crate) timers: Timers,
-    /// What has been proposed to be taken back in this reign: modules, and when they were activated.
-    pub(crate) guarded: BTreeSet<(ModuleName, u64)>,
+    /// What has been proposed to be taken back (modules, and when they were activated), and when that may
+    /// be proposed again.
+    pub(crate) guarded: BTreeMap<(ModuleName, u64), u64>,
     /// The term in which this host leads and serves; none otherwise.
     pub(crate) serving: Option<u64>,
     pub(crate) disk: Disk,

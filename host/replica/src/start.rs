@@ -1,6 +1,6 @@
 //! How a replica starts: what storage found, whether that fits together, and what it begins with.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use maitred_registry::random::Random;
 use maitred_registry::{Entry, EntryError, Registry};
@@ -174,7 +174,7 @@ impl Replica {
             moves: Moves::default(),
             recreation: Recreation::default(),
             waiting: Waiting::default(),
-            guarded: BTreeSet::new(),
+            guarded: BTreeMap::new(),
             reads: Reads::new(&config),
             timers: Timers::default(),
             serving: None,

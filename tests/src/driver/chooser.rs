@@ -1,7 +1,7 @@
 //! Who decides in the driver: a native stand-in for uploaded selectors.
 //!
 //! Every selector chooses the first of the candidates with the fewest processes, except those whose
-//! names say what they do: `broken` fails, `picky` takes nobody, `ranks` ranks all (the fewest
+//! names (or else configurations) say what they do: `broken` fails, `picky` takes nobody, `ranks` ranks all (the fewest
 //! processes first), `rejects` says no, and `patient` waits (for 500 ms at most) until a node is empty.
 
 use maitred_registry::candidates::Slot;
@@ -59,7 +59,10 @@ fn ranked(offer: &Offer<'_>) -> Vec<(Slot, f32)> {
 /// Decides a whole batch.
 pub(crate) fn decide_all(mut batch: SelectBatch) -> Vec<Decision> {
     let mut chooser = batch.selector.as_ref().ok().map(|module| Chooser {
-        name: module.name.to_string(),
+        name: match &*module.config {
+            "rejects" | "patient" | "ranks" => module.config.to_string(),
+            _ => module.name.to_string(),
+        },
         manifest: Manifest {
             title: "test".to_owned(),
             features: FEATURES.to_vec(),

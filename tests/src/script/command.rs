@@ -22,6 +22,7 @@
 //! alive NAME [seq=N]      pass MS [alive=a,b: these nodes renew every second]
 //! hold select|persist     release select|persist     crash     lose N (entries, in a crash)
 //! disk low|ok             snapshots fail|succeed     shutdown
+//! guard active|canary NAME CAUSE (its rule has come true)
 //! ```
 //! About the script itself.
 //! ```text
@@ -31,7 +32,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use maitred_protocol::{ClientId, Incarnation, ModuleKind, NodeEpoch, NodeName, Response};
+use maitred_protocol::{
+    ClientId, Incarnation, ModuleKind, ModuleName, NodeEpoch, NodeName, Response,
+};
 use maitred_replica::{Disk, Input, Spawned};
 
 use super::format;
@@ -151,11 +154,34 @@ impl Stage {
             }
             "snapshots" => self.driver()?.disc.full = words.next()? == "fail",
             "shutdown" => self.driver()?.step(Input::Shutdown),
+            "guard" => self.guard(words)?,
             "config" => self.configure(words)?,
             "show" => self.show_events = words.next()? == "events",
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// The rule of what decides now has come true, as whoever watches says.
+    fn guard(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let (which, name): (&str, ModuleName) = (words.next()?, words.next_as()?);
+        let cause = words.rest();
+        let registry = self.driver()?.replica.registry();
+        let watched = match which {
+            "canary" => registry.canary_module(&name),
+            _ => registry.active_module(&name, ModuleKind::Selector).ok(),
+        };
+        let activated = watched.ok_or_else(|| format!("{name} has none"))?.activated;
+        // It is said again for as long as it is so.
+        for _ in 0..2 {
+            let (name, cause) = (name.clone(), cause.clone());
+            self.driver()?.step(Input::Guarded {
+                name,
+                activated,
+                cause,
+            });
+        }
+        Ok(())
     }
 
     fn configure(&mut self, words: &mut Words<'_>) -> Result<(), String> {
