@@ -12,7 +12,6 @@ use maitred_registry::AbortCause;
 use maitred_registry::candidates::{Refused, SelectRequest, Slot};
 use maitred_registry::decide::{Decision, SelectJob, Trace};
 
-use crate::mutants;
 use crate::replica::Replica;
 use crate::saga::Life;
 
@@ -52,7 +51,7 @@ impl Replica {
             let Ok(slot) = found else { continue };
             let admits =
                 fleet.facts[slot].epoch == epoch && fleet.admits(slot as Slot, &request).is_ok();
-            if !admits && !mutants::on("ranked-unfiltered") {
+            if !admits {
                 continue;
             }
             let trace = trace.taken_to(&node, request)?;
