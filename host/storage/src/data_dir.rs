@@ -4,7 +4,7 @@
 //! VERSION     format and the host's identity (`identity`); written last, so a directory that has it
 //!             is complete
 //! lock        held with flock while the host runs; the holder's process id is in it
-//! raft/ snap/ modules/ compiled/ decisions/ tls/
+//! raft/ snap/ modules/ compiled/ decisions/ inputs/ tls/
 //! ```
 //! It must not know what is in the folders.
 
@@ -16,7 +16,15 @@ use std::path::{Path, PathBuf};
 use crate::space::{SpaceLimits, SpaceMonitor, SpaceProbe, free_and_total};
 use crate::{HostIdentity, StorageError, files};
 
-const FOLDERS: [&str; 6] = ["raft", "snap", "modules", "compiled", "decisions", "tls"];
+const FOLDERS: [&str; 7] = [
+    "raft",
+    "snap",
+    "modules",
+    "compiled",
+    "decisions",
+    "inputs",
+    "tls",
+];
 /// More than the longest identity takes.
 const VERSION_BYTES_MAX: u64 = 1 << 10;
 
@@ -128,7 +136,8 @@ impl DataDir {
         read_identity(dir)?;
         let lock = lock(dir)?;
         let identity = read_identity(dir)?;
-        // A folder that somebody removed is made again: `compiled` and `decisions` may be.
+        // A folder that somebody removed is made again: `compiled`, `decisions` and `inputs` may be;
+        // and so is one that an older program did not have.
         for folder in FOLDERS {
             make_folder(&dir.join(folder))?;
         }
@@ -238,6 +247,12 @@ impl DataDir {
     #[must_use]
     pub fn decisions(&self) -> PathBuf {
         self.path.join("decisions")
+    }
+
+    /// Where recorded inputs of decisions are.
+    #[must_use]
+    pub fn inputs(&self) -> PathBuf {
+        self.path.join("inputs")
     }
 
     /// Where this host's certificates and keys are.

@@ -136,6 +136,14 @@ pub enum StorageError {
         /// The file.
         file: PathBuf,
     },
+    /// Recorded inputs changed on disk. What the file has from there on is left out of a replay.
+    #[error("{} is damaged at byte {offset}; the decisions recorded after that in it are left out", file.display())]
+    InputsDamaged {
+        /// The file.
+        file: PathBuf,
+        /// Where.
+        offset: u64,
+    },
     /// The bytes given are not those of the digest.
     #[error("the bytes have digest {got}, not {expected}; send them again")]
     DigestMismatch {

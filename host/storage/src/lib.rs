@@ -1,4 +1,5 @@
-//! What is durable: the data directory, the Raft log, snapshots, modules' bytes and decisions.
+//! What is durable: the data directory, the Raft log, snapshots, modules' bytes, decisions and what
+//! they were made from.
 //!
 //! This crate decides when bytes count as written, how they are found again after a crash, and what
 //! is refused because it is damaged. What it acknowledged, it gives back or says that it cannot; it
@@ -13,6 +14,7 @@ pub mod decisions;
 pub mod error;
 mod files;
 mod identity;
+pub mod inputs;
 pub mod log;
 mod log_cut;
 mod log_engine;
@@ -28,6 +30,7 @@ pub use data_dir::DataDir;
 pub use decisions::{DecisionOptions, Decisions};
 pub use error::StorageError;
 pub use identity::{FORMAT_VERSION, HostIdentity};
+pub use inputs::{Inputs, InputsOptions, Kept};
 pub use log::{Log, LogOptions, LogStart, RecoveredLog, WriteTask};
 pub use log_scan::TornTail;
 pub use snapshot_file::{SnapshotMeta, SnapshotWriter, Snapshots};
