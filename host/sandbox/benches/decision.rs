@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use maitred_protocol::{Incarnation, ModuleKind, NodeName, ProcessKey};
-use maitred_registry::candidates::Slot;
-use maitred_registry::decide::{Choose, Offer, decide};
+use maitred_registry::decide::{Answer, Choose, Offer, Verdict, decide};
 use maitred_registry::feature::{Ask, Feature, Manifest};
 use maitred_sandbox::{
     BoxFuture, CallbackJob, Callbacks, Lanes, Limits, NodeFailure, NodePort, Placement, Process,
@@ -31,11 +30,12 @@ impl Choose for Lowest {
         &self.0
     }
 
-    fn choose(&mut self, offer: Offer<'_>) -> Result<Option<Slot>, String> {
+    fn choose(&mut self, offer: Offer<'_>) -> Result<Answer, String> {
         let rows = offer.slots.iter().zip(offer.features);
-        Ok(rows
-            .min_by(|a, b| a.1.total_cmp(b.1))
-            .map(|(slot, _)| *slot))
+        let lowest = rows.min_by(|a, b| a.1.total_cmp(b.1));
+        Ok(lowest
+            .map_or(Verdict::None, |(slot, _)| Verdict::Choose(*slot))
+            .into())
     }
 }
 
@@ -43,6 +43,7 @@ fn lowest(ask: Ask) -> Lowest {
     Lowest(Manifest {
         title: "native".to_owned(),
         features: vec![Feature::Processes],
+        terms: Vec::new(),
         ask,
     })
 }
@@ -57,14 +58,14 @@ fn native(criterion: &mut Criterion) {
         let mut chooser = lowest(ask);
         for nodes in [10, 100, 1_000] {
             let jobs = jobs(1, 1);
-            let mut fleet = fleet(nodes, 1);
+            let mut fleet = Arc::new(fleet(nodes, 1));
             group.bench_function(BenchmarkId::new(name, nodes), |bencher| {
                 bencher.iter(|| {
                     let decision =
                         decide(&mut fleet, &jobs[0], &selector, Ok(&mut chooser), 1, || 0);
                     // The fleet would fill up.
                     if let Some(slot) = decision.trace.chosen {
-                        fleet.live[slot as usize].used = 0;
+                        Arc::make_mut(&mut fleet).live[slot as usize].used = 0;
                     }
                     black_box(decision)
                 });
@@ -116,11 +117,20 @@ fn in_wasm(criterion: &mut Criterion) {
 struct Ready;
 
 impl NodePort for Ready {
-    fn start(&self, _: Vec<u8>, _: Duration) -> BoxFuture<'_, Result<Started, NodeFailure>> {
+    fn start(
+        &self,
+        _: Vec<u8>,
+        _: Duration,
+        _: u32,
+    ) -> BoxFuture<'_, Result<Started, NodeFailure>> {
         Box::pin(std::future::ready(Ok(Started {
             pid: "17".to_owned(),
             share: Vec::new(),
         })))
+    }
+
+    fn stop(&self, _: Duration) -> BoxFuture<'_, Result<(), NodeFailure>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn lookup(&self, _: ProcessKey) -> BoxFuture<'_, Option<Process>> {
@@ -144,6 +154,7 @@ fn spawn(criterion: &mut Criterion) {
             args: vec![7; 64],
             group: None,
             requester: None,
+            previous: None,
             demand: 1,
             priority: 0,
             attempt: 1,

@@ -45,8 +45,8 @@ struct Shared {
     sandbox: Arc<Sandbox>,
     bytes: Box<dyn Fn(&Digest) -> Option<Vec<u8>> + Send + Sync>,
     runs: Mutex<HashMap<ModuleName, Run>>,
-    /// Decisions that found the queue full; apart, so that a lane waits for nobody.
-    dropped: Mutex<HashMap<ModuleName, u64>>,
+    /// Decisions of each shadow that found the queue full; apart, so that a lane waits for nobody.
+    dropped: Mutex<HashMap<ModuleName, (ModuleRef, u64)>>,
 }
 
 /// One shadow and what it came to.
@@ -101,8 +101,9 @@ impl Shadows {
                 run.broken.clone(),
             )
         };
-        let dropped = lock(&self.shared.dropped).get(module).copied();
-        comparing.skip(dropped.unwrap_or(0));
+        let dropped = lock(&self.shared.dropped);
+        let dropped = dropped.get(module).filter(|(of, _)| *of == shadow);
+        comparing.skip(dropped.map_or(0, |(_, decisions)| *decisions));
         Some(ShadowReport {
             shadow,
             comparison: comparing.comparison(),
@@ -139,8 +140,14 @@ impl Shadows {
     }
 
     fn drop_batch(&self, followed: &Followed) {
-        let name = followed.shadow.name.clone();
-        *lock(&self.shared.dropped).entry(name).or_default() += followed.jobs.len() as u64;
+        let Followed { shadow, jobs, .. } = followed;
+        let mut dropped = lock(&self.shared.dropped);
+        let none = || (shadow.clone(), 0);
+        let entry = dropped.entry(shadow.name.clone()).or_insert_with(none);
+        if entry.0 != *shadow {
+            *entry = none();
+        }
+        entry.1 += jobs.len() as u64;
     }
 
     fn start(&self) -> Option<SyncSender<Box<Followed>>> {
@@ -226,21 +233,6 @@ impl Shared {
             return;
         }
         rehearsals.remove(&shadow.name);
-        let made = match (self.bytes)(&shadow.digest) {
-            None => Err("its bytes are not on this host".to_owned()),
-            Some(bytes) => Rehearsal::new(&self.sandbox, shadow.clone(), &bytes)
-                .map_err(|error| error.to_string()),
-        };
-        let broken = match made {
-            Ok(rehearsal) => {
-                rehearsals.insert(shadow.name.clone(), rehearsal);
-                None
-            }
-            Err(reason) => {
-                tracing::warn!(module = %shadow.name, version = shadow.version, reason, "a shadow cannot be rehearsed");
-                Some(reason)
-            }
-        };
         let other = ComparedVersion {
             version: shadow.version,
             digest: shadow.digest,
@@ -249,10 +241,23 @@ impl Shared {
         let run = Run {
             shadow: shadow.clone(),
             comparing: Comparing::new(shadow.name.clone(), other),
-            broken,
+            broken: None,
         };
-        lock(&self.dropped).remove(&shadow.name);
         self.runs().insert(shadow.name.clone(), run);
+        let made = match (self.bytes)(&shadow.digest) {
+            None => Err("its bytes are not on this host".to_owned()),
+            Some(bytes) => Rehearsal::new(&self.sandbox, shadow.clone(), &bytes)
+                .map_err(|error| error.to_string()),
+        };
+        match made {
+            Ok(rehearsal) => {
+                rehearsals.insert(shadow.name.clone(), rehearsal);
+            }
+            Err(reason) => {
+                tracing::warn!(module = %shadow.name, version = shadow.version, reason, "a shadow cannot be rehearsed");
+                self.with(shadow, |run| run.broken = Some(reason));
+            }
+        }
     }
 
     /// Its comparison, unless it has ended meanwhile.

@@ -239,10 +239,10 @@ fn checked(case: Case, answer: Answer, slots: &[Slot], terms: usize) -> Result<W
         return Ok(Went::Answered(answer));
     };
     let hint = match &answer.verdict {
-        Verdict::Choose(slot) if !slots.contains(slot) => format!(
-            ": that is none of the slots that it was offered ({slots:?}); answer with one of them, not with an index"
-        ),
-        _ => String::new(),
+        Verdict::Choose(slot) if !slots.contains(slot) => {
+            ": answer with one of candidates.slots, not with an index"
+        }
+        _ => "",
     };
     Err(failed(format!("{case}, it {reason}{hint}")))
 }

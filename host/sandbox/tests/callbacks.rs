@@ -51,7 +51,12 @@ fn started() -> Started {
 }
 
 impl NodePort for Node {
-    fn start(&self, payload: Vec<u8>, _: Duration) -> BoxFuture<'_, Result<Started, NodeFailure>> {
+    fn start(
+        &self,
+        payload: Vec<u8>,
+        _: Duration,
+        _: u32,
+    ) -> BoxFuture<'_, Result<Started, NodeFailure>> {
         self.payloads.lock().unwrap().push(payload);
         match &self.answer {
             Answer::Now(answer) => Box::pin(ready(answer.clone())),
@@ -65,6 +70,10 @@ impl NodePort for Node {
             }),
             Answer::Never => Box::pin(pending()),
         }
+    }
+
+    fn stop(&self, _: Duration) -> BoxFuture<'_, Result<(), NodeFailure>> {
+        Box::pin(ready(Ok(())))
     }
 
     fn lookup(&self, _: ProcessKey) -> BoxFuture<'_, Option<Process>> {
@@ -88,6 +97,7 @@ fn job(module: &ModuleRef, seed: u32, within: Duration) -> CallbackJob {
             args: b"map=3".to_vec(),
             group: None,
             requester: Some(NodeName::new("node-9").unwrap()),
+            previous: None,
             demand: 1,
             priority: 0,
             attempt: 1,
@@ -108,7 +118,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// A callback that does `what` when the seed is 13, and otherwise starts the process.
 fn unlucky(what: &str) -> Vec<u8> {
     let body = format!(
-        "(if (i32.eq (i32.load offset=60 (local.get $args)) (i32.const 13)) (then {what})) {}",
+        "(if (i32.eq (i32.load offset=72 (local.get $args)) (i32.const 13)) (then {what})) {}",
         start(600_000)
     );
     Parts {
@@ -313,7 +323,7 @@ async fn a_callback_that_fails_is_named_and_replaced() {
 async fn a_fiber_ends_at_its_stack_and_an_instance_at_its_memory() {
     let deeper = |parts: Parts| {
         let body = format!(
-            "(if (i32.eq (i32.load offset=60 (local.get $args)) (i32.const 13)) (then (call $worse))) {}",
+            "(if (i32.eq (i32.load offset=72 (local.get $args)) (i32.const 13)) (then (call $worse))) {}",
             start(1_000)
         );
         Parts {
@@ -370,8 +380,8 @@ async fn a_module_that_is_not_loaded_goes_elsewhere() {
 
 #[tokio::test]
 async fn look_ups_are_sixteen_a_spawn() {
-    let imports = r#"(import "maitred:policy/node@0.1.0" "start" (func $start (param i32 i32 i32 i32)))
-        (import "maitred:policy/records@0.1.0" "get" (func $get (param i32 i32 i32 i32 i32)))"#;
+    let imports = r#"(import "maitred:policy/node@0.2.0" "start" (func $start (param i32 i32 i32 i32)))
+        (import "maitred:policy/records@0.2.0" "get" (func $get (param i32 i32 i32 i32 i32)))"#;
     let get = "(call $get (i32.load (local.get $args)) (i32.load offset=4 (local.get $args))
         (i32.load offset=8 (local.get $args)) (i32.load offset=12 (local.get $args)) (i32.const 2048))";
     // 16 are found, the 17th is not.

@@ -185,7 +185,7 @@ async fn witness_believes_a_watcher_and_nothing_else() {
     assert_eq!(
         fences.examine(job(&wrong, 1, LONG), nothing()).await,
         Err(
-            "fence watcher@3 answered an error: configuration: `retry_ms` has to be 100 to 60,000"
+            "fence watcher@3 answered an error: configuration: `retry_ms` has to be a whole number from 100 to 60000"
                 .to_owned()
         )
     );
@@ -471,6 +471,6 @@ fn a_fence_may_not_start_anything() {
     assert_eq!(stage, Stage::CheckingTheWorld);
     assert_eq!(
         reason,
-        "it imports maitred:policy/node@0.1.0, which a fence is not offered"
+        "it imports maitred:policy/node@0.2.0, which a fence is not offered"
     );
 }

@@ -407,7 +407,7 @@ fn an_instance_whose_memory_has_grown_is_replaced() {
 fn configuration_reaches_the_guest() {
     // Chooses the slot whose number is the length of the configuration.
     let parts = Parts {
-        imports: r#"(import "maitred:policy/host@0.1.0" "config" (func $config (param i32)))"#,
+        imports: r#"(import "maitred:policy/host@0.2.0" "config" (func $config (param i32)))"#,
         body: format!(
             "(call $config (i32.const 512)) {}",
             choose("(i32.load (i32.const 516))")

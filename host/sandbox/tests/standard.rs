@@ -10,13 +10,13 @@ use std::sync::Arc;
 use maitred_guest::glue::SelectorInstance;
 use maitred_guest::testing::TestHost;
 use maitred_guest::{Ask as GuestAsk, Request, Selector, bindings};
-use maitred_protocol::ModuleKind;
-use maitred_registry::candidates::{Column, Slot};
-use maitred_registry::decide::{Choose, Offer, decide};
+use maitred_protocol::{ModuleKind, NodeName};
+use maitred_registry::candidates::Column;
+use maitred_registry::decide::{Answer, Choose, Decision, Offer, SelectJob, Verdict, decide};
 use maitred_registry::feature::{Ask, Manifest};
 use maitred_registry::random::Random;
 use maitred_sandbox::Lanes;
-use support::{batch, bench, cause, decided, fleet, jobs, patient, prebuilt};
+use support::{batch, bench, cause, decided, fleet, jobs, old, patient, prebuilt};
 
 /// A selector that was compiled for this machine.
 struct Native<S> {
@@ -37,6 +37,7 @@ impl<S: Selector> Native<S> {
                 .iter()
                 .map(|name| name.parse().unwrap())
                 .collect(),
+            terms: manifest.terms,
             ask: match manifest.ask {
                 GuestAsk::All => Ask::All,
                 GuestAsk::Sample(count) => Ask::Sample(count),
@@ -58,16 +59,18 @@ impl<S: Selector> Choose for Native<S> {
         &self.manifest
     }
 
-    fn choose(&mut self, offer: Offer<'_>) -> Result<Option<Slot>, String> {
+    fn choose(&mut self, offer: Offer<'_>) -> Result<Answer, String> {
+        let asked = offer.request;
         let request = Request {
-            process_type: offer.request.key.type_name.to_string(),
-            id: offer.request.key.id.to_string(),
+            process_type: asked.key.type_name.to_string(),
+            id: asked.key.id.to_string(),
             args: Vec::new(),
-            group: offer.request.group.clone(),
-            requester: offer.request.requester.as_ref().map(ToString::to_string),
-            demand: offer.request.demand,
-            priority: offer.request.priority,
-            attempt: offer.request.attempt,
+            group: asked.group.clone(),
+            requester: asked.requester.as_ref().map(ToString::to_string),
+            previous: asked.previous.as_ref().map(ToString::to_string),
+            demand: asked.demand,
+            priority: asked.priority,
+            attempt: asked.attempt,
             seed: offer.seed,
             time: offer.time_s,
         };
@@ -75,14 +78,45 @@ impl<S: Selector> Choose for Native<S> {
             slots: offer.slots.to_vec(),
             features: offer.features.to_vec(),
         };
-        self.selector.select(&request, &lists, &self.host)
+        let answer = self.selector.select(&request, &lists, &self.host)?;
+        Ok(Answer {
+            verdict: match answer.verdict {
+                maitred_guest::Verdict::Choose(slot) => Verdict::Choose(slot),
+                maitred_guest::Verdict::None => Verdict::None,
+                maitred_guest::Verdict::Ranked(slots) => Verdict::Ranked(slots),
+                maitred_guest::Verdict::Reject(no) => Verdict::Reject {
+                    code: no.code,
+                    reason: no.reason,
+                },
+                maitred_guest::Verdict::Wait(ms) => Verdict::Wait(ms),
+            },
+            scored: answer.scores.slots,
+            scores: answer.scores.values,
+        })
     }
+}
+
+/// Requests that name a node that asks, a node of the life before, and latencies.
+fn asking(nodes: u32, seed: u32, random: &mut Random) -> Vec<SelectJob> {
+    let mut jobs = jobs(20, seed);
+    for job in &mut jobs {
+        let request = Arc::make_mut(&mut job.request);
+        let mut node = || Some(NodeName::new(format!("node-{}", random.below(nodes))).unwrap());
+        (request.requester, request.previous) = (node(), node());
+        let zones = ["north", "south", "west"].map(str::to_owned);
+        request.latencies = zones.map(|zone| (zone, random.below(200))).to_vec();
+    }
+    jobs
 }
 
 /// Compares 20 decisions on each of 40 fleets, of 1 to 1,500 nodes.
 fn equals_its_native_twin<S: Selector>(name: &str) {
+    matches_its_native_twin::<S>(name, &prebuilt(name));
+}
+
+fn matches_its_native_twin<S: Selector>(name: &str, guest: &[u8]) {
     let bench = bench(patient());
-    let module = bench.load(name, ModuleKind::Selector, &prebuilt(name), "{}");
+    let module = bench.load(name, ModuleKind::Selector, guest, "{}");
     let lanes = Lanes::new(Arc::clone(&bench.sandbox));
     let mut native = Native::<S>::new();
     let mut random = Random::new(7);
@@ -103,8 +137,8 @@ fn equals_its_native_twin<S: Selector>(name: &str) {
             of: request.group.unwrap(),
             counts: counts(),
         }];
-        let jobs = jobs(20, seed as u32 * 1_000);
-        let mut twin = offered.clone();
+        let jobs = asking(nodes, seed as u32 * 1_000, &mut random);
+        let mut twin = Arc::new(offered.clone());
         let in_wasm = decided(&lanes, batch(&module, offered, jobs.clone()));
         for (job, got) in jobs.iter().zip(in_wasm) {
             let want = decide(
@@ -118,8 +152,21 @@ fn equals_its_native_twin<S: Selector>(name: &str) {
             assert_eq!(cause(&got), None, "{name}, fleet {seed}");
             assert_eq!(cause(&want), None, "{name}, fleet {seed}");
             assert_eq!(got.trace.slots, want.trace.slots, "{name}, fleet {seed}");
+            let said = |decision: &Decision| {
+                let trace = &decision.trace;
+                let scores: Vec<u32> = trace.scores.iter().map(|score| score.to_bits()).collect();
+                let answered = trace.answered.clone();
+                (
+                    trace.chosen,
+                    answered,
+                    trace.scored.clone(),
+                    scores,
+                    decision.then.clone(),
+                )
+            };
             assert_eq!(
-                got.trace.chosen, want.trace.chosen,
+                said(&got),
+                said(&want),
                 "{name}, fleet {seed}, job {}",
                 job.id
             );
@@ -129,18 +176,8 @@ fn equals_its_native_twin<S: Selector>(name: &str) {
 }
 
 #[test]
-fn least_loaded() {
-    equals_its_native_twin::<maitred_selector_least_loaded::LeastLoaded>("least-loaded");
-}
-
-#[test]
-fn two_choices() {
-    equals_its_native_twin::<maitred_selector_two_choices::TwoChoices>("two-choices");
-}
-
-#[test]
-fn rendezvous() {
-    equals_its_native_twin::<maitred_selector_rendezvous::Rendezvous>("rendezvous");
+fn affinity() {
+    equals_its_native_twin::<maitred_selector_affinity::Affinity>("affinity");
 }
 
 #[test]
@@ -149,6 +186,75 @@ fn bin_pack() {
 }
 
 #[test]
+fn bounded_load() {
+    equals_its_native_twin::<maitred_selector_bounded_load::BoundedLoad>("bounded-load");
+}
+
+#[test]
+fn labels() {
+    equals_its_native_twin::<maitred_selector_labels::Labels>("labels");
+}
+
+#[test]
+fn latency() {
+    equals_its_native_twin::<maitred_selector_latency::Latency>("latency");
+}
+
+#[test]
+fn least_loaded() {
+    equals_its_native_twin::<maitred_selector_least_loaded::LeastLoaded>("least-loaded");
+}
+
+#[test]
+fn ordered() {
+    equals_its_native_twin::<maitred_selector_ordered::Ordered>("ordered");
+}
+
+#[test]
+fn prefer_local() {
+    equals_its_native_twin::<maitred_selector_prefer_local::PreferLocal>("prefer-local");
+}
+
+#[test]
+fn random() {
+    equals_its_native_twin::<maitred_selector_random::Random>("random");
+}
+
+#[test]
+fn rendezvous() {
+    equals_its_native_twin::<maitred_selector_rendezvous::Rendezvous>("rendezvous");
+}
+
+#[test]
+fn round_robin() {
+    equals_its_native_twin::<maitred_selector_round_robin::RoundRobin>("round-robin");
+}
+
+#[test]
 fn spread() {
     equals_its_native_twin::<maitred_selector_spread::Spread>("spread");
+}
+
+#[test]
+fn sticky() {
+    equals_its_native_twin::<maitred_selector_sticky::Sticky>("sticky");
+}
+
+#[test]
+fn two_choices() {
+    equals_its_native_twin::<maitred_selector_two_choices::TwoChoices>("two-choices");
+}
+
+#[test]
+fn weighted() {
+    equals_its_native_twin::<maitred_selector_weighted::Weighted>("weighted");
+}
+
+/// Built against the WIT 0.1.0, long before this host: they decide as they did.
+#[test]
+fn least_loaded_of_the_version_before() {
+    matches_its_native_twin::<maitred_selector_least_loaded::LeastLoaded>(
+        "least-loaded",
+        &old("least-loaded"),
+    );
 }

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use maitred_protocol::{Digest, ModuleKind, UploadStage};
 use maitred_sandbox::{CompilerCommand, Inspected, Limits, ModuleError, Stage};
-use support::guests::{
-    FIRST, LOG, Parts, START, choose, component, first, policy, spin, start, unknown,
-};
+use support::guests::{FIRST, LOG, Parts, START, choose, component, first, policy, start, unknown};
 use support::{Bench, bench, patient, prebuilt, sandbox_in};
 
 fn inspect(bench: &Bench, kind: ModuleKind, bytes: &[u8]) -> Result<Inspected, ModuleError> {
@@ -56,7 +54,11 @@ fn a_good_selector_and_a_good_callback_pass() {
         selector,
         Inspected {
             title: "tester 1.0".to_owned(),
+            world: "selector".to_owned(),
+            abi: "0.2.0".to_owned(),
             features: vec!["processes".to_owned()],
+            terms: Vec::new(),
+            hooks: Vec::new(),
             notes: Vec::new()
         }
     );
@@ -173,12 +175,12 @@ fn the_worlds_are_told_apart() {
         (
             ModuleKind::Fence,
             callback(),
-            "a fence exports the interface maitred:policy/fence@0.1.0; this one exports callback: push it as a callback",
+            "a fence exports the interface maitred:policy/fence@0.2.0; this one exports callback: push it as a callback",
         ),
         (
             ModuleKind::Callback,
             fence.clone(),
-            "a callback exports the interface maitred:policy/callback@0.1.0; this one exports fence: push it as a fence",
+            "a callback exports the interface maitred:policy/callback@0.2.0; this one exports fence: push it as a fence",
         ),
         (ModuleKind::Selector, fence, "this one exports fence"),
         (ModuleKind::Fence, first(), "this one exports selector"),
@@ -189,14 +191,14 @@ fn the_worlds_are_told_apart() {
     }
 
     let newer = Parts::default().selector_of(
-        &policy().replace("policy@0.1.0", "policy@0.2.0"),
-        "selector@0.2.0",
+        &policy().replace("policy@0.2.0", "policy@0.3.0"),
+        "selector@0.3.0",
     );
-    assert_refused(&newer, patient(), world, "this one exports version 0.2.0");
+    assert_refused(&newer, patient(), world, "this one exports version 0.3.0");
     // Of the same minor version is fine.
     let patched = Parts::default().selector_of(
-        &policy().replace("policy@0.1.0", "policy@0.1.4"),
-        "selector@0.1.4",
+        &policy().replace("policy@0.2.0", "policy@0.2.4"),
+        "selector@0.2.4",
     );
     inspect(&bench(patient()), ModuleKind::Selector, &patched).unwrap();
 }
@@ -211,12 +213,12 @@ fn an_import_that_is_not_offered_is_named() {
         imports: START,
         ..Parts::default()
     }
-    .selector_of(&both, "selector@0.1.0");
+    .selector_of(&both, "selector@0.2.0");
     assert_refused(
         &curious,
         patient(),
         Stage::CheckingTheWorld,
-        "it imports maitred:policy/node@0.1.0, which a selector is not offered",
+        "it imports maitred:policy/node@0.2.0, which a selector is not offered",
     );
 
     let clock = component(
@@ -241,17 +243,17 @@ fn an_import_that_is_not_offered_is_named() {
             "    import clock;\n    export selector;\n"
         )
     );
-    let imports = r#"(import "maitred:policy/clock@0.1.0" "now" (func $now (result i32)))"#;
+    let imports = r#"(import "maitred:policy/clock@0.2.0" "now" (func $now (result i32)))"#;
     let timely = Parts {
         imports,
         ..Parts::default()
     }
-    .selector_of(&wasi, "selector@0.1.0");
+    .selector_of(&wasi, "selector@0.2.0");
     assert_refused(
         &timely,
         patient(),
         Stage::CheckingTheWorld,
-        "it imports maitred:policy/clock@0.1.0",
+        "it imports maitred:policy/clock@0.2.0",
     );
 }
 
@@ -263,7 +265,7 @@ fn a_record_of_another_shape_is_refused() {
     );
     assert_ne!(wit, policy());
     let (stage, reason) = refused(
-        &Parts::default().selector_of(&wit, "selector@0.1.0"),
+        &Parts::default().selector_of(&wit, "selector@0.2.0"),
         patient(),
     );
     assert!(
@@ -522,7 +524,7 @@ fn a_manifest_is_checked() {
         "33 features, of at most 32",
     );
     let sample =
-        "(i32.store8 (i32.const 280) (i32.const 1)) (i32.store (i32.const 284) (i32.const 0))";
+        "(i32.store8 (i32.const 288) (i32.const 1)) (i32.store (i32.const 292) (i32.const 0))";
     assert_refused(
         &describe(sample),
         patient(),
@@ -563,104 +565,6 @@ fn an_instance_must_come_about() {
 }
 
 #[test]
-fn the_trial_refuses_what_would_only_fall_back() {
-    let trying = Stage::Trying;
-    let body = |body: &str| Parts::body(body).selector();
-    assert_refused(
-        &body("unreachable"),
-        patient(),
-        trying,
-        "over 1 nodes, it trapped",
-    );
-    assert_refused(
-        &body(&choose("(i32.const 0)")),
-        patient(),
-        trying,
-        "answer with one of candidates.slots, not with an index",
-    );
-    let slow = format!("(loop $ever (br $ever)) {}", choose(FIRST));
-    assert_refused(
-        &body(&slow),
-        Limits::default(),
-        trying,
-        "it took longer than 5 ms (limit select_ms)",
-    );
-    // Traps at the first value that is not known.
-    let picky = format!(
-        "(if (f32.ne (f32.load (i32.load offset=76 (local.get $args))) (f32.load (i32.load offset=76 (local.get $args)))) (then unreachable)) {}",
-        choose(FIRST)
-    );
-    assert_refused(
-        &body(&picky),
-        patient(),
-        trying,
-        "over 8 nodes whose features are not known (NaN), it trapped",
-    );
-    let leaky = format!("(drop (memory.grow (i32.const 1))) {}", choose(FIRST));
-    assert_refused(
-        &body(&leaky),
-        Limits {
-            memory_bytes: 128 << 20,
-            ..patient()
-        },
-        trying,
-        "it leaks",
-    );
-}
-
-#[test]
-fn an_error_of_the_policy_is_a_note() {
-    let error = "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store (i32.const 1028) (i32.const 0)) (i32.store (i32.const 1032) (i32.const 6)) (i32.const 1024)";
-    let inspected = inspect(
-        &bench(patient()),
-        ModuleKind::Selector,
-        &Parts::body(error).selector(),
-    )
-    .unwrap();
-    assert_eq!(
-        inspected.notes,
-        ["in the trial, without a configuration, over 1 nodes it answered an error: tester"]
-    );
-}
-
-#[test]
-fn a_callback_is_tried_on_a_node_of_straw() {
-    let bench = bench(Limits::default());
-    let body = |body: String| {
-        Parts {
-            imports: START,
-            body,
-            ..Parts::default()
-        }
-        .callback()
-    };
-    let error = inspect(
-        &bench,
-        ModuleKind::Callback,
-        &body("unreachable".to_owned()),
-    )
-    .unwrap_err();
-    assert!(
-        error.stage == Stage::Trying
-            && error
-                .reason
-                .contains("on a node that starts the process, it trapped"),
-        "{error}"
-    );
-    let endless = body(format!(
-        "(loop $ever {} (br $ever)) unreachable",
-        spin(1_000_000)
-    ));
-    let error = inspect(&bench, ModuleKind::Callback, &endless).unwrap_err();
-    assert!(
-        error
-            .reason
-            .contains("spawn computed for more than 50 ms (limit spawn_ms)"),
-        "{error}"
-    );
-}
-
-#[test]
 fn logging_is_offered() {
     let body = format!(
         "(call $log (i32.const 1) (i32.const 0) (i32.const 6)) {}",
@@ -677,4 +581,42 @@ fn logging_is_offered() {
         .selector(),
     )
     .unwrap();
+}
+
+#[test]
+fn all_foreign_imports_are_listed_with_the_flags_that_remove_them() {
+    let ours = policy().replace(
+        "world selector-module {\n    import host;",
+        "world selector-module {\n    import host;\n    import wasi:clocks/now@0.2.0;\n    import wasi:clocks/later@0.2.0;",
+    );
+    let clocks = "package wasi:clocks@0.2.0 {
+        interface now { now: func() -> u32; }
+        interface later { later: func() -> u32; }
+    }";
+    let wit = format!("{ours}\n{clocks}");
+    let imports = r#"(import "wasi:clocks/now@0.2.0" "now" (func $now (result i32)))
+        (import "wasi:clocks/later@0.2.0" "later" (func $later (result i32)))"#;
+    let parts = Parts {
+        imports,
+        ..Parts::default()
+    };
+    let guest = parts.selector_of(&wit, "selector@0.2.0");
+    let (stage, reason) = refused(&guest, patient());
+    assert_eq!(stage, Stage::CheckingTheWorld);
+    let foreign = maitred_sandbox::foreign_imports(&guest).unwrap();
+    assert_eq!(
+        foreign,
+        ["wasi:clocks/now@0.2.0", "wasi:clocks/later@0.2.0"]
+    );
+    // What `module build` says is what an upload is refused with.
+    assert_eq!(
+        Some(reason),
+        maitred_sandbox::foreign_imports_advice(&foreign)
+    );
+    assert!(
+        maitred_sandbox::foreign_imports(&first())
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(maitred_sandbox::foreign_imports_advice::<&str>(&[]), None);
 }

@@ -9,7 +9,7 @@ use wit_parser::Resolve;
 
 /// The WIT package as it is.
 pub fn policy() -> String {
-    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/policy.wit")).unwrap()
+    include_str!("../../../../wit/policy.wit").to_owned()
 }
 
 /// Makes a component of a core module.
@@ -34,19 +34,27 @@ pub struct Parts {
     pub items: String,
     /// Leaves the address of the manifest.
     pub describe: String,
+    /// Leaves the address of the result; `$config` and `$len` are address and length of the text.
+    pub validate: String,
     /// Leaves the address of the result; `$args` is the address of the arguments. A fence's are not
     /// in memory: see [`LOST`].
     pub body: String,
+    /// Of a callback: `compensate` leaves nothing; `on-node-lost` and `on-exit` leave the address of
+    /// their advice. `$args` is the address of the arguments.
+    pub hooks: [String; 3],
     pub memory: &'static str,
 }
 
 impl Default for Parts {
     fn default() -> Self {
+        let usual = "(i32.store8 (i32.const 1600) (i32.const 0)) (i32.const 1600)";
         Self {
             imports: "",
             items: String::new(),
             describe: "(i32.const 256)".to_owned(),
+            validate: valid(),
             body: choose(FIRST),
+            hooks: [String::new(), usual.to_owned(), usual.to_owned()],
             memory: "1",
         }
     }
@@ -60,13 +68,21 @@ impl Parts {
         }
     }
 
-    fn core(&self, interface: &str, function: &str, params: &str) -> String {
+    /// A fence or a callback without hooks, whose manifest is another.
+    fn plain(&self) -> String {
+        match self.describe.as_str() {
+            "(i32.const 256)" => "(i32.const 320)".to_owned(),
+            describe => describe.to_owned(),
+        }
+    }
+
+    fn core(&self, interface: &str, describe: &str, exports: &str) -> String {
         let Self {
             imports,
             items,
-            describe,
-            body,
+            validate,
             memory,
+            ..
         } = self;
         format!(
             r#"(module
@@ -74,39 +90,71 @@ impl Parts {
               (memory (export "memory") {memory})
               (global $next (mut i32) (i32.const 4096))
               (data (i32.const 0) "tester1.0processes")
-              ;; At 256 a manifest: name "tester", version "1.0", the feature "processes", ask: all.
-              (data (i32.const 256) "\00\00\00\00\06\00\00\00\06\00\00\00\03\00\00\00\40\00\00\00\01\00\00\00\00\00\00\00")
+              ;; At 256 a manifest: name "tester", version "1.0", the feature "processes", no terms,
+              ;; ask: all. At 320 the same without features, which fits callbacks and fences.
+              (data (i32.const 256) "\00\00\00\00\06\00\00\00\06\00\00\00\03\00\00\00\40\00\00\00\01\00\00\00\00\00\00\00\00\00\00\00\00\00\00\00")
+              (data (i32.const 320) "\00\00\00\00\06\00\00\00\06\00\00\00\03\00\00\00\00\00\00\00\00\00\00\00")
               (data (i32.const 64) "\09\00\00\00\09\00\00\00")
               (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
                 (local $at i32)
                 (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
                 (global.set $next (i32.add (local.get $at) (local.get 3)))
-                (if (i32.gt_u (global.get $next) (i32.mul (memory.size) (i32.const 65536)))
-                  (then (drop (memory.grow (i32.const 1)))))
+                (loop $more
+                  (if (i32.gt_u (global.get $next) (i32.mul (memory.size) (i32.const 65536)))
+                    (then (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))))
                 (local.get $at))
               {items}
               (func (export "maitred:policy/{interface}#describe") (result i32) {describe})
-              (func (export "maitred:policy/{interface}#{function}") {params} (result i32)
+              (func (export "maitred:policy/{interface}#validate") (param $config i32) (param $len i32) (result i32)
+                {validate}
+                (global.set $next (i32.const 4096)))
+              {exports})"#
+        )
+    }
+
+    /// One exported function that takes its arguments in memory, or as `params` says.
+    fn function(&self, name: &str, params: &str) -> String {
+        let body = &self.body;
+        format!(
+            r#"(func (export "maitred:policy/{name}") {params} (result i32)
                 (local $n i32)
                 {body}
-                (global.set $next (i32.const 4096))))"#
+                (global.set $next (i32.const 4096)))"#
         )
     }
 
     pub fn selector(&self) -> Vec<u8> {
-        component(
-            &self.core("selector@0.1.0", "select", ARGS),
-            &policy(),
-            "selector-module",
-        )
+        self.selector_of(&policy(), "selector@0.2.0")
+    }
+
+    pub fn scanner(&self) -> Vec<u8> {
+        let exports = self.function("scanner@0.2.0#scan", ARGS);
+        let core = self.core("scanner@0.2.0", &self.describe, &exports);
+        component(&core, &policy(), "scanner-module")
     }
 
     pub fn callback(&self) -> Vec<u8> {
-        component(
-            &self.core("callback@0.1.0", "spawn", ARGS),
-            &policy(),
-            "callback-module",
-        )
+        self.callback_of(&policy())
+    }
+
+    /// A callback of another world.
+    pub fn callback_of(&self, wit: &str) -> Vec<u8> {
+        let [compensate, lost, exit] = &self.hooks;
+        let hook = |name: &str, result: &str, body: &str| {
+            format!(
+                r#"(func (export "maitred:policy/callback@0.2.0#{name}") {ARGS} {result}
+                {body}
+                (global.set $next (i32.const 4096)))"#
+            )
+        };
+        let exports = [
+            self.function("callback@0.2.0#spawn", ARGS),
+            hook("compensate", "", compensate),
+            hook("on-node-lost", "(result i32)", lost),
+            hook("on-exit", "(result i32)", exit),
+        ];
+        let core = self.core("callback@0.2.0", &self.plain(), &exports.concat());
+        component(&core, wit, "callback-module")
     }
 
     pub fn fence(&self) -> Vec<u8> {
@@ -115,21 +163,20 @@ impl Parts {
 
     /// A fence of another world.
     pub fn fence_of(&self, wit: &str) -> Vec<u8> {
-        let core = self.core("fence@0.1.0", "examine", LOST);
+        let exports = self.function("fence@0.2.0#examine", LOST);
+        let core = self.core("fence@0.2.0", &self.plain(), &exports);
         component(&core, wit, "fence-module")
     }
 
     /// A selector of another version or shape of the package.
     pub fn selector_of(&self, wit: &str, interface: &str) -> Vec<u8> {
-        component(
-            &self.core(interface, "select", ARGS),
-            wit,
-            "selector-module",
-        )
+        let exports = self.function(&format!("{interface}#select"), ARGS);
+        let core = self.core(interface, &self.describe, &exports);
+        component(&core, wit, "selector-module")
     }
 }
 
-/// The one parameter of `select` and `spawn`.
+/// The one parameter of `select`, `scan`, `spawn` and the hooks.
 const ARGS: &str = "(param $args i32)";
 
 /// The parameters of `examine`: address and length of each text and of the list of labels, then
@@ -155,18 +202,64 @@ pub fn unknown(ms: &str) -> String {
     )
 }
 
-/// `ok(some(slot))`, where the slot is left by `slot`.
-pub fn choose(slot: &str) -> String {
+/// `ok`, of `validate`.
+pub fn valid() -> String {
+    "(i32.store8 (i32.const 1536) (i32.const 0)) (i32.const 1536)".to_owned()
+}
+
+/// `err`, of `validate`: the configuration itself.
+pub fn invalid() -> String {
+    "(i32.store8 (i32.const 1536) (i32.const 1)) (i32.store (i32.const 1540) (local.get $config))
+     (i32.store (i32.const 1544) (local.get $len)) (i32.const 1536)"
+        .to_owned()
+}
+
+/// `ok` of an answer without scores: the number of the verdict, and its words.
+pub fn verdict(case: u32, words: [&str; 3]) -> String {
+    let [a, b, c] = words;
     format!(
-        "(i32.store8 (i32.const 1024) (i32.const 0))
-         (i32.store8 (i32.const 1028) (i32.const 1))
-         (i32.store (i32.const 1032) {slot})
+        "(i32.store8 (i32.const 1024) (i32.const 0)) (i32.store8 (i32.const 1028) (i32.const {case}))
+         (i32.store (i32.const 1032) {a}) (i32.store (i32.const 1036) {b}) (i32.store (i32.const 1040) {c})
+         (i64.store (i32.const 1044) (i64.const 0)) (i64.store (i32.const 1052) (i64.const 0))
          (i32.const 1024)"
     )
 }
 
+const ZERO: &str = "(i32.const 0)";
+
+/// `ok(choose(slot))`, where the slot is left by `slot`.
+pub fn choose(slot: &str) -> String {
+    verdict(0, [slot, ZERO, ZERO])
+}
+
+/// `ok(none)`.
+pub fn none() -> String {
+    verdict(1, [ZERO, ZERO, ZERO])
+}
+
+/// `ok(ranked(...))` of so many slots at an address.
+pub fn ranked(at: &str, count: u32) -> String {
+    verdict(2, [at, &format!("(i32.const {count})"), ZERO])
+}
+
+/// `ok(reject(code, "tester"))`.
+pub fn reject(code: u32) -> String {
+    verdict(3, [&format!("(i32.const {code})"), ZERO, "(i32.const 6)"])
+}
+
+/// `ok(wait(ms))`.
+pub fn wait(ms: u32) -> String {
+    verdict(4, [&format!("(i32.const {ms})"), ZERO, ZERO])
+}
+
+/// The address of the slots that were offered.
+pub const SLOTS: &str = "(i32.load offset=80 (local.get $args))";
+
+/// The seed of the request.
+pub const SEED: &str = "(i32.load offset=72 (local.get $args))";
+
 /// The first slot that was offered.
-pub const FIRST: &str = "(i32.load (i32.load (i32.add (local.get $args) (i32.const 68))))";
+pub const FIRST: &str = "(i32.load (i32.load offset=80 (local.get $args)))";
 
 /// A selector that chooses the first node that it is offered.
 pub fn first() -> Vec<u8> {
@@ -181,7 +274,7 @@ pub fn unlucky(what: &str) -> Vec<u8> {
 /// The same, with other parts.
 pub fn unlucky_with(what: &str, parts: Parts) -> Vec<u8> {
     let body = format!(
-        "(if (i32.eq (i32.load (i32.add (local.get $args) (i32.const 60))) (i32.const 13)) (then {what}))
+        "(if (i32.eq {SEED} (i32.const 13)) (then {what}))
          {}",
         choose(FIRST)
     );
@@ -190,15 +283,15 @@ pub fn unlucky_with(what: &str, parts: Parts) -> Vec<u8> {
 
 /// The import `host.log`.
 pub const LOG: &str =
-    r#"(import "maitred:policy/host@0.1.0" "log" (func $log (param i32 i32 i32)))"#;
+    r#"(import "maitred:policy/host@0.2.0" "log" (func $log (param i32 i32 i32)))"#;
 
 /// The import `node.start`.
 pub const START: &str =
-    r#"(import "maitred:policy/node@0.1.0" "start" (func $start (param i32 i32 i32 i32)))"#;
+    r#"(import "maitred:policy/node@0.2.0" "start" (func $start (param i32 i32 i32 i32)))"#;
 
 /// The import `records.get`.
 pub const GET: &str =
-    r#"(import "maitred:policy/records@0.1.0" "get" (func $get (param i32 i32 i32 i32 i32)))"#;
+    r#"(import "maitred:policy/records@0.2.0" "get" (func $get (param i32 i32 i32 i32 i32)))"#;
 
 /// A body for `spawn`: passes the arguments to the node, waits `deadline_ms` at most, and answers
 /// what it answered; a failure becomes `elsewhere`.

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use maitred_protocol::{
     Chooser, Digest, Fallback, ModuleKind, ModuleName, NodeEpoch, NodeName, ProcessKey,
 };
-use maitred_registry::candidates::{Fleet, NodeFacts, NodeLive, SelectRequest};
+use maitred_registry::candidates::{Fleet, NEVER, NodeFacts, NodeLive, SelectRequest};
 use maitred_registry::decide::{Decision, ModuleRef, SelectBatch, SelectJob};
 use maitred_registry::random::Random;
 use maitred_sandbox::{CompilerCommand, Lanes, Limits, Sandbox, SandboxConfig};
@@ -23,8 +23,11 @@ pub struct Bench {
 }
 
 pub fn compiler() -> CompilerCommand {
+    // The conformance tests share this file, and have a compiler of their own.
+    let program = option_env!("CARGO_BIN_EXE_maitred-compile");
+    let program = program.or(option_env!("CARGO_BIN_EXE_maitred-tests-compile"));
     CompilerCommand {
-        program: PathBuf::from(env!("CARGO_BIN_EXE_maitred-compile")),
+        program: PathBuf::from(program.expect("cargo builds it")),
         args: Vec::new(),
     }
 }
@@ -64,6 +67,8 @@ pub fn module(name: &str, bytes: &[u8], config: &str) -> ModuleRef {
         version: 3,
         digest: Digest::of(bytes),
         config: config.into(),
+        config_hash: maitred_protocol::config_hash(config),
+        canary: false,
         activated: 1,
     }
 }
@@ -76,13 +81,27 @@ impl Bench {
     }
 }
 
+/// The workspace's folder.
+pub fn root() -> &'static Path {
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let root = folders.find(|folder| folder.join("wit/policy.wit").exists());
+    root.expect("the workspace is around this package")
+}
+
 /// A standard module, as it is committed, or as it has just been rebuilt when `MAITRED_MODULES`
 /// names the folder (relative to the workspace): CI compares the behaviour of both.
 pub fn prebuilt(name: &str) -> Vec<u8> {
     let folder = std::env::var("MAITRED_MODULES");
     let folder = folder.unwrap_or_else(|_| "selectors/prebuilt".to_owned());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    std::fs::read(root.join(folder).join(format!("{name}.wasm"))).unwrap()
+    std::fs::read(root().join(folder).join(format!("{name}.wasm"))).unwrap()
+}
+
+/// The moment of every fleet.
+pub const NOW_US: u64 = 60_000_000;
+
+/// A component of the WIT 0.1.0, as it was built then.
+pub fn old(name: &str) -> Vec<u8> {
+    std::fs::read(root().join(format!("tests/guests/0.1.0/{name}.wasm"))).unwrap()
 }
 
 /// Nodes with random loads, some of them not reporting, some cordoned.
@@ -98,6 +117,7 @@ pub fn fleet(nodes: u32, seed: u64) -> Fleet {
                 address: format!("10.0.0.{n}:7000"),
                 labels: vec![("zone".to_owned(), zone.to_owned())],
                 capacity: 100 + random.below(100),
+                registered_ms: 1_600_000_000_000,
             })
         })
         .collect();
@@ -125,21 +145,25 @@ pub fn fleet(nodes: u32, seed: u64) -> Fleet {
                 } else {
                     f32::NAN
                 },
-                load_age_ms: if reports {
-                    random.below(2_000) as f32
+                load_at_us: if reports {
+                    NOW_US - u64::from(random.below(2_000)) * 1_000
                 } else {
-                    f32::NAN
+                    NEVER
                 },
+                placed_at_us: NEVER,
                 name_hash: facts.name_hash(),
             }
         })
         .collect();
     Fleet {
+        now_us: NOW_US,
+        now_ms: 1_700_000_000_000,
         facts: facts.into(),
         live,
         of_type: Vec::new(),
         of_group: Vec::new(),
         counters: Vec::new(),
+        parties: Vec::new(),
     }
 }
 
@@ -154,6 +178,9 @@ pub fn request(id: &str) -> SelectRequest {
         attempt: 1,
         exclude: Vec::new(),
         again: false,
+        previous: None,
+        latencies: Vec::new(),
+        party: None,
     }
 }
 
@@ -171,7 +198,8 @@ pub fn jobs(count: u64, seed: u32) -> Vec<SelectJob> {
 pub fn batch(module: &ModuleRef, fleet: Fleet, jobs: Vec<SelectJob>) -> SelectBatch {
     SelectBatch {
         selector: Ok(module.clone()),
-        fleet,
+        shadow: None,
+        fleet: Arc::new(fleet),
         time_s: 1_700_000_000,
         jobs,
     }

@@ -1,0 +1,204 @@
+//! Rehearsals: the same input gives the same decision and the same fuel; computing ends at a count
+//! and not at a time; and nothing that a guest does costs more than its rehearsal.
+
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
+mod support;
+
+use std::sync::Arc;
+
+use maitred_protocol::{Chooser, ModuleKind};
+use maitred_registry::inputs::Outcome;
+use maitred_sandbox::{Failed, Lanes, Limits, Rehearsal, Rehearsed, Sandbox, Stage};
+use support::guests::{FIRST, Parts, START, choose, first, spin, start, unlucky};
+use support::{batch, bench, compiler, decided, fleet, jobs, module, patient, prebuilt};
+
+fn rehearsal(sandbox: &Arc<Sandbox>, guest: &[u8]) -> Rehearsal {
+    Rehearsal::new(sandbox, module("tester", guest, "{}"), guest).unwrap()
+}
+
+/// One decision over eight nodes.
+fn one(rehearsal: &Rehearsal, seed: u32) -> Rehearsed {
+    rehearsal.consider(&Arc::new(fleet(8, 1)), &jobs(1, seed)[0], 1_700_000_000)
+}
+
+#[test]
+fn the_same_input_gives_the_same_decision_and_the_same_fuel() {
+    let sandbox = bench(patient()).sandbox;
+    let other = Sandbox::for_tools(compiler()).unwrap();
+    for name in [
+        "least-loaded",
+        "two-choices",
+        "rendezvous",
+        "spread",
+        "round-robin",
+    ] {
+        let guest = prebuilt(name);
+        let (here, there) = (rehearsal(&sandbox, &guest), rehearsal(&other, &guest));
+        let nodes = Arc::new(fleet(60, 5));
+        let all = jobs(30, 3);
+        let run = |rehearsal: &Rehearsal, backwards: bool| {
+            let mut order: Vec<_> = all.iter().collect();
+            if backwards {
+                order.reverse();
+            }
+            let rehearsed = order.into_iter().map(|job| {
+                let rehearsed = rehearsal.consider(&nodes, job, 1_700_000_000);
+                assert_eq!(rehearsed.failed, None);
+                (job.id, Outcome::of(&rehearsed.decision), rehearsed.fuel)
+            });
+            let mut rehearsed: Vec<_> = rehearsed.collect();
+            rehearsed.sort_by_key(|(id, ..)| *id);
+            rehearsed
+        };
+        let forwards = run(&here, false);
+        assert!(forwards.iter().all(|(.., fuel)| *fuel > 0));
+        // Another host, another order.
+        assert_eq!(forwards, run(&there, true), "{name}");
+    }
+}
+
+#[test]
+fn it_decides_what_a_lane_decides() {
+    let bench = bench(patient());
+    let guest = prebuilt("least-loaded");
+    let module = bench.load("tester", ModuleKind::Selector, &guest, "{}");
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    let nodes = fleet(40, 2);
+    let decisions = decided(&lanes, batch(&module, nodes.clone(), jobs(50, 1)));
+    let rehearsal = Rehearsal::new(&bench.sandbox, module, &guest).unwrap();
+    let mut followed = Arc::new(nodes);
+    for (job, decision) in jobs(50, 1).iter().zip(decisions) {
+        let rehearsed = rehearsal.decide(&mut followed, job, 1_700_000_000);
+        assert_eq!(Outcome::of(&rehearsed.decision), Outcome::of(&decision));
+        assert!(rehearsed.nanos > 0 && rehearsed.steady);
+    }
+}
+
+#[test]
+fn to_consider_counts_nothing() {
+    let sandbox = bench(patient()).sandbox;
+    let rehearsal = rehearsal(&sandbox, &first());
+    let mut nodes = Arc::new(fleet(8, 1));
+    let before = nodes.as_ref().clone();
+    let job = &jobs(1, 1)[0];
+    assert!(
+        rehearsal
+            .consider(&nodes, job, 1)
+            .decision
+            .trace
+            .chosen
+            .is_some()
+    );
+    assert!(*nodes == before || format!("{nodes:?}") == format!("{before:?}"));
+    let chosen = rehearsal
+        .decide(&mut nodes, job, 1)
+        .decision
+        .trace
+        .chosen
+        .unwrap() as usize;
+    assert_eq!(
+        nodes.live[chosen].processes,
+        before.live[chosen].processes + 1
+    );
+}
+
+#[test]
+fn computing_ends_at_the_same_instruction_each_time() {
+    let sandbox = bench(Limits {
+        select_ms: 5,
+        fuel_per_ms: 100_000,
+        ..Limits::default()
+    })
+    .sandbox;
+    let endless = rehearsal(&sandbox, &unlucky("(loop $ever (br $ever))"));
+    let (cut, again) = (one(&endless, 13), one(&endless, 13));
+    let (how, cause) = cut.failed.clone().unwrap();
+    assert_eq!(how, Failed::Timeout);
+    assert!(
+        cause.contains("at 100000 units of fuel each (limit select_ms)"),
+        "{cause}"
+    );
+    assert_eq!((cut.fuel, cut.failed), (again.fuel, again.failed));
+    assert!(cut.fuel.abs_diff(500_000) < 10);
+    // The decision is the fallback's then, as it would be in a lane.
+    assert!(matches!(
+        cut.decision.trace.why.chooser,
+        Chooser::Fallback { .. }
+    ));
+    assert!(cut.decision.node.is_some());
+    // A loop of 50,000 rounds fits, whatever the machine does meanwhile.
+    let long = Parts::body(&format!("{} {}", spin(50_000), choose(FIRST))).selector();
+    let long = one(&rehearsal(&sandbox, &long), 1);
+    assert!(
+        long.failed.is_none() && (150_000..500_000).contains(&long.fuel),
+        "{long:?}"
+    );
+}
+
+#[test]
+fn failures_are_told_apart() {
+    let sandbox = bench(patient()).sandbox;
+    let error =
+        "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store (i32.const 1028) (i32.const 0))
+        (i32.store (i32.const 1032) (i32.const 6)) (return (i32.const 1024))";
+    for (body, failed) in [
+        ("unreachable".to_owned(), Failed::Trap),
+        (
+            format!("{} (return)", choose("(i32.const 77)")),
+            Failed::BadAnswer,
+        ),
+        (error.to_owned(), Failed::Error),
+    ] {
+        let rehearsal = rehearsal(&sandbox, &unlucky(&body));
+        let failure = one(&rehearsal, 13).failed.unwrap();
+        assert_eq!(failure.0, failed, "{}", failure.1);
+        assert_eq!(one(&rehearsal, 14).failed, None);
+    }
+    // Nothing to choose from is no failure, and nobody is asked.
+    let nowhere = Arc::new(fleet(0, 1));
+    let nobody = rehearsal(&sandbox, &first()).consider(&nowhere, &jobs(1, 1)[0], 1);
+    assert_eq!(
+        (nobody.fuel, nobody.failed, nobody.decision.node),
+        (0, None, None)
+    );
+}
+
+#[test]
+fn state_between_calls_is_seen_and_does_not_change_a_rehearsal() {
+    // The first call of an instance takes the first slot, all others the second.
+    let body =
+        choose("(i32.load (i32.add (i32.load offset=80 (local.get $args)) (global.get $used)))");
+    let guest = Parts {
+        items: "(global $used (mut i32) (i32.const 0))".to_owned(),
+        body: format!("{body} (global.set $used (i32.const 4))"),
+        ..Parts::default()
+    };
+    let sandbox = bench(patient()).sandbox;
+    let rehearsal = rehearsal(&sandbox, &guest.selector());
+    let (one, other) = (one(&rehearsal, 1), one(&rehearsal, 1));
+    assert!(!one.steady && !other.steady);
+    assert_eq!(one.decision.trace.chosen, other.decision.trace.chosen);
+    assert_eq!(one.fuel, other.fuel);
+}
+
+#[test]
+fn what_cannot_be_rehearsed_says_why() {
+    let sandbox = bench(patient()).sandbox;
+    let callback = Parts {
+        imports: START,
+        body: start(1),
+        ..Parts::default()
+    }
+    .callback();
+    let new = |guest: &[u8]| Rehearsal::new(&sandbox, module("tester", guest, "{}"), guest);
+    assert_eq!(new(&callback).err().unwrap().stage, Stage::CheckingTheWorld);
+    let mute = Parts {
+        describe: "unreachable".to_owned(),
+        ..Parts::default()
+    };
+    assert_eq!(
+        new(&mute.selector()).err().unwrap().stage,
+        Stage::Describing
+    );
+}
