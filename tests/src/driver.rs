@@ -389,6 +389,8 @@ impl Driver {
             // Alone, there is nobody to talk to.
             Effect::Modules(_)
             | Effect::Examine(_)
+            | Effect::Advise(_)
+            | Effect::Compensate(_)
             | Effect::Record(..)
             | Effect::Send(_)
             | Effect::Peers(_)

@@ -87,6 +87,8 @@ pub enum Chooser {
     },
     /// Rebalancing moved it to the node that its plan named.
     Rebalance,
+    /// Its callback advised to start it where it ran.
+    Advice,
 }
 
 /// The compact reason that every record keeps.

@@ -142,7 +142,7 @@ impl Registry {
     fn wire_bytes(&self, record: &Record) -> usize {
         let chooser = match &*record.why.chooser {
             Chooser::Fallback { cause, .. } => cause.len(),
-            Chooser::Node | Chooser::Selector { .. } | Chooser::Rebalance => 0,
+            Chooser::Node | Chooser::Selector { .. } | Chooser::Rebalance | Chooser::Advice => 0,
         };
         let text = record.id.len() + record.pid.len() + record.group().map_or(0, str::len);
         512 + text + chooser + record.share.len() + self.address_of(record).len()

@@ -218,12 +218,19 @@ impl Replica {
                 return self.reads.push_party(ticket, request, party);
             }
             Request::ProcessExited {
-                key, incarnation, ..
-            } => Command::DelProcess {
                 key,
-                incarnation: Some(incarnation),
-                ended: true,
-            },
+                incarnation,
+                reason,
+                ..
+            } => {
+                let ask = self.asks_of_exits(&key);
+                Command::Exited {
+                    key,
+                    incarnation,
+                    reason: if ask { reason } else { String::new() },
+                    ask,
+                }
+            }
             Request::RemoveModule(_, name, version) => Command::RemoveModule(name, version),
             Request::PutType(_, spec) => Command::PutType(spec),
             read @ (Request::GetProcess { .. }

@@ -80,6 +80,7 @@ impl Replica {
             for event in &events[first_event..] {
                 self.follow_up(event);
             }
+            self.compensate_party(&events[first_event..]);
         }
         self.consensus.applied(last);
         if !events.is_empty() {
@@ -116,6 +117,7 @@ impl Replica {
                     self.stop(&failure.node, epoch, life);
                 }
             }
+            self.compensate_again(&record);
             match record.state {
                 ProcessState::Starting => self.spawn(&record),
                 ProcessState::Pending => self.pending(&record),
@@ -148,14 +150,18 @@ impl Replica {
                 }
                 self.settle(record);
             }
-            Event::Process(Change::Pending, record) => self.pending(record),
+            Event::Process(Change::Pending, record) => {
+                self.pending_was_starting(record);
+                self.pending(record);
+            }
             Event::Process(Change::Removed, record) => self.freed(record),
             Event::Process(Change::Updated, _) => {}
             Event::Ended(record) => {
-                if record.state == ProcessState::Starting
-                    && let Some(lease) = self.leases.get_mut(record.epoch)
-                {
-                    lease.spawning = lease.spawning.saturating_sub(1);
+                if record.state == ProcessState::Starting {
+                    if let Some(lease) = self.leases.get_mut(record.epoch) {
+                        lease.spawning = lease.spawning.saturating_sub(1);
+                    }
+                    self.starting_ended(record);
                 }
                 let life = (record.key(), record.incarnation);
                 if !mutants::on("no-tombstone") {

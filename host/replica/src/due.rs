@@ -153,6 +153,7 @@ impl Replica {
             && self.sagas.current(life).is_some()
             && let Some(saga) = self.end_saga(&life.key)
         {
+            self.note_abort(life, &rejection);
             self.fail(saga, &rejection);
         }
     }

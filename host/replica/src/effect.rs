@@ -8,7 +8,7 @@ use maitred_protocol::{
 };
 use maitred_registry::candidates::NodeFacts;
 use maitred_registry::decide::{LaneId, ModuleRef, SelectBatch, Trace};
-use maitred_registry::{Event, Record, Snapshot, Spec};
+use maitred_registry::{EndedBy, Event, Record, Snapshot, Spec};
 use raft::eraftpb::{ConfState, Entry, HardState, Message};
 
 use crate::input::Ticket;
@@ -68,6 +68,56 @@ pub struct SpawnJob {
     /// The seed of the placement.
     pub seed: u32,
     /// Milliseconds left of the create's deadline, or a time-out for a re-creation.
+    pub within_ms: u32,
+}
+
+/// A life that is given up after its spawn had begun.
+#[derive(Debug, Clone)]
+pub struct Compensation {
+    /// Which process.
+    pub key: ProcessKey,
+    /// Which life.
+    pub incarnation: Incarnation,
+    /// What it was created with.
+    pub spec: Arc<Spec>,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Where it went.
+    pub node: NodeName,
+    /// Where that was reached; empty when that is not known any more.
+    pub address: String,
+    /// The seed of the placement.
+    pub seed: u32,
+    /// The callback that is active.
+    pub callback: ModuleRef,
+    /// Why it is given up, for the callback; at most 512 bytes.
+    pub reason: String,
+}
+
+/// A life that has ended, and whose callback is asked what becomes of the process.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Which process.
+    pub key: ProcessKey,
+    /// Which life.
+    pub incarnation: Incarnation,
+    /// How it has ended.
+    pub by: EndedBy,
+    /// The party of the process.
+    pub group: Option<String>,
+    /// Where it ran.
+    pub node: NodeName,
+    /// What its node said; empty when that was lost. At most 512 bytes.
+    pub reason: String,
+    /// How often it has ended like this in a row.
+    pub times: u32,
+    /// Milliseconds that it lasted.
+    pub lasted_ms: u32,
+    /// The source of chance.
+    pub seed: u32,
+    /// The callback that is active.
+    pub callback: ModuleRef,
+    /// Milliseconds for the answer.
     pub within_ms: u32,
 }
 
@@ -142,6 +192,11 @@ pub enum Effect {
         /// Which life.
         incarnation: Incarnation,
     },
+    /// Run the callback's hook `compensate`, at least once. The life is over: a spawn of it that is still
+    /// under way here is given up first, and has ended before the hook runs. It may come again.
+    Compensate(Box<Compensation>),
+    /// Ask the callback, then say [`crate::Input::Advised`], whatever comes of that.
+    Advise(Box<Question>),
     /// Ask a fence module, then say [`crate::Input::Examined`].
     Examine(Box<Examination>),
     /// Make these ready; all others may be unloaded. With each comes who signed it.

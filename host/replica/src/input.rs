@@ -59,6 +59,21 @@ pub enum Verdict {
     Failed,
 }
 
+/// What a callback advises for a process whose life has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// What becomes of it without a hook; also when the callback failed.
+    Usual,
+    /// The same node again, if that can take it; else as below.
+    Here,
+    /// Whichever node the selector chooses.
+    Elsewhere,
+    /// The same, after so many milliseconds.
+    BackOff(u32),
+    /// Forget it.
+    GiveUp,
+}
+
 /// How much room the disk has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Disk {
@@ -126,6 +141,15 @@ pub enum Input {
         fence: ModuleName,
         /// What it said.
         verdict: Verdict,
+    },
+    /// A callback has answered an [`crate::Effect::Advise`].
+    Advised {
+        /// Which process.
+        key: ProcessKey,
+        /// The life that has ended.
+        incarnation: Incarnation,
+        /// What it advises.
+        advice: Advice,
     },
     /// What [`crate::Effect::Persist`] with this number asked for is durable, and everything
     /// before it.

@@ -7,8 +7,10 @@
 
 mod admit;
 mod admit_member;
+mod advice;
 mod apply;
 mod attach;
+mod compensation;
 mod config;
 mod consensus;
 mod due;
@@ -40,7 +42,9 @@ mod verdict;
 mod waiting;
 
 pub use config::{Config, LEVEL_MAX};
-pub use effect::{Answer, Effect, Examination, Peer, Persist, SpawnJob, TakeSnapshot};
-pub use input::{Disk, Input, Install, Now, Push, Spawned, Ticket, Verdict};
+pub use effect::{
+    Answer, Compensation, Effect, Examination, Peer, Persist, Question, SpawnJob, TakeSnapshot,
+};
+pub use input::{Advice, Disk, Input, Install, Now, Push, Spawned, Ticket, Verdict};
 pub use replica::Replica;
 pub use start::{Recovered, RecoveredSnapshot, StartError};

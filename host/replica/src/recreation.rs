@@ -80,6 +80,10 @@ pub(crate) struct Again {
     failed: u32,
     /// Its back-off.
     not_before_us: u64,
+    /// Its callback has advised to forget it.
+    unwanted: bool,
+    /// It has advised to start it where it ran, and that has not been tried yet.
+    stays: bool,
     /// Nodes that failed it may be taken, too: no other would.
     widened: bool,
     /// It was woken, and the sleepers wait for what comes of it.
@@ -166,6 +170,15 @@ impl Again {
         !self.widened
     }
 
+    /// It is to be started where it ran, if that is possible at its next decision.
+    pub(crate) fn stays(&mut self) {
+        self.stays = true;
+    }
+
+    pub(crate) fn take_stays(&mut self) -> bool {
+        std::mem::take(&mut self.stays)
+    }
+
     /// Nothing is to be tried before this.
     pub(crate) fn put_off(&mut self, until_us: u64) {
         self.not_before_us = until_us;
@@ -211,13 +224,13 @@ impl Replica {
         saga.again.widened = false;
         let failed = saga.again.failed;
         saga.retries = saga.retries.max(failed.saturating_sub(1));
-        if self.set_patience(record) {
+        if self.set_patience(record) || self.asks(record) {
             return;
         }
-        if failed == 0 || moved {
+        if moved {
             self.select(&key);
         } else {
-            self.retry_later(&key);
+            self.try_again(&key);
         }
     }
 
@@ -288,7 +301,7 @@ impl Replica {
         let Some(saga) = self.sagas.all.get_mut(key) else {
             return;
         };
-        if saga.deadline_passed {
+        if saga.deadline_passed || saga.again.unwanted {
             return self.give_up(key);
         }
         self.timers.cancel(saga.retry.take());

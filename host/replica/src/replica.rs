@@ -17,6 +17,8 @@ use maitred_registry::random::Random;
 use maitred_registry::{Command, Registry};
 use raft::eraftpb::{ConfState, Message};
 
+use crate::advice::Advising;
+use crate::compensation::Compensating;
 use crate::config::Config;
 use crate::consensus::{Consensus, Lost, Proposal, Refused};
 use crate::effect::{Answer, Effect};
@@ -61,6 +63,8 @@ pub struct Replica {
     /// What has been proposed to be taken back (modules, and when they were activated), and when that may
     /// be proposed again.
     pub(crate) guarded: BTreeMap<(ModuleName, u64), u64>,
+    pub(crate) advising: Advising,
+    pub(crate) compensating: Compensating,
     /// The term in which this host leads and serves; none otherwise.
     pub(crate) serving: Option<u64>,
     pub(crate) disk: Disk,
@@ -130,6 +134,11 @@ impl Replica {
                 fence,
                 verdict,
             } => self.examined(epoch, fence, verdict),
+            Input::Advised {
+                key,
+                incarnation,
+                advice,
+            } => self.advised(key, incarnation, advice),
             Input::Persisted(number) => self.persisted(number),
             Input::Peer(message) => self.peer(*message),
             Input::Install(install) => self.install(*install),
@@ -171,6 +180,7 @@ impl Replica {
         loop {
             self.request_reads();
             self.answer_reads();
+            self.ask_callbacks();
             self.recreate();
             self.wake_waiting();
             self.propose_released();
@@ -353,6 +363,8 @@ impl Replica {
         self.moves = Moves::default();
         self.recreation = Recreation::default();
         self.waiting = Waiting::default();
+        self.advising = Advising::default();
+        self.compensating = Compensating::default();
         self.guarded.clear();
         self.timers.clear();
     }

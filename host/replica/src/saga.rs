@@ -27,7 +27,7 @@ use maitred_protocol::{
 };
 use maitred_registry::candidates::SelectRequest;
 use maitred_registry::decide::{Decision, Trace};
-use maitred_registry::{AbortCause, Command, Place, Record, Reserve};
+use maitred_registry::{AbortCause, Command, EndedBy, Place, Record, Reserve};
 
 use crate::input::Ticket;
 use crate::party::retry_terms;
@@ -74,6 +74,8 @@ pub(crate) enum Step {
     Proposed,
     Spawning,
     Waiting,
+    /// Its last life has ended, and its callback is asked what becomes of it ([`crate::advice`]).
+    Asking,
     /// An earlier life of its key may still go on.
     Held,
     /// It waits for its turn to be created again.
@@ -280,6 +282,7 @@ impl Replica {
         debug_assert!(next.is_some(), "{key} has a saga and nothing to decide");
         if let Some((lane, request)) = next {
             let made = self.planned(&life, &request);
+            let made = made.or_else(|| self.advised_node(&life, &request));
             match made.or_else(|| self.alternative(&life, &request)) {
                 Some(decision) => self.saga_decided(&life, id, decision),
                 None => self.decide(&lane, Purpose::Saga(life, id), request),
@@ -384,11 +387,10 @@ impl Replica {
 /// is wanted and no other would take it.
 fn again(record: &Record, avoids: bool) -> Option<(ModuleName, SelectRequest)> {
     let spec = record.spec.as_deref()?;
-    let mut exclude: Vec<NodeName> = spec
-        .failures
-        .iter()
-        .map(|failure| failure.node.clone())
-        .collect();
+    // A node on which it ended by itself has not failed it.
+    let exited = usize::from(spec.ends.by == Some(EndedBy::Exit));
+    let failed = spec.failures.iter().skip(exited);
+    let mut exclude: Vec<NodeName> = failed.map(|failure| failure.node.clone()).collect();
     if record.state == ProcessState::Starting {
         exclude.push((*record.node).clone());
     }

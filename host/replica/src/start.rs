@@ -6,6 +6,8 @@ use maitred_registry::random::Random;
 use maitred_registry::{Entry, EntryError, Registry};
 use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState};
 
+use crate::advice::Advising;
+use crate::compensation::Compensating;
 use crate::config::Config;
 use crate::consensus::Consensus;
 use crate::holding::Holding;
@@ -175,6 +177,8 @@ impl Replica {
             recreation: Recreation::default(),
             waiting: Waiting::default(),
             guarded: BTreeMap::new(),
+            advising: Advising::default(),
+            compensating: Compensating::default(),
             reads: Reads::new(&config),
             timers: Timers::default(),
             serving: None,

@@ -156,6 +156,8 @@ impl ReplicaLoop {
                 }
             }
             Effect::Examine(examination) => host.examiner.examine(*examination),
+            Effect::Advise(question) => host.runner.advise(*question),
+            Effect::Compensate(compensation) => host.runner.compensate(*compensation),
             Effect::Modules(ready) => {
                 let registry = self.replica.registry();
                 host.modules.want(Wish::of(registry, ready));

@@ -259,6 +259,7 @@ fn chooser(chooser: &Chooser) -> String {
             format!("chosen by {name} {version}{canary}")
         }
         Chooser::Rebalance => "chosen by a plan of rebalancing".to_owned(),
+        Chooser::Advice => "chosen by its callback's advice".to_owned(),
         Chooser::Fallback {
             fallback, cause, ..
         } => format!("chosen by the fallback {fallback:?}: {cause}"),

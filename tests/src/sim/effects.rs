@@ -60,6 +60,10 @@ impl World {
                 self.send_down((link >> 1) as ConnId, Down::Ack(ack, by_stream));
             }
             Effect::Examine(examination) => self.examine(machine, &examination),
+            Effect::Advise(_) | Effect::Compensate(_) => {
+                let text = "a hook is run, and no callback here has one".to_owned();
+                self.fail("needless", text);
+            }
             Effect::Snapshot(take) => self.snapshot(machine, take),
             Effect::Send(messages) => self.post(machine, messages),
             Effect::Peers(peers) => {

@@ -40,6 +40,7 @@ fn chooser(chooser: &Chooser) -> Value {
             "cause": cause,
         }),
         Chooser::Rebalance => json!({ "by": "rebalance" }),
+        Chooser::Advice => json!({ "by": "advice" }),
     }
 }
 

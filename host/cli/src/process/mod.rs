@@ -56,6 +56,7 @@ pub(crate) fn chooser(chooser: &Chooser) -> String {
         Chooser::Selector { name, version, .. } => format!("{name}@{version}"),
         Chooser::Fallback { fallback, .. } => format!("fallback {}", json::fallback(*fallback)),
         Chooser::Rebalance => "rebalance".to_owned(),
+        Chooser::Advice => "advice".to_owned(),
     }
 }
 
@@ -70,6 +71,7 @@ pub(crate) fn placed(why: &Why) -> String {
     match &why.chooser {
         Chooser::Node => "registered by its node".to_owned(),
         Chooser::Rebalance => format!("a move of `maitred rebalance` {cost}"),
+        Chooser::Advice => format!("its callback, which advised to start it where it ran {cost}"),
         Chooser::Selector {
             name,
             version,

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Answered, Chooser, Move, OnDrain, ProcessState, RebalanceAsk, Rejection, Response, Revision,
-    Switch, Why,
+    Answered, Chooser, Move, NodeName, OnDrain, ProcessState, RebalanceAsk, Rejection, Response,
+    Revision, Switch, Why,
 };
 use maitred_registry::candidates::{Fleet, SelectRequest, Slot};
 use maitred_registry::decide::{Decision, Trace};
@@ -138,16 +138,26 @@ impl Replica {
         if moving.incarnation != life.incarnation {
             return None;
         }
-        let fleet = self.fleet_now();
-        let slot = slot_of(&fleet, &to)?;
         // An operator asked for it: it does not count as one of a lost node.
         let request = SelectRequest {
             again: false,
             ..request.clone()
         };
+        self.decide_for(&to, request, Chooser::Rebalance)
+    }
+
+    /// The decision for a node that is given, if that takes the process now.
+    pub(crate) fn decide_for(
+        &mut self,
+        node: &NodeName,
+        request: SelectRequest,
+        chooser: Chooser,
+    ) -> Option<Decision> {
+        let fleet = self.fleet_now();
+        let slot = slot_of(&fleet, node)?;
         fleet.admits(slot, &request).ok()?;
         let time_s = (self.now.wall_ms / 1_000) as u32;
-        let trace = trace(&fleet, request, slot, time_s);
+        let trace = trace(&fleet, request, (slot, chooser), time_s);
         let facts = &fleet.facts[slot as usize];
         Some(Decision {
             id: 0,
@@ -158,7 +168,12 @@ impl Replica {
     }
 }
 
-fn trace(fleet: &Fleet, request: SelectRequest, chosen: Slot, time_s: u32) -> Trace {
+fn trace(
+    fleet: &Fleet,
+    request: SelectRequest,
+    (chosen, chooser): (Slot, Chooser),
+    time_s: u32,
+) -> Trace {
     let (mut slots, refused) = fleet.filter(&request);
     if slots.len() > CANDIDATES_MAX as usize {
         slots.truncate(CANDIDATES_MAX as usize - 1);
@@ -175,7 +190,7 @@ fn trace(fleet: &Fleet, request: SelectRequest, chosen: Slot, time_s: u32) -> Tr
         scores: Vec::new(),
         facts: Arc::clone(&fleet.facts),
         why: Why {
-            chooser: Chooser::Rebalance,
+            chooser,
             seed: 0,
             micros: 0,
             candidates: slots.len() as u32,

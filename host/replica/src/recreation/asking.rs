@@ -136,4 +136,22 @@ impl Replica {
             sleepers.wake(now_us + again_us);
         }
     }
+
+    /// A wanted process goes on to its next decision: at once, unless starts of it have failed.
+    pub(crate) fn try_again(&mut self, key: &ProcessKey) {
+        let saga = self.sagas.all.get(key);
+        if saga.is_some_and(|saga| saga.again.failed > 0) {
+            self.retry_later(key);
+        } else {
+            self.select(key);
+        }
+    }
+
+    /// A process is not wanted any more, whoever may take it.
+    pub(crate) fn forget(&mut self, key: &ProcessKey) {
+        if let Some(saga) = self.sagas.all.get_mut(key) {
+            saga.again.unwanted = true;
+            self.give_up(key);
+        }
+    }
 }

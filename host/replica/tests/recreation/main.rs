@@ -6,9 +6,11 @@
     reason = "a test that cannot go on should stop here"
 )]
 
+mod advice;
 mod breaker;
 mod capacity;
 mod chance;
+mod compensation;
 mod listing;
 mod lives;
 mod patience;

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use maitred_protocol::{
-    CreateOptions, NodeEpoch, OnNodeLost, PendingProcess, ProcessKey, ProcessState, RegisterNode,
-    Request, Response, Restart, Switch, TypeName, TypeSpec, Waits,
+    CreateOptions, Incarnation, NodeEpoch, OnNodeLost, PendingProcess, ProcessKey, ProcessState,
+    RegisterNode, Request, Response, Restart, Switch, TypeName, TypeSpec, Waits,
 };
 use maitred_registry::Record;
 use maitred_registry::decide::{Answer, Choose, Offer, Verdict, decide};
 use maitred_registry::feature::{Ask, Manifest};
-use maitred_replica::{Config, Effect, Input, Spawned};
+use maitred_replica::{Advice, Compensation, Config, Effect, Input, Question, Spawned};
 
 use crate::support::{Host, comer};
 pub(crate) use crate::support::{key, name};
@@ -61,6 +61,12 @@ pub(crate) struct World {
     pub(crate) picky: bool,
     /// Fence modules that were asked, in order.
     pub(crate) examined: Vec<String>,
+    /// What a callback was asked, in order.
+    pub(crate) questions: Vec<Question>,
+    /// What it answers at once; none when it does not answer yet.
+    pub(crate) advice: Option<Advice>,
+    /// What it was told of lives that were given up.
+    pub(crate) compensations: Vec<Compensation>,
     /// By how much the wall clock was set back.
     back_ms: u64,
 }
@@ -113,6 +119,9 @@ impl World {
             held: Vec::new(),
             picky: false,
             examined: Vec::new(),
+            questions: Vec::new(),
+            advice: None,
+            compensations: Vec::new(),
             back_ms: 0,
         };
         world.restart();
@@ -211,6 +220,14 @@ impl World {
             Effect::Examine(examination) => {
                 self.examined.push(examination.fence.as_str().to_owned());
             }
+            Effect::Advise(question) => {
+                let (key, incarnation) = (question.key.clone(), question.incarnation);
+                self.questions.push(*question);
+                if let Some(advice) = self.advice {
+                    self.advise(key, incarnation, advice);
+                }
+            }
+            Effect::Compensate(compensation) => self.compensations.push(*compensation),
             Effect::Stop {
                 node,
                 epoch,
@@ -226,6 +243,15 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// A callback answers.
+    pub(crate) fn advise(&mut self, key: ProcessKey, incarnation: Incarnation, advice: Advice) {
+        self.step(Input::Advised {
+            key,
+            incarnation,
+            advice,
+        });
     }
 
     fn keep_alives(&mut self) {
