@@ -1,28 +1,32 @@
 //! Carries out spawns: runs the callback, which commands the node through a port of its own.
 //!
-//! One task an incarnation. A job for an incarnation that is under way replaces it; a stop ends it.
+//! One task a life. A job for a life that is under way replaces it, and begins when that has ended; a
+//! stop ends it. What comes after a life that was starting is [`crate::advice_runner`]'s.
 //! When the standard callback `start` cannot be had, its work is done natively, since it only passes
 //! the arguments on; any other callback that is missing ends the create with the reason, because
 //! nobody knows what it would have done.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use maitred_protocol::limits::{PID_BYTES_MAX, SHARE_BYTES_MAX};
 use maitred_protocol::{
-    Incarnation, NodeAnswer, NodeCommand, ProcessKey, ProcessState, Request, Response,
+    Incarnation, NodeAnswer, NodeCommand, NodeName, ProcessKey, ProcessState, Request, Response,
 };
+use maitred_registry::Spec;
 use maitred_registry::decide::cut;
-use maitred_replica::{Input, SpawnJob, Spawned};
+use maitred_replica::{Compensation, Input, Question, SpawnJob, Spawned};
 use maitred_sandbox::{
     BoxFuture, CallbackJob, Callbacks, NodeFailure, NodePort, Placement, Process, SpawnFailure,
     SpawnRequest, Started,
 };
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
+use crate::advice_runner::{self, Hooks};
 use crate::clock;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
@@ -33,17 +37,55 @@ use crate::router::Router;
 /// The callback that passes arguments on and does nothing else.
 const START: &str = "start";
 
-type Running = Arc<Mutex<HashMap<Incarnation, (u64, AbortHandle)>>>;
+/// Runs that were given up and may not have ended yet; more are looked through for those that have.
+const ENDING_MAX: usize = 256;
+
+/// The members of a party share their incarnation.
+type Life = (ProcessKey, Incarnation);
+
+/// A spawn under way.
+struct Run {
+    number: u64,
+    task: JoinHandle<()>,
+    said: Arc<Said>,
+}
+
+#[derive(Default)]
+struct Runs {
+    under_way: HashMap<Life, Run>,
+    /// Runs that were given up.
+    ending: HashMap<Life, JoinHandle<()>>,
+}
+
+impl Runs {
+    /// Gives a run up, if there is one.
+    fn give_up(&mut self, life: &Life) {
+        if let Some(Run { task, .. }) = self.under_way.remove(life) {
+            self.end(life.clone(), task);
+        }
+    }
+
+    fn end(&mut self, life: Life, task: JoinHandle<()>) {
+        task.abort();
+        if self.ending.len() >= ENDING_MAX {
+            self.ending.retain(|_, task| !task.is_finished());
+        }
+        self.ending.insert(life, task);
+    }
+}
+
+type Running = Arc<Mutex<Runs>>;
 
 /// What a spawn needs of the host. Cheap to clone.
 #[derive(Clone)]
-struct Parts {
-    inbox: Arc<Inbox>,
-    router: Arc<Router>,
+pub(crate) struct Parts {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) router: Arc<Router>,
     nodes: Arc<Nodes>,
-    modules: Arc<Modules>,
-    callbacks: Callbacks,
-    metrics: Arc<Metrics>,
+    pub(crate) modules: Arc<Modules>,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) hooks: Arc<Hooks>,
 }
 
 /// Runs spawns on a tokio runtime.
@@ -53,7 +95,7 @@ pub(crate) struct Runner {
     running: Running,
 }
 
-fn lock(running: &Running) -> MutexGuard<'_, HashMap<Incarnation, (u64, AbortHandle)>> {
+fn lock(running: &Running) -> MutexGuard<'_, Runs> {
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -75,75 +117,109 @@ impl Runner {
                 modules: Arc::clone(modules),
                 callbacks,
                 metrics: Arc::clone(metrics),
+                hooks: Arc::default(),
             },
             runtime: Handle::current(),
             running: Running::default(),
         }
     }
 
-    /// Begins a spawn. `run` grows with every call, and tells runs of an incarnation apart.
-    pub(crate) fn spawn(&self, run: u64, job: SpawnJob) {
+    /// Begins a spawn. `number` grows with every call, and tells runs of a life apart.
+    pub(crate) fn spawn(&self, number: u64, job: SpawnJob) {
         Metrics::count(&self.parts.metrics.spawns);
-        let incarnation = job.incarnation;
+        let life = (job.key.clone(), job.incarnation);
         let parts = self.parts.clone();
         let running = Arc::clone(&self.running);
         // Held until the entry is made, so that a run which ends at once finds its own.
-        let mut entries = lock(&self.running);
+        let mut runs = lock(&self.running);
+        let replaced = runs.under_way.remove(&life);
+        let (before, said) = match replaced {
+            // What that one has sent may still be on its way, and a later try begins anew.
+            Some(Run { task, said, .. }) => (Some(task), said),
+            None => (runs.ending.remove(&life), Arc::default()),
+        };
+        let (of, says) = (life.clone(), Arc::clone(&said));
         let task = self.runtime.spawn(async move {
-            let key = job.key.clone();
-            let said = Arc::new(Said::default());
-            let result = carry_out(&parts, job, &said).await;
-            let mut entries = lock(&running);
-            let current = entries.get(&incarnation).map(|(number, _)| *number);
-            if current != Some(run) {
+            if let Some(before) = before {
+                before.abort();
+                let _ = before.await;
+            }
+            let result = carry_out(&parts, job, &says).await;
+            let mut runs = lock(&running);
+            let current = runs.under_way.get(&of).map(|run| run.number);
+            if current != Some(number) {
                 // Given up, or replaced, just now: what this one has heard is not the last word.
                 return;
             }
-            entries.remove(&incarnation);
-            drop(entries);
+            runs.under_way.remove(&of);
+            drop(runs);
             if matches!(result, Spawned::Started { .. }) {
                 Metrics::count(&parts.metrics.spawns_started);
             }
+            let (key, incarnation) = of;
             parts.inbox.push(Input::Spawned {
                 key,
                 incarnation,
                 result,
-                over: said.is_over(),
+                over: says.is_over(),
             });
         });
-        if let Some((_, replaced)) = entries.insert(incarnation, (run, task.abort_handle())) {
-            replaced.abort();
-        }
+        runs.under_way.insert(life, Run { number, task, said });
     }
 
     /// Gives up a spawn that is under way, if there is one.
-    pub(crate) fn stop(&self, incarnation: Incarnation) {
-        if let Some((_, task)) = lock(&self.running).remove(&incarnation) {
-            task.abort();
+    pub(crate) fn stop(&self, key: &ProcessKey, incarnation: Incarnation) {
+        lock(&self.running).give_up(&(key.clone(), incarnation));
+    }
+
+    /// Gives up all of them: this host leads no more, or ends.
+    pub(crate) fn stop_all(&self) {
+        let mut runs = lock(&self.running);
+        for (life, run) in std::mem::take(&mut runs.under_way) {
+            runs.end(life, run.task);
         }
     }
 
-    /// Gives up all of them: the host ends.
-    pub(crate) fn stop_all(&self) {
-        for (_, (_, task)) in lock(&self.running).drain() {
-            task.abort();
-        }
+    /// Asks a callback what becomes of a process.
+    pub(crate) fn advise(&self, question: Question) {
+        self.runtime
+            .spawn(advice_runner::advise(self.parts.clone(), question));
+    }
+
+    /// Has a life compensated; a spawn of it that is under way is given up, and has ended before.
+    pub(crate) fn compensate(&self, compensation: Compensation) {
+        let life = (compensation.key.clone(), compensation.incarnation);
+        let mut runs = lock(&self.running);
+        runs.give_up(&life);
+        let before = runs.ending.remove(&life);
+        drop(runs);
+        let parts = self.parts.clone();
+        self.runtime
+            .spawn(advice_runner::compensate(parts, compensation, before));
     }
 }
 
-/// What the node has said in one run to the starts that it was sent.
+/// What the node has said to the starts of a life that it was sent, by one run and those that it has
+/// replaced.
 #[derive(Debug, Default)]
 struct Said {
     sent: AtomicU32,
     /// Answers that the life does not run.
     refused: AtomicU32,
+    /// Whether the node was asked to stop it, so that it cannot be said to run.
+    stop_sent: AtomicBool,
+    /// Whether it has said that it did, and so starts it no more.
+    stopped: AtomicBool,
 }
 
 impl Said {
     /// Whether the node has said of every start that it did not do it: only then is it known that
     /// nothing runs, and that nothing is on its way. A run that sent none knows nothing of those
-    /// before it.
+    /// before it. Or the node has stopped it: then it starts it no more, whatever is on its way.
     fn is_over(&self) -> bool {
+        if self.stopped.load(Ordering::Relaxed) {
+            return true;
+        }
         let sent = self.sent.load(Ordering::Relaxed);
         sent > 0 && self.refused.load(Ordering::Relaxed) == sent
     }
@@ -184,12 +260,16 @@ async fn carry_out(parts: &Parts, job: SpawnJob, said: &Arc<Said>) -> Spawned {
         Ok(callback) => {
             let spawned = parts.callbacks.spawn(callback, Arc::new(port)).await;
             match spawned {
+                Ok(_) if said.stop_sent.load(Ordering::Relaxed) => {
+                    let why = "its callback had it stopped, and answered that it runs";
+                    Spawned::Elsewhere(why.to_owned())
+                }
                 Ok(Started { pid, share }) => Spawned::Started { pid, share },
                 Err(SpawnFailure::Elsewhere(why)) => Spawned::Elsewhere(cut(why)),
                 Err(SpawnFailure::GiveUp(why)) => Spawned::GiveUp(cut(why)),
             }
         }
-        Err(_) if name.as_str() == START => match port.command(args, within).await {
+        Err(_) if name.as_str() == START => match port.command(args, within, 1).await {
             Ok(Started { pid, share }) => Spawned::Started { pid, share },
             Err(NodeFailure::Busy(why) | NodeFailure::Failed(why) | NodeFailure::NoAnswer(why)) => {
                 Spawned::Elsewhere(cut(why))
@@ -197,6 +277,12 @@ async fn carry_out(parts: &Parts, job: SpawnJob, said: &Arc<Said>) -> Spawned {
         },
         Err(why) => Spawned::GiveUp(cut(format!("the callback {name} is not available: {why}"))),
     }
+}
+
+/// Where it ran before, if it did: its first failure is the end of that life.
+fn previous(spec: &Spec) -> Option<NodeName> {
+    let ended = spec.failures.first().filter(|_| spec.confirmed);
+    ended.map(|ended| ended.node.clone())
 }
 
 fn callback_job(
@@ -212,6 +298,7 @@ fn callback_job(
             args: job.spec.args.to_vec(),
             group: options.group.clone(),
             requester: options.requester.clone(),
+            previous: previous(&job.spec),
             demand: options.demand,
             priority: options.priority,
             attempt: job.attempt,
@@ -235,14 +322,23 @@ struct Port {
 }
 
 impl Port {
-    async fn command(&self, payload: Vec<u8>, within: Duration) -> Result<Started, NodeFailure> {
+    async fn command(
+        &self,
+        payload: Vec<u8>,
+        within: Duration,
+        try_number: u32,
+    ) -> Result<Started, NodeFailure> {
         let job = &self.job;
+        if try_number > 1 {
+            Metrics::count(&self.parts.metrics.starts_again);
+        }
         let start = NodeCommand::Start {
             term: job.term,
             key: job.key.clone(),
             incarnation: job.incarnation,
             payload,
             deadline_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
+            try_number,
         };
         let node = (&job.node.name, job.node.epoch);
         self.said.sent.fetch_add(1, Ordering::Relaxed);
@@ -251,22 +347,36 @@ impl Port {
                 "too many commands wait for the node".to_owned(),
             ));
         };
-        match tokio::time::timeout(within, &mut command.answer).await {
-            Ok(Ok(answer)) => {
-                self.said.answered(&answer);
-                started(answer)
-            }
-            Ok(Err(_)) => Err(NodeFailure::NoAnswer(
-                "the node's session has ended".to_owned(),
-            )),
-            Err(_) => {
-                let millis = within.as_millis();
-                Err(NodeFailure::NoAnswer(format!(
-                    "the node did not answer within {millis} ms"
-                )))
-            }
-        }
+        let answer = answer_within(&mut command.answer, within).await?;
+        self.said.answered(&answer);
+        started(answer)
     }
+
+    async fn undo(&self, within: Duration) -> Result<(), NodeFailure> {
+        let job = &self.job;
+        let node = (&job.node.name, job.node.epoch);
+        self.said.stop_sent.store(true, Ordering::Relaxed);
+        let life = (job.key.clone(), job.incarnation);
+        let Some(mut answer) = self.parts.nodes.stop_and_tell(node, job.term, life) else {
+            let why = "too many wait for the node to stop it".to_owned();
+            return Err(NodeFailure::Busy(why));
+        };
+        answer_within(&mut answer, within).await?;
+        self.said.stopped.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+async fn answer_within(
+    answer: &mut oneshot::Receiver<NodeAnswer>,
+    within: Duration,
+) -> Result<NodeAnswer, NodeFailure> {
+    let why = match tokio::time::timeout(within, answer).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(_)) => "the node's session has ended".to_owned(),
+        Err(_) => format!("the node did not answer within {} ms", within.as_millis()),
+    };
+    Err(NodeFailure::NoAnswer(why))
 }
 
 /// Looks up what is registered, as this host has it.
@@ -312,8 +422,13 @@ impl NodePort for Port {
         &self,
         payload: Vec<u8>,
         within: Duration,
+        attempt: u32,
     ) -> BoxFuture<'_, Result<Started, NodeFailure>> {
-        Box::pin(self.command(payload, within))
+        Box::pin(self.command(payload, within, attempt))
+    }
+
+    fn stop(&self, within: Duration) -> BoxFuture<'_, Result<(), NodeFailure>> {
+        Box::pin(self.undo(within))
     }
 
     fn lookup(&self, key: ProcessKey) -> BoxFuture<'_, Option<Process>> {
@@ -356,5 +471,12 @@ mod tests {
             }
             assert_eq!(said.is_over(), over, "{answers:?}");
         }
+        // A node that has stopped a life starts it no more, whatever it has not answered.
+        let said = Said::default();
+        said.sent.fetch_add(1, Ordering::Relaxed);
+        said.stop_sent.store(true, Ordering::Relaxed);
+        assert!(!said.is_over());
+        said.stopped.store(true, Ordering::Relaxed);
+        assert!(said.is_over());
     }
 }

@@ -15,6 +15,7 @@
 //! ```
 
 mod activate;
+mod advice_runner;
 mod boot;
 mod bulk;
 mod callback_runner;

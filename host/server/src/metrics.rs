@@ -71,6 +71,18 @@ counters! {
         spawns,
         #[doc = "Spawns whose node started the process."]
         spawns_started,
+        #[doc = "Starts that were tried again on the same node, which had refused the one before."]
+        starts_again,
+        #[doc = "Processes whose lives have ended and whose callbacks were asked what becomes of them."]
+        advice,
+        #[doc = "Of those questions, the ones that came to nothing: the callback was missing, failed, or took too long. The usual is done."]
+        advice_failed,
+        #[doc = "Processes that were forgotten because their callback gave them up after their life had ended."]
+        advice_given_up,
+        #[doc = "Lives given up after their spawn had begun whose callback was told to compensate them."]
+        compensations,
+        #[doc = "Of those, the ones that their callback failed to compensate, again and again, or that were too many."]
+        compensations_failed,
         #[doc = "Processes given to another node, as leader: their node was lost, they were moved, or they failed after they had once run."]
         recreations,
         #[doc = "Processes taken off a live node to go on elsewhere, as leader: drained, or rebalanced."]

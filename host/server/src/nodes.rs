@@ -27,6 +27,9 @@ use crate::metrics::Metrics;
 /// Unanswered starts of one node. Tombstones are bounded by the processes that the node had.
 const STARTS_MAX: usize = 16_384;
 
+/// Runs that may wait for one life to be stopped.
+const STOP_WAITERS_MAX: usize = 8;
+
 #[derive(Debug)]
 struct Session {
     name: NodeName,
@@ -36,16 +39,19 @@ struct Session {
     /// Numbers of the unanswered commands, oldest first.
     commands: BTreeSet<u64>,
     /// The numbers of those that are tombstones, by the life that they end.
-    stops: HashMap<Incarnation, u64>,
+    stops: HashMap<Life, u64>,
 }
+
+/// The members of a party share their incarnation.
+type Life = (ProcessKey, Incarnation);
 
 /// What an answer is for.
 #[derive(Debug)]
 enum Purpose {
     /// A run that waits for it, until then.
     Start(oneshot::Sender<NodeAnswer>, Instant),
-    /// The replica, once the node says that this life does not run.
-    Stop(ProcessKey, Incarnation),
+    /// The replica, once the node says that this life does not run; and runs that wait for that.
+    Stop(Life, Vec<oneshot::Sender<NodeAnswer>>),
 }
 
 #[derive(Debug)]
@@ -77,7 +83,7 @@ impl State {
         let pending = self.pending.remove(&number)?;
         if let Some(session) = self.sessions.get_mut(&pending.epoch) {
             session.commands.remove(&number);
-            if let Purpose::Stop(_, life) = &pending.purpose {
+            if let Purpose::Stop(life, _) = &pending.purpose {
                 session.stops.remove(life);
             }
         }
@@ -232,23 +238,54 @@ impl Nodes {
 
     /// Tells a live session that a life must not run; the replica hears of it when the node says that
     /// it does not. Nothing is sent when that has been asked and not been answered yet.
-    pub(crate) fn stop(
+    pub(crate) fn stop(&self, (name, epoch): (&NodeName, NodeEpoch), term: u64, life: Life) {
+        self.send_stop((name, epoch), term, life, None);
+    }
+
+    /// The same for a run that waits for it; its answer ends without one when the session does. None
+    /// when too many wait already. The tombstone outlives the wait.
+    pub(crate) fn stop_and_tell(
+        &self,
+        node: (&NodeName, NodeEpoch),
+        term: u64,
+        life: Life,
+    ) -> Option<oneshot::Receiver<NodeAnswer>> {
+        let (waiter, answer) = oneshot::channel();
+        self.send_stop(node, term, life, Some(waiter))
+            .then_some(answer)
+    }
+
+    /// Says whether whoever waits will be told.
+    fn send_stop(
         &self,
         (name, epoch): (&NodeName, NodeEpoch),
         term: u64,
-        (key, incarnation): (ProcessKey, Incarnation),
-    ) {
+        life: Life,
+        waiter: Option<oneshot::Sender<NodeAnswer>>,
+    ) -> bool {
         let mut state = self.lock();
-        if state.session(name, epoch).stops.contains_key(&incarnation) {
-            return;
+        let asked = state.session(name, epoch).stops.get(&life).copied();
+        if let Some(number) = asked {
+            let pending = state.pending.get_mut(&number);
+            let purpose = pending.map(|pending| &mut pending.purpose);
+            let Some((Purpose::Stop(_, waiters), waiter)) = purpose.zip(waiter) else {
+                return false;
+            };
+            waiters.retain(|waiter| !waiter.is_closed());
+            if waiters.len() >= STOP_WAITERS_MAX {
+                return false;
+            }
+            waiters.push(waiter);
+            return true;
         }
-        let purpose = Purpose::Stop(key.clone(), incarnation);
         let stop = NodeCommand::Stop {
             term,
-            key,
-            incarnation,
+            key: life.0.clone(),
+            incarnation: life.1,
         };
+        let purpose = Purpose::Stop(life, waiter.into_iter().collect());
         self.send(state, (name, epoch), stop, purpose);
+        true
     }
 
     fn send(
@@ -262,8 +299,8 @@ impl Nodes {
         let number = state.last_number;
         let session = state.session(name, epoch);
         session.commands.insert(number);
-        if let Purpose::Stop(_, life) = &purpose {
-            session.stops.insert(*life, number);
+        if let Purpose::Stop(life, _) = &purpose {
+            session.stops.insert(life.clone(), number);
         }
         let link = session.link.clone();
         let command = Arc::new(command);
@@ -305,7 +342,10 @@ impl Nodes {
         match purpose {
             // Whoever waited may have given up just now.
             Some(Purpose::Start(waiter, _)) => drop(waiter.send(answer)),
-            Some(Purpose::Stop(key, incarnation)) => {
+            Some(Purpose::Stop((key, incarnation), waiters)) => {
+                for waiter in waiters {
+                    drop(waiter.send(NodeAnswer::Stopped));
+                }
                 self.inbox.push(Input::Stopped { key, incarnation });
             }
             None => {}

@@ -148,7 +148,7 @@ impl ReplicaLoop {
                 key,
                 incarnation,
             } => {
-                host.runner.stop(incarnation);
+                host.runner.stop(&key, incarnation);
                 // Nobody ever answers for a session that has ended meanwhile.
                 let live = self.replica.registry().node(&node);
                 if live.is_some_and(|live| live.epoch() == epoch) {
