@@ -4,19 +4,23 @@
 
 mod activate;
 mod build;
+mod check;
 mod compare;
 mod comparison;
+mod dev;
 mod history;
 mod keys;
 mod kind;
 mod ls;
 mod new;
 mod push;
+mod rehearse;
 mod replay;
 mod rm;
 mod sdk;
 mod shadow;
 mod template;
+mod test;
 mod version;
 
 use clap::{Args, Subcommand};
@@ -30,7 +34,9 @@ use crate::files;
 use crate::json as shape;
 use activate::{Activate, Configure};
 use build::Build;
+use check::Check;
 use compare::Compare;
+use dev::Dev;
 use history::History;
 use keys::{Keygen, Sign};
 use new::New;
@@ -38,12 +44,16 @@ use push::Push;
 use replay::Replay;
 use rm::Remove;
 use shadow::Shadow;
+use test::Test;
 
 /// Write selectors, callbacks and fences, upload them, and say which version decides
 #[derive(Debug, Subcommand)]
 pub(crate) enum Module {
     New(New),
     Build(Build),
+    Check(Check),
+    Test(Test),
+    Dev(Dev),
     Push(Push),
     /// List the modules
     ///
@@ -82,6 +92,9 @@ impl Module {
         match self {
             Self::New(verb) => verb.run(shell),
             Self::Build(verb) => verb.run(shell).await,
+            Self::Check(verb) => verb.run(shell).await,
+            Self::Test(verb) => verb.run(shell).await,
+            Self::Dev(verb) => verb.run(shell).await,
             Self::Keygen(verb) => verb.run(shell),
             Self::Sign(verb) => verb.run(shell),
             Self::Push(verb) => verb.run(shell).await,

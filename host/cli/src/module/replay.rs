@@ -1,20 +1,29 @@
 //! `module replay`: recorded decisions, made again with another version.
 
-use std::path::PathBuf;
+mod local;
+
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use maitred_client::Client;
-use maitred_protocol::limits::REPLAY_MAX;
+use maitred_protocol::comparison::Comparison;
+use maitred_protocol::limits::{MODULE_BYTES_MAX, REPLAY_MAX};
 use serde_json::json;
+
+use local::Local;
 
 use super::comparison::text;
 use super::config;
+use super::test::blocking;
 use super::version::Versioned;
 use crate::connect::Shell;
 use crate::failure::Failure;
-use crate::files::NewFile;
+use crate::files::{self, NewFile};
 use crate::json as shape;
 use crate::out::grouped;
+
+/// Bytes of a file of inputs: some hundred for each decision, of a million at most.
+const INPUTS_BYTES_MAX: u64 = 2 << 30;
 
 /// Make recorded decisions again with a version of their module, and compare
 ///
@@ -70,17 +79,35 @@ impl Replay {
             ));
         };
         let config = config(self.config.as_deref())?;
-        let client = shell.client().await?;
-        let replayed = client
-            .replay_module(&module.name, module.number(), config, self.last)
-            .await?;
+        let replayed = match (&self.from, &self.component) {
+            (Some(inputs), Some(component)) => {
+                if module.version.is_some() {
+                    let message = "the component decides, whatever version it will be";
+                    return Err(Failure::usage(message, "leave out @VERSION"));
+                }
+                let local = Local {
+                    inputs: files::read("read the inputs", inputs, INPUTS_BYTES_MAX)?,
+                    component: files::read("read the module", component, MODULE_BYTES_MAX)?,
+                    module: module.name.clone(),
+                    last: self.last,
+                    config,
+                };
+                blocking(move || local.run()).await?
+            }
+            _ => {
+                let client = shell.client().await?;
+                let (name, version) = (&module.name, module.number());
+                let replayed = client.replay_module(name, version, config, self.last);
+                let replayed: Comparison = replayed.await?;
+                client.close().await;
+                replayed
+            }
+        };
         let body = shape::comparison(&replayed);
-        shell.out.show("Comparison", body, || text(&replayed))?;
-        client.close().await;
-        Ok(())
+        shell.out.show("Comparison", body, || text(&replayed))
     }
 
-    async fn save(&self, shell: &Shell, client: &Client, file: &PathBuf) -> Result<(), Failure> {
+    async fn save(&self, shell: &Shell, client: &Client, file: &Path) -> Result<(), Failure> {
         let name = match &self.module {
             Some(Versioned {
                 version: Some(version),
