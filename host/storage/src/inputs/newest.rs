@@ -27,7 +27,7 @@ pub struct Newest {
     parts: VecDeque<Part>,
     /// The file that is being read, and where.
     current: Option<(PathBuf, Vec<u8>, usize)>,
-    skip: u64,
+    older: u64,
 }
 
 /// One file, as far as it was written.
@@ -39,19 +39,20 @@ pub(super) struct Part {
 }
 
 impl Newest {
-    pub(super) fn new(parts: VecDeque<Part>, skip: u64) -> Self {
+    pub(super) fn new(parts: VecDeque<Part>, older: u64) -> Self {
         Self {
             parts,
             current: None,
-            skip,
+            older,
         }
     }
 
     /// How many older decisions (of the one that was asked for) come before the newest: files are
-    /// given whole, as frames lean on each other.
+    /// given whole, as frames lean on each other. Called as `Newest::skip(&newest)`, as iterators have
+    /// another one of that name.
     #[must_use]
     pub fn skip(&self) -> u64 {
-        self.skip
+        self.older
     }
 }
 

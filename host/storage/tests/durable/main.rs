@@ -9,6 +9,7 @@ mod data_dir;
 mod decisions;
 mod disk;
 mod faulty_disk;
+mod inputs;
 mod install;
 mod log;
 mod snapshot;
