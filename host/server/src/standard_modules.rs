@@ -152,7 +152,7 @@ fn missing(from: usize, why: &str) -> Vec<(ModuleName, String)> {
 
 /// The digests of all that are or were standard modules.
 pub(crate) fn digests() -> impl Iterator<Item = Digest> {
-    list::known(None)
+    list::known(None).chain(ALL.iter().map(Standard::digest))
 }
 
 /// Opens a session; none when this host leads no more, or is shutting down.

@@ -14,6 +14,9 @@ use crate::metrics::Metrics;
 /// Pause before a host that could not do it is asked again.
 const AGAIN: Duration = Duration::from_millis(250);
 
+/// How long a host that cannot be reached is tried: whoever waits is to hear of it soon.
+const UNREACHED: Duration = Duration::from_secs(10);
+
 /// What is asked of every host.
 pub(super) struct Wanted {
     pub(super) request: PeerRequest,
@@ -108,6 +111,7 @@ impl Bulk {
 
     /// Asks one host until it has done it, says that it will not, or time is up.
     async fn insist(&self, host: u64, wanted: &Wanted, deadline: Instant) -> Result<(), CallError> {
+        let began = Instant::now();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let called = tokio::select! {
@@ -130,7 +134,9 @@ impl Bulk {
                 Ok(other) => CallError::of(other),
                 Err(error) => error,
             };
-            if Instant::now() + AGAIN >= deadline {
+            let unreached = matches!(error, CallError::Dial(_) | CallError::Unknown);
+            let now = Instant::now();
+            if now + AGAIN >= deadline || (unreached && now >= began + UNREACHED) {
                 return Err(error);
             }
             tokio::time::sleep(AGAIN).await;

@@ -6,7 +6,7 @@ use maitred_client::Client;
 use maitred_client::protocol::{Chooser, ModuleKind, ModuleName};
 use maitred_server::{CompilerCommand, Server, ServerConfig};
 
-use crate::harness::{Group, Starter, key, node, within};
+use crate::harness::{Group, Starter, key, node, standard_modules, within};
 use crate::wire::page;
 
 const SPREAD: &[u8] = include_bytes!("../../../../selectors/prebuilt/spread.wasm");
@@ -247,7 +247,7 @@ async fn standard_modules_that_cannot_be_installed_are_named_and_tried_again() {
             .iter()
             .filter(|module| module.active.is_some())
             .count(),
-        7
+        standard_modules()
     );
     within(running.shutdown()).await.unwrap();
 }

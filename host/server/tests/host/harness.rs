@@ -117,6 +117,14 @@ impl Group {
     }
 }
 
+/// How many standard modules there are.
+pub(crate) fn standard_modules() -> usize {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../selectors/prebuilt");
+    let names = std::fs::read_dir(dir).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(".wasm")).count()
+}
+
 async fn call(identity: &Identity, address: SocketAddr, alpn: Alpn) -> (Endpoint, Connection) {
     let endpoint = Endpoint::client(identity).unwrap();
     let connection = endpoint.connect(address, alpn, PATIENCE).await;

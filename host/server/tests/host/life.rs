@@ -4,7 +4,7 @@ use maitred_client::protocol::{Chooser, ProcessState, Rejection, TypeSpec};
 use maitred_client::{Error, SpawnError};
 use maitred_server::{Server, ServerConfig, StartError};
 
-use crate::harness::{Group, Starter, key, node, within};
+use crate::harness::{Group, Starter, key, node, standard_modules, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_is_placed_by_a_module_started_by_another_explained_and_found_after_a_restart() {
@@ -46,7 +46,7 @@ async fn a_process_is_placed_by_a_module_started_by_another_explained_and_found_
     );
     assert_eq!(status.unavailable_modules, []);
     let modules = within(client.modules()).await.unwrap();
-    assert_eq!(modules.len(), 7);
+    assert_eq!(modules.len(), standard_modules());
 
     handle.kill();
     client.close().await;
@@ -60,7 +60,9 @@ async fn a_process_is_placed_by_a_module_started_by_another_explained_and_found_
     // Not pushed a second time.
     assert_eq!(within(client.modules()).await.unwrap(), modules);
     let explained = within(client.explain(&key("player/ada"))).await.unwrap();
-    assert_eq!(explained.evidence, Some(evidence));
+    // By their text: an age that is not known is no number, and equals nothing.
+    let kept = explained.evidence.unwrap();
+    assert_eq!(format!("{kept:?}"), format!("{evidence:?}"));
     // And the modules decide again, without having been compiled again.
     let handle = node(&client, "n2", Starter::default()).await;
     let created = within(client.create(key("player/bob")).send())

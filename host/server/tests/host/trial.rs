@@ -1,8 +1,10 @@
 //! Versions that are tried: in shadow, on recorded decisions, under a rule; and what `explain` says.
 
+use std::sync::LazyLock;
+
 use maitred_client::Client;
 use maitred_client::protocol::{
-    Chooser, Comparison, ModuleAction, ModuleKind, ModuleName, ProcessState, WhyNot,
+    Chooser, Comparison, ModuleAction, ModuleKind, ModuleName, PartyRule, ProcessState, WhyNot,
 };
 use maitred_registry::inputs::FileReader;
 use maitred_server::{Server, ServerConfig};
@@ -19,12 +21,10 @@ fn variant(bytes: &[u8], number: u8) -> Vec<u8> {
     [bytes, &[0, 3, 1, b'v', number]].concat()
 }
 
-fn mine() -> ModuleName {
-    "mine".parse().unwrap()
-}
+static MINE: LazyLock<ModuleName> = LazyLock::new(|| "mine".parse().unwrap());
 
 async fn push(client: &Client, bytes: &[u8]) -> u32 {
-    let push = client.push_module(&mine(), ModuleKind::Selector, bytes, |_| ());
+    let push = client.push_module(&MINE, ModuleKind::Selector, bytes, |_| ());
     within(push).await.unwrap().1
 }
 
@@ -32,7 +32,7 @@ async fn push(client: &Client, bytes: &[u8]) -> u32 {
 async fn create(client: &Client, type_name: &str, ids: std::ops::Range<u32>) {
     for id in ids {
         let create = client.create(key(&format!("{type_name}/{id}")));
-        let created = within(create.selector(mine()).send()).await.unwrap();
+        let created = within(create.selector(MINE.clone()).send()).await.unwrap();
         assert_eq!(created.record.state, ProcessState::Running);
     }
 }
@@ -69,13 +69,13 @@ async fn recorded_decisions_are_made_again_to_the_bit_and_by_others() {
     push(&client, SPREAD).await;
     push(&client, &variant(SPREAD, 2)).await;
     push(&client, LEAST_LOADED).await;
-    within(client.activate_module(&mine(), 1, None))
+    within(client.activate_module(&MINE, 1, None))
         .await
         .unwrap();
     create(&client, "room", 0..CREATES as u32).await;
 
     let replay = async |version| {
-        let replay = client.replay_module(&mine(), version, None, 1_000);
+        let replay = client.replay_module(&MINE, version, None, 1_000);
         within(replay).await.unwrap()
     };
     let same = until(async || replay(1).await, CREATES).await;
@@ -94,11 +94,11 @@ async fn recorded_decisions_are_made_again_to_the_bit_and_by_others() {
     assert!(other.spread_other.max > 0, "{other:?}");
 
     // A part of them, and whole: what one host recorded is a file that can be taken elsewhere.
-    let replay = client.replay_module(&mine(), 1, None, 1);
+    let replay = client.replay_module(&MINE, 1, None, 1);
     let few = within(replay).await.unwrap();
     assert!((1..CREATES).contains(&few.decisions), "{few:?}");
     let mut file = Vec::new();
-    let saved = client.save_inputs(Some(mine()), 1_000, &mut file, |_, _| ());
+    let saved = client.save_inputs(Some(MINE.clone()), 1_000, &mut file, |_, _| ());
     let saved = within(saved).await.unwrap();
     assert_eq!((saved.decisions, saved.bytes), (CREATES, file.len() as u64));
     let batches = FileReader::new(&file).unwrap();
@@ -106,7 +106,8 @@ async fn recorded_decisions_are_made_again_to_the_bit_and_by_others() {
     assert_eq!(decisions.sum::<u64>(), CREATES);
     let none = client.save_inputs(Some("other".parse().unwrap()), 10, &mut file, |_, _| ());
     assert_eq!(within(none).await.unwrap().decisions, 0);
-    let missing = client.replay_module(&"other".parse().unwrap(), 0, None, 1);
+    let other = "other".parse().unwrap();
+    let missing = client.replay_module(&other, 0, None, 1);
     let error = within(missing).await.unwrap_err().to_string();
     assert!(error.contains("other"), "{error}");
     within(running.shutdown()).await.unwrap();
@@ -119,14 +120,14 @@ async fn recorded_decisions_outlive_a_restart_and_none_are_kept_when_told_so() {
     let client = group.client(&running).await;
     let _nodes = nodes(&client).await;
     push(&client, SPREAD).await;
-    within(client.activate_module(&mine(), 1, None))
+    within(client.activate_module(&MINE, 1, None))
         .await
         .unwrap();
     create(&client, "room", 0..5).await;
     within(running.shutdown()).await.unwrap();
     let running = group.start_bare().await;
     let client = group.client(&running).await;
-    let replay = within(client.replay_module(&mine(), 1, None, 100))
+    let replay = within(client.replay_module(&MINE, 1, None, 100))
         .await
         .unwrap();
     assert_eq!((replay.same_version, replay.identical), (5, 5));
@@ -153,14 +154,14 @@ async fn a_shadow_sees_what_the_active_version_does_and_decides_nothing() {
     let _nodes = nodes(&client).await;
     push(&client, SPREAD).await;
     push(&client, &variant(SPREAD, 2)).await;
-    within(client.activate_module(&mine(), 1, None))
+    within(client.activate_module(&MINE, 1, None))
         .await
         .unwrap();
-    let error = within(client.compare_module(&mine())).await.unwrap_err();
+    let error = within(client.compare_module(&MINE)).await.unwrap_err();
     assert!(error.to_string().contains("shadow"), "{error}");
-    let module = within(client.start_shadow(&mine(), 2, None)).await.unwrap();
+    let module = within(client.start_shadow(&MINE, 2, None)).await.unwrap();
     assert_eq!(module.shadow.unwrap().version, 2);
-    let compare = async || within(client.compare_module(&mine())).await.unwrap();
+    let compare = async || within(client.compare_module(&MINE)).await.unwrap();
     let nothing = compare().await;
     assert_eq!((nothing.decisions, nothing.other.version), (0, 2));
     create(&client, "room", 0..20).await;
@@ -168,14 +169,15 @@ async fn a_shadow_sees_what_the_active_version_does_and_decides_nothing() {
     assert_eq!((comparison.decisions, comparison.agreed), (20, 20));
     assert_eq!(comparison.decided[0].version, 1);
     for id in 0..20 {
-        let explained = client.explain(&key(&format!("room/{id}")));
+        let process = key(&format!("room/{id}"));
+        let explained = client.explain(&process);
         let why = within(explained).await.unwrap().record.why;
         assert!(matches!(why.chooser, Chooser::Selector { version: 1, .. }));
     }
-    within(client.stop_shadow(&mine())).await.unwrap();
-    let error = within(client.compare_module(&mine())).await.unwrap_err();
+    within(client.stop_shadow(&MINE)).await.unwrap();
+    let error = within(client.compare_module(&MINE)).await.unwrap_err();
     assert!(error.to_string().contains("shadow"), "{error}");
-    let history = within(client.module_history(&mine())).await.unwrap();
+    let history = within(client.module_history(&MINE)).await.unwrap();
     let actions: Vec<ModuleAction> = history.iter().map(|event| event.action).collect();
     assert_eq!(
         actions,
@@ -191,13 +193,41 @@ async fn a_shadow_sees_what_the_active_version_does_and_decides_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_of_a_party_are_explained_each_for_itself() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let _nodes = nodes(&client).await;
+    push(&client, SPREAD).await;
+    within(client.activate_module(&MINE, 1, None))
+        .await
+        .unwrap();
+    let mut party = client.party("squad").rule(PartyRule::Apart);
+    for id in 0..3 {
+        let member = client.create(key(&format!("room/{id}")));
+        party = party.member(member.selector(MINE.clone()));
+    }
+    let created = within(party.send()).await.unwrap();
+    for record in created.records {
+        let process = &record.key;
+        let explained = within(client.explain(process)).await.unwrap();
+        let evidence = explained.evidence.unwrap();
+        let mut candidates = evidence.candidates.iter();
+        let chosen = candidates.find(|candidate| candidate.chosen).unwrap();
+        assert_eq!(chosen.node, record.node);
+        assert_eq!(evidence.why.seed, record.why.seed);
+    }
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn explain_says_why_not_and_what_it_cost() {
     let group = Group::new();
     let running = group.start_bare().await;
     let client = group.client(&running).await;
     let _nodes = nodes(&client).await;
     push(&client, SPREAD).await;
-    within(client.activate_module(&mine(), 1, None))
+    within(client.activate_module(&MINE, 1, None))
         .await
         .unwrap();
     within(client.cordon(&"n3".parse().unwrap(), true))
@@ -256,32 +286,29 @@ async fn a_version_that_breaks_its_rule_is_taken_back_by_itself() {
     let _nodes = nodes(&client).await;
     push(&client, SPREAD).await;
     push(&client, &trapping()).await;
-    within(client.activate_module(&mine(), 1, None))
+    within(client.activate_module(&MINE, 1, None))
         .await
         .unwrap();
-    let nonsense = client
-        .activate(&mine())
-        .version(2)
-        .auto_rollback("traps>>1");
+    let nonsense = client.activate(&MINE).version(2).auto_rollback("traps>>1");
     let error = within(nonsense.send()).await.unwrap_err().to_string();
     assert!(error.contains("rule"), "{error}");
 
     // For all ids, then for a share of them.
     for percent in [100, 50] {
-        let activation = client.activate(&mine()).version(2).percent(percent);
+        let activation = client.activate(&MINE).version(2).percent(percent);
         let module = within(activation.auto_rollback("traps>0").send())
             .await
             .unwrap();
         assert_eq!(module.canary.is_some(), percent < 100);
         // It does what it should for others.
         create(&client, "room", u32::from(percent)..u32::from(percent) + 8).await;
-        let module = within(client.get_module(&mine())).await.unwrap();
+        let module = within(client.get_module(&MINE)).await.unwrap();
         assert_eq!(module.active, Some(if percent < 100 { 1 } else { 2 }));
         // The fallback decides when it does not.
         create(&client, "pet", u32::from(percent)..u32::from(percent) + 8).await;
         let back = async {
             loop {
-                let module = within(client.get_module(&mine())).await.unwrap();
+                let module = within(client.get_module(&MINE)).await.unwrap();
                 if module.active == Some(1) && module.canary.is_none() {
                     return;
                 }
@@ -289,12 +316,18 @@ async fn a_version_that_breaks_its_rule_is_taken_back_by_itself() {
             }
         };
         within(back).await;
-        let history = within(client.module_history(&mine())).await.unwrap();
+        let history = within(client.module_history(&MINE)).await.unwrap();
         let last = history.last().unwrap();
         assert_eq!(last.action, ModuleAction::AutoRolledBack);
         assert!(last.cause.as_ref().unwrap().contains("traps"), "{last:?}");
     }
     assert_eq!(counted(&running, "maitred_guards_tripped_total").await, 2);
+    let chose = "maitred_decisions_total{verdict=\"chose\"}";
+    assert!(counted(&running, chose).await >= 16);
+    let fell_back = "maitred_decisions_total{verdict=\"fallback\"}";
+    assert!(counted(&running, fell_back).await >= 1);
+    assert!(counted(&running, "maitred_inputs_recorded_total").await >= 16);
+    assert!(counted(&running, "maitred_inputs_bytes_total").await > 0);
     within(running.shutdown()).await.unwrap();
 }
 
@@ -305,14 +338,14 @@ async fn a_selector_that_keeps_failing_is_bypassed_and_named() {
     let client = group.client(&running).await;
     let _nodes = nodes(&client).await;
     push(&client, &trapping()).await;
-    within(client.activate_module(&mine(), 1, None))
+    within(client.activate_module(&MINE, 1, None))
         .await
         .unwrap();
     assert_eq!(within(client.status()).await.unwrap().bypassed_modules, []);
     create(&client, "pet", 0..3).await;
     let bypassed = within(client.status()).await.unwrap().bypassed_modules;
     assert_eq!(bypassed.len(), 1, "{bypassed:?}");
-    assert_eq!(bypassed[0].0, mine());
+    assert_eq!(bypassed[0].0, MINE.clone());
     within(running.shutdown()).await.unwrap();
 }
 
@@ -322,11 +355,11 @@ async fn a_module_that_does_not_take_its_configuration_is_not_activated_with_it(
     let running = group.start_bare().await;
     let client = group.client(&running).await;
     push(&client, SPREAD).await;
-    let activate = |config: &str| client.activate_module(&mine(), 1, Some(config.to_owned()));
+    let activate = |config: &str| client.activate_module(&MINE, 1, Some(config.to_owned()));
     within(activate("{}")).await.unwrap();
     let error = within(activate("[1, 2]")).await.unwrap_err().to_string();
     assert!(error.contains("validating the configuration"), "{error}");
-    let error = within(client.start_shadow(&mine(), 1, Some("[1, 2]".to_owned()))).await;
+    let error = within(client.start_shadow(&MINE, 1, Some("[1, 2]".to_owned()))).await;
     let error = error.unwrap_err().to_string();
     assert!(error.contains("validating the configuration"), "{error}");
     within(running.shutdown()).await.unwrap();
