@@ -174,10 +174,11 @@ fn rejected(rejection: Rejection) -> Failure {
         )
         .retryable()
         .with(json!(attempts.iter().map(json::attempt).collect::<Vec<_>>())),
-        Rejection::Module { stage, reason } => Failure::advised(
+        // Its own words are not of our form: they may have a semicolon anywhere.
+        Rejection::Module { stage, reason } => Failure::new(
             Exit::Module,
             "module_rejected",
-            &format!("the module was rejected while {stage}: {reason}"),
+            format!("the module was rejected while {stage}: {reason}"),
             mending(&stage),
         )
         .with(json!({ "stage": stage, "reason": reason })),

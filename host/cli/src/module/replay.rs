@@ -67,6 +67,13 @@ pub(crate) struct Replay {
 impl Replay {
     pub(super) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
         if let Some(file) = &self.export {
+            if let Some(Versioned {
+                version: Some(_), ..
+            }) = &self.module
+            {
+                let message = "inputs are of a module, whichever of its versions decided";
+                return Err(Failure::usage(message, "leave out @VERSION"));
+            }
             let client = shell.client().await?;
             self.save(shell, &client, file).await?;
             client.close().await;
@@ -108,18 +115,7 @@ impl Replay {
     }
 
     async fn save(&self, shell: &Shell, client: &Client, file: &Path) -> Result<(), Failure> {
-        let name = match &self.module {
-            Some(Versioned {
-                version: Some(version),
-                name,
-            }) => {
-                return Err(Failure::usage(
-                    format!("inputs are of {name}, whichever version decided, not of {version}"),
-                    "leave out @VERSION",
-                ));
-            }
-            module => module.as_ref().map(|module| module.name.clone()),
-        };
+        let name = self.module.as_ref().map(|module| module.name.clone());
         let mut fresh = NewFile::begin(file, self.force)?;
         let saved = client
             .save_inputs(name, self.last, fresh.file(), |_, _| {})

@@ -97,9 +97,10 @@ impl Plan {
     /// What the create would be answered.
     fn refused(&self, plan: maitred_protocol::Plan) -> Rejection {
         let evidence = plan.evidence;
+        // It was asked only when there was something to choose from.
         let selector = match evidence.why.chooser {
-            Chooser::Selector { name, .. } => Some(name),
-            _ => self.spec.how.selector.clone(),
+            Chooser::Selector { name, .. } if evidence.why.candidates > 0 => Some(name),
+            _ => None,
         };
         match (evidence.answered, selector) {
             (Answered::Rejected { code, reason }, Some(selector)) => Rejection::BySelector {
