@@ -17,6 +17,7 @@ mod group;
 )]
 mod guests;
 mod harness;
+mod hooks;
 mod lease;
 mod life;
 mod peers;
