@@ -99,10 +99,7 @@ impl Trace {
 
     /// Those that were offered.
     fn offered(&self) -> Vec<Slot> {
-        if !self.was_offered()
-            || !self.all_offered()
-            || !self.slots.is_empty() && self.scored.is_empty()
-        {
+        if !self.was_offered() || !self.all_offered() {
             return self.slots.clone();
         }
         let mut refused = self.refused.iter().map(|(slot, _)| *slot).peekable();

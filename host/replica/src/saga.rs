@@ -30,6 +30,7 @@ use maitred_registry::decide::{Decision, Trace};
 use maitred_registry::{AbortCause, Command, EndedBy, Place, Record, Reserve};
 
 use crate::input::Ticket;
+use crate::mutants;
 use crate::party::retry_terms;
 use crate::placing::{Purpose, select_request};
 use crate::proposals::Waiter;
@@ -307,7 +308,7 @@ impl Replica {
         let place = Place {
             node,
             epoch,
-            activated: trace.selector.as_ref().map(|selector| selector.activated),
+            activated: activation_of(&trace),
             why: trace.why.clone(),
         };
         let placed = Placed {
@@ -413,6 +414,15 @@ fn again(record: &Record, avoids: bool) -> Option<(ModuleName, SelectRequest)> {
         party: None,
     };
     Some((spec.selector.clone(), request))
+}
+
+/// What apply is to check: that whoever decided does so still.
+fn activation_of(trace: &Trace) -> Option<u64> {
+    let bound = trace
+        .selector
+        .as_ref()
+        .filter(|_| !mutants::on("decision-unbound"));
+    bound.map(|selector| selector.activated)
 }
 
 /// Where a process ran before: the first failure is the loss of that node.

@@ -9,12 +9,13 @@ pub mod leases;
 pub mod lives;
 pub mod needless;
 pub mod once;
+pub mod placed;
 pub mod quiet;
 pub mod truth;
 
 use std::sync::Arc;
 
-use maitred_registry::{Event, Registry};
+use maitred_registry::{Change, Event, Registry};
 use maitred_replica::{Effect, Recovered, Replica};
 
 use super::cover::Cover;
@@ -142,6 +143,10 @@ impl Checks {
             let Event::Process(change, record) = event else {
                 continue;
             };
+            if *change == Change::Reserved {
+                let found = placed::reserved(registry, record);
+                found.map_err(violation("placed"))?;
+            }
             let found = self.once.changed(*change, record);
             found.map_err(violation("once"))?;
             let found = self.lives.changed(machine, *change, record);

@@ -138,6 +138,10 @@ impl World {
                 true
             }
             Fault::ConfirmDead => self.confirm_dead(),
+            Fault::Activate(percent, mood) => {
+                self.change_selector(percent, mood);
+                true
+            }
         }
     }
 

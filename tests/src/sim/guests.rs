@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use maitred_protocol::{Incarnation, NodeAnswer, NodeCommand, ProcessKey};
+use maitred_protocol::{Answered, Incarnation, NodeAnswer, NodeCommand, ProcessKey};
 use maitred_registry::decide::{LaneId, SelectBatch};
 use maitred_replica::{Input, SpawnJob, Spawned};
 
@@ -42,6 +42,14 @@ impl World {
         let slow = self.guests.below(100) == 0;
         let took = 50 + u64::from(self.guests.below(if slow { 300_000 } else { 1_500 }));
         let decisions = chooser::decide_all(batch);
+        for decision in &decisions {
+            match decision.trace.answered {
+                Answered::Ranked(2..) => self.cover.count("selector ranked nodes"),
+                Answered::Rejected { .. } => self.cover.count("selector rejected a process"),
+                Answered::Wait(_) => self.cover.count("selector wanted to wait"),
+                _ => {}
+            }
+        }
         let input = Input::Selected { lane, decisions };
         self.later(machine, took, input);
     }

@@ -40,6 +40,7 @@ pub const REPLICA: &[Mutant] = &[
     mutant("ack-before-commit", SEEN, stage::deposed),
     mutant("ack-without-round", &["truth"], stage::marooned),
     mutant("apply-uses-clock", AGREED, stage::anything),
+    mutant("decision-unbound", &["placed"], stage::switched),
     mutant("dedup-forgets", &["linear", "once"], stage::anything),
     mutant("drain-without-stop", &["truth"], stage::moved),
     mutant("disown-forgotten", &["quiet"], stage::deposed),

@@ -20,6 +20,8 @@ use super::queue::What;
 use super::world::{World, say};
 
 const NO_SESSION: ClientId = ClientId(0);
+/// The selector's name.
+const SELECTOR: &str = "least-loaded";
 /// The fence module's name.
 const FENCE: &str = "witness";
 /// Longest that one change of the membership is asked for.
@@ -45,6 +47,11 @@ pub struct Operator {
     asking: bool,
     /// The members as a host last said: number and role.
     seen: Vec<(u64, MemberRole)>,
+}
+
+/// The selector of all types.
+pub(super) fn selector() -> ModuleName {
+    ModuleName::new(SELECTOR).expect("a valid constant")
 }
 
 impl Operator {
@@ -89,7 +96,7 @@ impl World {
             return self.push_modules(actor);
         };
         for (at, (name, kind)) in [
-            ("least-loaded", ModuleKind::Selector),
+            (SELECTOR, ModuleKind::Selector),
             ("start", ModuleKind::Callback),
             (FENCE, ModuleKind::Fence),
         ]

@@ -11,6 +11,7 @@ use maitred_replica::{Examination, Input, Verdict};
 use super::actor::Role;
 use super::caller::{Outcome, Purpose};
 use super::host::HostEvent;
+use super::plan::Fault;
 use super::queue::What;
 use super::world::{World, say};
 
@@ -18,6 +19,10 @@ use super::world::{World, say};
 const NO_SESSION: ClientId = ClientId(0);
 /// Longest that an operator asks for one thing.
 const WITHIN_US: u64 = 60_000_000;
+
+/// Configurations of the selector: by the fewest processes, the same with alternatives, waiting for an
+/// empty node, and none at all.
+pub const MOODS: [&str; 4] = ["{}", "ranks", "patient", "rejects"];
 
 impl World {
     fn operator_asks(&mut self, request: Request) {
@@ -31,6 +36,24 @@ impl World {
             client: NO_SESSION,
             name: self.node(node).name.clone(),
             cordoned,
+        };
+        self.operator_asks(request);
+    }
+
+    /// The selector decides in another way, or as before.
+    pub(super) fn change_selector(&mut self, percent: u8, mood: u8) {
+        let (client, name) = (NO_SESSION, super::operator::selector());
+        let request = match percent {
+            0 => Request::RollbackModule(client, name),
+            percent => Request::ActivateModule {
+                client,
+                name,
+                version: 1,
+                config: Some(MOODS[usize::from(mood) % MOODS.len()].to_owned()),
+                percent,
+                types: Vec::new(),
+                guard: String::new(),
+            },
         };
         self.operator_asks(request);
     }
@@ -71,6 +94,10 @@ impl World {
         }
         for recreation in [false, true] {
             self.suspend(recreation, false);
+        }
+        let changes = |(_, fault): &(u64, Fault)| matches!(fault, Fault::Activate(..));
+        if self.scenario.plan.iter().any(changes) {
+            self.change_selector(100, 0);
         }
     }
 

@@ -102,6 +102,9 @@ pub enum Fault {
     Suspend(bool, u64),
     /// An operator looks which node is dead, and says so.
     ConfirmDead,
+    /// The selector decides in another way for so many of a hundred ids: which way, see
+    /// [`super::ops::MOODS`]; 0 takes back what was changed last.
+    Activate(u8, u8),
     /// Datagrams of a game node do not come through.
     NoDatagrams(usize, u64),
     /// A game node dies for good. Only staged: the others must have room for what it ran.
@@ -148,6 +151,9 @@ impl Fault {
             Self::Rebalance => "fault: rebalance",
             Self::Suspend(..) => "fault: suspended",
             Self::ConfirmDead => "fault: node confirmed dead",
+            Self::Activate(0, _) => "fault: selector taken back",
+            Self::Activate(100, _) => "fault: selector replaced",
+            Self::Activate(..) => "fault: canary",
             Self::NoDatagrams(..) => "fault: no datagrams",
             Self::NodeGone(_) => "fault: node gone for good",
         }
@@ -311,11 +317,24 @@ impl Scenario {
             let fault = scenario.draw(mood, random);
             scenario.plan.push((at, fault));
         }
+        scenario.draw_activations();
         scenario.plan.sort_by_key(|(at, _)| *at);
         if random.below(8) == 0 {
             scenario.founders = 1;
         }
         scenario
+    }
+
+    /// In every third run the selector changes its mind; drawn by itself, so that the rest stays as it is.
+    fn draw_activations(&mut self) {
+        if !self.seed.is_multiple_of(3) {
+            return;
+        }
+        let random = &mut Random::new(self.seed ^ 0xCA4A_5717_0000_0000);
+        for _ in 0..2 + random.below(6) {
+            let at = 1_500_000 + u64::from(random.below((self.chaos_us - 1_500_000) as u32));
+            self.plan.push((at, activation(random)));
+        }
     }
 
     fn pick(&self, random: &mut Random) -> Pick {
@@ -386,6 +405,17 @@ impl Scenario {
             107..109 => Fault::ConfirmDead,
             _ => Fault::NoDatagrams(node, 2 * last),
         }
+    }
+}
+
+/// Another way to decide, for some or all, or back to the one before.
+pub fn activation(random: &mut Random) -> Fault {
+    let mood = random.below(4) as u8;
+    match random.below(4) {
+        0 => Fault::Activate(0, 0),
+        // Nobody would be placed any more.
+        1 if mood < 3 => Fault::Activate(100, mood),
+        _ => Fault::Activate(10 + random.below(80) as u8, mood),
     }
 }
 

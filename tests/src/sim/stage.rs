@@ -6,7 +6,7 @@
 use maitred_protocol::Restart;
 use maitred_registry::random::Random;
 
-use super::plan::{Fault, Pick, Scenario, Way};
+use super::plan::{Fault, Pick, Scenario, Way, activation};
 
 /// Makes of a scenario one for a purpose.
 pub type Stage = fn(&mut Scenario);
@@ -35,6 +35,7 @@ pub const ALL: &[(&str, Stage)] = &[
     ("fenced", fenced),
     ("fast", fast),
     ("twins", twins),
+    ("switched", switched),
 ];
 
 fn random(scenario: &Scenario) -> Random {
@@ -355,6 +356,18 @@ pub fn fast(scenario: &mut Scenario) {
             (100_000 + u64::from(random.below(300_000)), crash),
         ]
     });
+}
+
+/// The selector changes its mind again and again, and what is decided is long on its way.
+pub fn switched(scenario: &mut Scenario) {
+    scenario.clients = 8;
+    scenario.knobs.keys = 6;
+    let end = scenario.chaos_us;
+    only(scenario, 400_000, |random| vec![(0, activation(random))]);
+    for machine in 0..scenario.hosts {
+        let slow = Fault::DiskSlow(Pick::Machine(machine), 60, end);
+        scenario.plan.insert(0, (900_000, slow));
+    }
 }
 
 /// Two processes have one name.
