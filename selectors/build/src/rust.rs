@@ -210,17 +210,14 @@ pub(crate) fn core(
     });
     let target = project.folder.join("target");
     let mut flags = vec![STACK.into()];
-    let mut replace = |from: &Path, to: &str| {
-        let mut flag = OsString::from("--remap-path-prefix=");
-        flag.push(from);
-        flag.push(to);
-        flags.push(flag);
-    };
-    // So that a panic says where without saying whose home it is. The last that fits counts.
+    // So that a panic says where without saying whose home it is. What is in the project's folder is
+    // named relative to it anyway.
     if let Some(home) = cargo_home() {
-        replace(&home, "=/cargo");
+        let mut flag = OsString::from("--remap-path-prefix=");
+        flag.push(home);
+        flag.push("=/cargo");
+        flags.push(flag);
     }
-    replace(&project.folder, "=.");
     let mut command = toolchain.cargo(&project.folder, &flags);
     command.arg("--release").arg("--target-dir").arg(&target);
     tool::run(&mut command, show)?;
