@@ -1,6 +1,11 @@
 //! Modules as their author and an operator meet them: tried without a host, then pushed, compared,
 //! replayed, activated for some and taken back; parties, and why a process is where it is.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop here"
+)]
+
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -63,7 +63,8 @@ impl Push {
             return Err(Failure::usage(message, "give --activate too"));
         }
         let bytes = files::read("read the module", &self.file, MODULE_BYTES_MAX)?;
-        let kind = kind_of(self.kind, &bytes)?;
+        // What is no component of ours is for the host to refuse, which says more.
+        let kind = kind_of(self.kind, &bytes).unwrap_or(ModuleKind::Selector);
         let signature = self.signature(&bytes, kind)?;
         let client = shell.client().await?;
         let upload = Upload {
