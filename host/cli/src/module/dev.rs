@@ -16,12 +16,14 @@ use super::push::Upload;
 use super::test::{blocking, of_project, results};
 use crate::args::Global;
 use crate::connect::Shell;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::host::Signals;
 use crate::out::{grouped, short};
 
 /// How often the folder is looked at.
 const LOOK: Duration = Duration::from_millis(300);
+/// How long to wait for a host that is not there.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Files that are looked at; a folder with more is not a module's.
 const FILES_MAX: usize = 10_000;
 /// Folders that hold what is made, and nothing that is written by hand.
@@ -80,7 +82,17 @@ impl Dev {
             match done {
                 Ok((name, round)) => tell(shell, &name, &round)?,
                 Err(failure) if self.once => return Err(failure),
-                Err(failure) => shell.out.failure(&failure),
+                Err(failure) => {
+                    shell.out.failure(&failure);
+                    // A host that is not there may come without a change here.
+                    if failure.exit == Exit::Unavailable || failure.code == "no_context" {
+                        last = None;
+                        tokio::select! {
+                            () = signals.next() => return Ok(()),
+                            () = tokio::time::sleep(AGAIN) => {}
+                        }
+                    }
+                }
             }
             if self.once {
                 return Ok(());
@@ -131,12 +143,7 @@ impl Dev {
             complaints.join("\n  ")
         );
         let help = "all of it: maitred module test";
-        Err(Failure::new(
-            crate::failure::Exit::Other,
-            "scenario",
-            message,
-            help,
-        ))
+        Err(Failure::new(Exit::Other, "scenario", message, help))
     }
 }
 
