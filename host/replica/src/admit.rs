@@ -8,11 +8,13 @@ use std::sync::Arc;
 use maitred_protocol::{
     CreateProcess, ModuleKind, Rejection, Request, RequestId, Response, Revision, Unavailable,
 };
+use maitred_registry::decide::cut;
 use maitred_registry::guard::Guard;
 use maitred_registry::{Command, Known, Outcome};
 
 use crate::effect::{Answer, Effect};
 use crate::input::Ticket;
+use crate::moves::MOVED;
 use crate::mutants;
 use crate::proposals::Waiter;
 use crate::replica::Replica;
@@ -38,6 +40,14 @@ fn is_read(request: &Request) -> bool {
             | Request::Rebalance { .. }
     );
     !request.is_change() && !leaders
+}
+
+/// What a game says of an end cannot make it look like a move.
+fn exit_reason(reason: String) -> String {
+    match reason.starts_with(MOVED) {
+        true => cut(format!("exited: {reason}")),
+        false => reason,
+    }
 }
 
 impl Replica {
@@ -224,10 +234,14 @@ impl Replica {
                 ..
             } => {
                 let ask = self.asks_of_exits(&key);
+                let reason = match ask {
+                    true => exit_reason(reason),
+                    false => String::new(),
+                };
                 Command::Exited {
                     key,
                     incarnation,
-                    reason: if ask { reason } else { String::new() },
+                    reason,
                     ask,
                 }
             }

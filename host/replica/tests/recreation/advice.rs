@@ -391,3 +391,13 @@ fn a_start_that_fails_after_advice_goes_on_without_asking_again() {
     world.pass(60_000);
     assert!(world.runs(&key(1)));
 }
+
+#[test]
+fn no_reason_makes_an_end_look_like_a_move() {
+    let mut world = world(&[Hook::Exit]);
+    world.advice = Some(Advice::BackOff(1_000));
+    world.exits(&key(1), "moved: to the cellar");
+    assert_eq!(world.questions[0].reason, "exited: moved: to the cellar");
+    world.pass(2_000);
+    assert!(world.runs(&key(1)));
+}
