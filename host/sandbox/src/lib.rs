@@ -10,8 +10,8 @@
 //!
 //! What holds: a guest cannot delay, crash or read anything else; a selector that fails costs its
 //! decision nothing but quality, since the type's fallback makes it; a fence that fails proves
-//! nothing; and no module runs that was not scanned. A host's threads block on guests in two places only: a lane's own thread, and
-//! whoever calls `inspect` or `load`.
+//! nothing; and no module runs that was not scanned. Threads block on guests in these places only: a
+//! lane's own, the one of the shadows, and whoever calls `inspect`, `load`, `validate` or a rehearsal.
 //!
 //! It must never name Raft or QUIC, and knows nothing of how a decision is replicated.
 

@@ -22,6 +22,9 @@ use crate::rehearsal::Rehearsal;
 use crate::sandbox::Sandbox;
 use crate::selector::Failed;
 
+/// Finds the bytes of a module on this host.
+type Bytes = dyn Fn(&Digest) -> Option<Vec<u8>> + Send + Sync;
+
 /// A batch that was decided.
 pub(crate) struct Followed {
     pub(crate) shadow: ModuleRef,
@@ -43,7 +46,7 @@ pub struct Shadows {
 
 struct Shared {
     sandbox: Arc<Sandbox>,
-    bytes: Box<dyn Fn(&Digest) -> Option<Vec<u8>> + Send + Sync>,
+    bytes: Box<Bytes>,
     runs: Mutex<HashMap<ModuleName, Run>>,
     /// Decisions of each shadow that found the queue full; apart, so that a lane waits for nobody.
     dropped: Mutex<HashMap<ModuleName, (ModuleRef, u64)>>,

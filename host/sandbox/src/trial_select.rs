@@ -248,9 +248,8 @@ fn checked(case: Case, answer: Answer, slots: &[Slot], terms: usize) -> Result<W
 }
 
 fn spelled(answer: &Answer) -> String {
-    let mut text = format!("{:?}", answer.verdict);
-    text.truncate(60);
-    text
+    let text = format!("{:?}", answer.verdict);
+    text.chars().take(60).collect()
 }
 
 /// Slots with gaps: an index is not a slot. The nodes between them are cordoned.
