@@ -182,7 +182,8 @@ mod tests {
             for kind in kinds(lang) {
                 let template = project("quiet", lang, kind).unwrap().unwrap();
                 assert_eq!(template.next.len(), 3);
-                for file in &template.files {
+                let own = template.files.iter();
+                for file in own.filter(|file| !file.path.starts_with("sdk/")) {
                     assert!(!file.text.contains("{{"), "{lang} {kind}: {}", file.path);
                 }
             }
