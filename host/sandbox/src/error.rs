@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use maitred_registry::decide::cut;
 
+use crate::limits::REASON_BYTES_MAX;
+
 /// The sandbox could not be set up: the host does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -95,10 +97,9 @@ pub struct ModuleError {
 
 impl ModuleError {
     pub(crate) fn new(stage: Stage, reason: impl Into<String>) -> Self {
-        Self {
-            stage,
-            reason: reason.into(),
-        }
+        let mut reason = reason.into();
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+        Self { stage, reason }
     }
 
     /// An import or export is of another type than the world's.

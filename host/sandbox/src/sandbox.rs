@@ -122,17 +122,26 @@ impl Sandbox {
                 ),
             ));
         }
+        // Before it is compiled, and once more, since others may have come meanwhile.
+        let read = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        self.room(&read, &digest)?;
+        drop(read);
         let (ready, _) = self.make(digest, kind, bytes, &mut |_| ())?;
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        if loaded.len() >= self.limits.modules && !loaded.contains_key(&digest) {
-            let most = self.limits.modules;
-            return Err(ModuleError::new(
-                Stage::Instantiating,
-                format!("{most} modules are loaded already (limit modules): remove unused ones"),
-            ));
-        }
+        self.room(&loaded, &digest)?;
         loaded.insert(digest, ready);
         Ok(())
+    }
+
+    /// Whether a further module may be loaded.
+    fn room(&self, loaded: &HashMap<Digest, Loaded>, digest: &Digest) -> Result<(), ModuleError> {
+        let most = self.limits.modules;
+        if loaded.len() < most || loaded.contains_key(digest) {
+            return Ok(());
+        }
+        let reason =
+            format!("{most} modules are loaded already (limit modules): remove unused ones");
+        Err(ModuleError::new(Stage::Instantiating, reason))
     }
 
     /// Forgets a module. What runs goes on; new instances cannot be made.

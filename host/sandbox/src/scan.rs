@@ -38,6 +38,11 @@ pub(crate) fn scan(kind: ModuleKind, bytes: &[u8], limits: &Limits) -> Result<Fi
         imports: Vec::new(),
         exports: Vec::new(),
     };
+    if bytes.starts_with(b"\x7fELF") {
+        return Err(refuse(
+            "it is machine code, made for one engine: push the component that it was made from",
+        ));
+    }
     if !bytes.starts_with(b"\0asm") {
         return Err(refuse(
             "it is not WebAssembly: it does not begin with the bytes 00 61 73 6d",

@@ -10,6 +10,7 @@ use maitred_protocol::ModuleKind;
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::error::{ModuleError, Stage};
+use crate::limits::{LISTED_CHARS_MAX, LISTED_MAX};
 
 /// The package that everything belongs to, and the newest version that this host offers.
 const PACKAGE: &str = "maitred:policy";
@@ -160,13 +161,10 @@ fn missing_export(kind: ModuleKind, exports: &[&str]) -> String {
         }
         Some((name, ..)) => format!("{want}; this one exports {name}"),
         None if exports.is_empty() => format!("{want}; this one exports nothing"),
-        None => {
-            let have: Vec<&str> = exports.iter().take(4).copied().collect();
-            format!(
-                "{want}; this one exports {}: export the interface, not bare functions",
-                have.join(", ")
-            )
-        }
+        None => format!(
+            "{want}; this one exports {}: export the interface, not bare functions",
+            listed(exports)
+        ),
     }
 }
 
@@ -189,7 +187,6 @@ pub fn foreign_imports_advice<S: AsRef<str>>(imports: &[S]) -> Option<String> {
     if imports.is_empty() {
         return None;
     }
-    let names: Vec<&str> = imports.iter().map(AsRef::as_ref).collect();
     Some(format!(
         "it imports {}; a module may import nothing but {PACKAGE}: no system interface, no clock, no \
          network. What leaves them out: Rust: build for wasm32-unknown-unknown, not for a WASI target. \
@@ -197,8 +194,19 @@ pub fn foreign_imports_advice<S: AsRef<str>>(imports: &[S]) -> Option<String> {
          Zig: -mexec-model=reactor, and no stdio (printf, std.debug.print). Go: wasm-tools component new \
          --adapt with an adapter that needs nothing from the host. Others: wasm-tools component embed and \
          new on a core module without WASI imports",
-        names.join(", ")
+        listed(imports)
     ))
+}
+
+/// Some of these names, which are as many and as long as their author likes.
+fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let short = |name: &S| name.as_ref().chars().take(LISTED_CHARS_MAX).collect();
+    let some: Vec<String> = names.iter().take(LISTED_MAX).map(short).collect();
+    let some = some.join(", ");
+    match names.len().saturating_sub(LISTED_MAX) {
+        0 => some,
+        more => format!("{some} and {more} more"),
+    }
 }
 
 /// What a component imports that no host offers, by name. For `module build` and `module check`,

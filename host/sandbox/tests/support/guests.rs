@@ -12,9 +12,14 @@ pub fn policy() -> String {
     include_str!("../../../../wit/policy.wit").to_owned()
 }
 
-/// Makes a component of a core module.
-pub fn component(core: &str, wit: &str, world: &str) -> Vec<u8> {
-    let mut core = wat::parse_str(core).unwrap_or_else(|error| panic!("{error}\n{core}"));
+/// Makes a component of a core module, as text or as bytes.
+pub fn component(core: impl AsRef<[u8]>, wit: &str, world: &str) -> Vec<u8> {
+    let core = core.as_ref();
+    let text = || String::from_utf8_lossy(core);
+    let parsed = wat::parse_bytes(core);
+    let mut core = parsed
+        .unwrap_or_else(|error| panic!("{error}\n{}", text()))
+        .into_owned();
     let mut resolve = Resolve::default();
     let package = resolve.push_str("policy.wit", wit).unwrap();
     let world = resolve.select_world(&[package], Some(world)).unwrap();
