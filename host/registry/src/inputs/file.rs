@@ -71,6 +71,9 @@ impl FileWriter {
     }
 }
 
+/// A frame, and what comes after it.
+type Parts<'a> = (&'a [u8], &'a [u8]);
+
 /// The batches of a file, oldest first; nothing comes after an error.
 #[derive(Debug)]
 pub struct FileReader<'a> {
@@ -97,8 +100,8 @@ impl<'a> FileReader<'a> {
         })
     }
 
-    /// The next frame's bytes; none at a proper end.
-    fn frame(&self, rest: &'a [u8]) -> Result<Option<(&'a [u8], &'a [u8])>, InputsError> {
+    /// The next frame; none at a proper end.
+    fn frame(&self, rest: &'a [u8]) -> Result<Option<Parts<'a>>, InputsError> {
         let short = InputsError::Damaged("the file is cut short; copy it again");
         let (length, after) = rest.split_first_chunk().ok_or(short.clone())?;
         let (sum, after) = after.split_first_chunk().ok_or(short.clone())?;

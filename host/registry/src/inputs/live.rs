@@ -48,9 +48,10 @@ struct SeenColumn {
 
 impl Seen {
     pub(super) fn new(nodes: usize) -> Self {
+        let none: Counters = Arc::new([]);
         Self {
             live: vec![BLANK; nodes],
-            counters: vec![Arc::new([]); nodes],
+            counters: vec![none; nodes],
             columns: Vec::new(),
             uses: 0,
         }

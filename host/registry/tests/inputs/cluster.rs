@@ -80,7 +80,7 @@ impl Cluster {
                 counts: vec![0; nodes],
             }],
             of_group: Vec::new(),
-            counters: vec![Arc::new([]); nodes],
+            counters: (0..nodes).map(|_| Arc::from([])).collect(),
             parties: Vec::new(),
             facts,
         };

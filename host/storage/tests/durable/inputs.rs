@@ -336,6 +336,36 @@ fn it_stops_while_room_is_low_says_so_once_and_begins_again() {
 }
 
 #[test]
+fn a_file_that_cannot_begin_stops_it_for_a_while() {
+    for (wait, begins_again) in [(0, true), (3_600, false)] {
+        let place = Place::new();
+        let options = InputsOptions {
+            retry_after: Duration::from_secs(wait),
+            ..options(MIB)
+        };
+        let mut inputs = Inputs::open(&place.dir(), options).unwrap();
+        let second = place.path().join("inputs/0000000000000002.inputs");
+        fs::create_dir(&second).unwrap();
+        let mut recorded = 0;
+        let stopped = loop {
+            match append(&mut inputs, 1, 1, recorded, 1_000) {
+                Kept::Yes => recorded += 1,
+                other => break other,
+            }
+        };
+        assert!(matches!(stopped, Kept::Stopped(StorageError::Io { .. })));
+        assert!(matches!(append(&mut inputs, 1, 1, 900, 1_000), Kept::No));
+        fs::remove_dir(&second).unwrap();
+        let kept = append(&mut inputs, 1, 1, 901, 1_000);
+        assert_eq!(matches!(kept, Kept::Again), begins_again);
+        let mut expected: Vec<u32> = (0..recorded).collect();
+        expected.extend(begins_again.then_some(901));
+        assert_eq!(numbers(&mut inputs), expected);
+        assert_eq!(files(&place).len(), 1 + usize::from(begins_again));
+    }
+}
+
+#[test]
 fn a_directory_of_an_older_program_gets_its_folder() {
     let place = Place::new();
     fs::remove_dir(place.path().join("inputs")).unwrap();
