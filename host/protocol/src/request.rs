@@ -452,7 +452,7 @@ pub enum Request {
     ReplayModule {
         /// Which module's decisions.
         name: ModuleName,
-        /// The version that decides now; 0 for the newest.
+        /// The version that is tried; 0 for the newest.
         version: u32,
         /// Its configuration; none for the one that each decision was made with.
         config: Option<String>,

@@ -272,7 +272,10 @@ async fn shadow(host: &Host, name: &ModuleName) -> Result<Comparison, Box<Respon
     let found = record.shadow.as_ref();
     let found = found.and_then(|shadow| Some((shadow, subject(&record, shadow.version)?)));
     let Some((shadow, subject)) = found else {
-        let no = Rejection::NotFound(format!("a shadow of module {name}"));
+        let text = format!(
+            "no version of {name} runs in shadow; `maitred module shadow start {name}@VERSION` begins"
+        );
+        let no = Rejection::Conflict(text);
         return Err(Box::new(Response::Rejected(no)));
     };
     let other = ComparedVersion {
