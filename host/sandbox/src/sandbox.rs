@@ -183,7 +183,7 @@ impl Sandbox {
 
     /// Asks a loaded module whether a configuration (JSON text) will do, on an instance of its own
     /// that has it; and whether the module still says what it wants to see then. Blocks for up to
-    /// three times `limits.describe_ms`. A module of WIT 0.1 takes every configuration that it can
+    /// four times `limits.describe_ms`. A module of WIT 0.1 takes every configuration that it can
     /// describe itself with.
     ///
     /// # Errors
