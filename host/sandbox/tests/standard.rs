@@ -26,8 +26,8 @@ struct Native<S> {
 }
 
 impl<S: Selector> Native<S> {
-    fn new() -> Self {
-        let host = TestHost::with_config("{}");
+    fn new(config: &str) -> Self {
+        let host = TestHost::with_config(config);
         let selector = SelectorInstance::<S>::new(&host);
         let manifest = selector.describe();
         let manifest = Manifest {
@@ -109,18 +109,48 @@ fn asking(nodes: u32, seed: u32, random: &mut Random) -> Vec<SelectJob> {
     jobs
 }
 
-/// Compares 20 decisions on each of 40 fleets, of 1 to 1,500 nodes.
-fn equals_its_native_twin<S: Selector>(name: &str) {
-    matches_its_native_twin::<S>(name, &prebuilt(name));
+/// Compares 20 decisions on each of 40 fleets, of 1 to 1,500 nodes; and on 10 fleets under each of the
+/// configurations.
+fn equals_its_native_twin<S: Selector>(name: &str, configs: &[&str]) {
+    let guest = prebuilt(name);
+    matches_its_native_twin::<S>(name, &guest, "{}", 40);
+    for config in configs {
+        matches_its_native_twin::<S>(name, &guest, config, 10);
+    }
+    refuses_what_its_twin_refuses::<S>(name, &guest);
 }
 
-fn matches_its_native_twin<S: Selector>(name: &str, guest: &[u8]) {
+/// What no selector takes, and what some do; the texts agree, too.
+fn refuses_what_its_twin_refuses<S: Selector>(name: &str, guest: &[u8]) {
     let bench = bench(patient());
     let module = bench.load(name, ModuleKind::Selector, guest, "{}");
+    for config in [
+        "",
+        "[]",
+        r#"{"label": ""#,
+        r#"{"unheard-of": 1}"#,
+        r#"{"label": 7}"#,
+        r#"{"margin": -1}"#,
+        r#"{"choices": 0}"#,
+        r#"{"mode": "beside"}"#,
+        r#"{"bound": 0.5}"#,
+        r#"{"order": []}"#,
+    ] {
+        let native = S::default().configure(&TestHost::with_config(config));
+        let in_wasm = bench.sandbox.validate(&module.digest, config);
+        let in_wasm = in_wasm.map_err(|error| error.reason);
+        assert_eq!(in_wasm, native, "{name}, {config}");
+    }
+}
+
+fn matches_its_native_twin<S: Selector>(name: &str, guest: &[u8], config: &str, fleets: u64) {
+    let bench = bench(patient());
+    let module = bench.load(name, ModuleKind::Selector, guest, config);
+    bench.sandbox.validate(&module.digest, config).unwrap();
     let lanes = Lanes::new(Arc::clone(&bench.sandbox));
-    let mut native = Native::<S>::new();
+    let mut native = Native::<S>::new(config);
     let mut random = Random::new(7);
-    for seed in 0..40 {
+    for seed in 0..fleets {
         let nodes = if seed % 10 == 9 {
             1_500
         } else {
@@ -177,77 +207,123 @@ fn matches_its_native_twin<S: Selector>(name: &str, guest: &[u8]) {
 
 #[test]
 fn affinity() {
-    equals_its_native_twin::<maitred_selector_affinity::Affinity>("affinity");
+    equals_its_native_twin::<maitred_selector_affinity::Affinity>(
+        "affinity",
+        &[
+            r#"{"mode": "apart"}"#,
+            r#"{"mode": "together", "most": 3}"#,
+            r#"{"mode": "apart", "most": 1}"#,
+        ],
+    );
 }
 
 #[test]
 fn bin_pack() {
-    equals_its_native_twin::<maitred_selector_bin_pack::BinPack>("bin-pack");
+    equals_its_native_twin::<maitred_selector_bin_pack::BinPack>("bin-pack", &[]);
 }
 
 #[test]
 fn bounded_load() {
-    equals_its_native_twin::<maitred_selector_bounded_load::BoundedLoad>("bounded-load");
+    equals_its_native_twin::<maitred_selector_bounded_load::BoundedLoad>(
+        "bounded-load",
+        &[r#"{"bound": 1.05}"#, r#"{"bound": 2.5}"#],
+    );
 }
 
 #[test]
 fn labels() {
-    equals_its_native_twin::<maitred_selector_labels::Labels>("labels");
+    equals_its_native_twin::<maitred_selector_labels::Labels>(
+        "labels",
+        &[
+            r#"{"require": {"zone": "north"}}"#,
+            r#"{"avoid": {"zone": "north"}, "prefer": {"zone": "west", "tier": "gold"}}"#,
+            r#"{"require": {"disk": "ssd"}}"#,
+        ],
+    );
 }
 
 #[test]
 fn latency() {
-    equals_its_native_twin::<maitred_selector_latency::Latency>("latency");
+    equals_its_native_twin::<maitred_selector_latency::Latency>(
+        "latency",
+        &[
+            r#"{"margin": 50, "cap": 100}"#,
+            r#"{"label": "region"}"#,
+            r#"{"cap": 1}"#,
+        ],
+    );
 }
 
 #[test]
 fn least_loaded() {
-    equals_its_native_twin::<maitred_selector_least_loaded::LeastLoaded>("least-loaded");
+    equals_its_native_twin::<maitred_selector_least_loaded::LeastLoaded>("least-loaded", &[]);
 }
 
 #[test]
 fn ordered() {
-    equals_its_native_twin::<maitred_selector_ordered::Ordered>("ordered");
+    equals_its_native_twin::<maitred_selector_ordered::Ordered>(
+        "ordered",
+        &[
+            r#"{"order": ["local:zone", "-memory-free-mib", "cpu"], "margin": {"memory-free-mib": 500, "cpu": 0.1}}"#,
+            r#"{"order": ["previous", "requester", "processes-of-type"]}"#,
+        ],
+    );
 }
 
 #[test]
 fn prefer_local() {
-    equals_its_native_twin::<maitred_selector_prefer_local::PreferLocal>("prefer-local");
+    equals_its_native_twin::<maitred_selector_prefer_local::PreferLocal>(
+        "prefer-local",
+        &[r#"{"label": "region"}"#],
+    );
 }
 
 #[test]
 fn random() {
-    equals_its_native_twin::<maitred_selector_random::Random>("random");
+    equals_its_native_twin::<maitred_selector_random::Random>("random", &[]);
 }
 
 #[test]
 fn rendezvous() {
-    equals_its_native_twin::<maitred_selector_rendezvous::Rendezvous>("rendezvous");
+    equals_its_native_twin::<maitred_selector_rendezvous::Rendezvous>("rendezvous", &[]);
 }
 
 #[test]
 fn round_robin() {
-    equals_its_native_twin::<maitred_selector_round_robin::RoundRobin>("round-robin");
+    equals_its_native_twin::<maitred_selector_round_robin::RoundRobin>("round-robin", &[]);
 }
 
 #[test]
 fn spread() {
-    equals_its_native_twin::<maitred_selector_spread::Spread>("spread");
+    equals_its_native_twin::<maitred_selector_spread::Spread>(
+        "spread",
+        &[r#"{"label": "region"}"#],
+    );
 }
 
 #[test]
 fn sticky() {
-    equals_its_native_twin::<maitred_selector_sticky::Sticky>("sticky");
+    equals_its_native_twin::<maitred_selector_sticky::Sticky>("sticky", &[]);
 }
 
 #[test]
 fn two_choices() {
-    equals_its_native_twin::<maitred_selector_two_choices::TwoChoices>("two-choices");
+    equals_its_native_twin::<maitred_selector_two_choices::TwoChoices>(
+        "two-choices",
+        &[r#"{"choices": 1}"#, r#"{"choices": 16}"#],
+    );
 }
 
 #[test]
 fn weighted() {
-    equals_its_native_twin::<maitred_selector_weighted::Weighted>("weighted");
+    equals_its_native_twin::<maitred_selector_weighted::Weighted>(
+        "weighted",
+        &[
+            r#"{"cpu": 0, "memory": 1, "processes": 0, "capacity": 0}"#,
+            r#"{"margin": 1}"#,
+            r#"{"margin": 0, "cpu": 100}"#,
+        ],
+    );
 }
 
 /// Built against the WIT 0.1.0, long before this host: they decide as they did.
@@ -256,5 +332,7 @@ fn least_loaded_of_the_version_before() {
     matches_its_native_twin::<maitred_selector_least_loaded::LeastLoaded>(
         "least-loaded",
         &old("least-loaded"),
+        "{}",
+        40,
     );
 }

@@ -81,11 +81,21 @@ fn a_good_selector_and_a_good_callback_pass() {
 fn every_standard_module_passes() {
     let bench = bench(patient());
     for name in [
-        "least-loaded",
-        "two-choices",
-        "rendezvous",
+        "affinity",
         "bin-pack",
+        "bounded-load",
+        "labels",
+        "latency",
+        "least-loaded",
+        "ordered",
+        "prefer-local",
+        "random",
+        "rendezvous",
+        "round-robin",
         "spread",
+        "sticky",
+        "two-choices",
+        "weighted",
     ] {
         let inspected = inspect(&bench, ModuleKind::Selector, &prebuilt(name)).unwrap();
         assert!(
