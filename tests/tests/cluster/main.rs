@@ -13,7 +13,15 @@ mod bad_nodes;
 mod disk_loss;
 mod failover;
 mod group;
+#[path = "../../../host/sandbox/tests/support/guests.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the sandbox's tests use all of it"
+)]
+mod guests;
 mod host;
+mod hostile;
 mod kill;
 mod leader_kills;
 mod levels;
