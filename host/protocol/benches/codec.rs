@@ -31,6 +31,8 @@ fn response() -> Response {
         name: ModuleName::new("least-loaded").unwrap(),
         version: 1,
         digest: Digest([9; 32]),
+        config: 7,
+        canary: false,
     };
     let record = ProcessRecord {
         key: ProcessKey::new("player", "1000001").unwrap(),
