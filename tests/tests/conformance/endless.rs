@@ -190,6 +190,6 @@ fn in_a_callback_and_in_a_fence() {
         ModuleKind::Callback,
         &callback.callback(),
         Stage::Trying,
-        "it ",
+        "spawn computed for more than 50 ms (limit spawn_ms)",
     );
 }

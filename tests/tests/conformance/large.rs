@@ -124,8 +124,16 @@ fn recursion_ends_at_the_stack() {
     let earnest = deep(&in_earnest("(call $deeper)"), "", "");
     arena.falls_back(&earnest.selector(), STACK);
     // Callbacks and fences run on stacks of their own.
-    let callback = deep("(call $deeper) (i32.const 1024)", "", "").callback();
-    arena.refuses(ModuleKind::Callback, &callback, Stage::Describing, "");
+    let on_a_fiber = Parts {
+        items: "(func $deeper (call $deeper))".to_owned(),
+        ..Parts::body("(call $deeper) (i32.const 1024)")
+    };
+    for (kind, bytes) in [
+        (ModuleKind::Callback, on_a_fiber.callback()),
+        (ModuleKind::Fence, on_a_fiber.fence()),
+    ] {
+        arena.refuses(kind, &bytes, Stage::Trying, STACK);
+    }
 }
 
 /// `err` with a text of so many bytes.
