@@ -155,7 +155,7 @@ fn a_version_is_tried_in_shadow_and_by_replay_before_it_decides() {
         (&json!(2), &json!(1))
     );
     place.json(&["module", "shadow", "stop", "spread", "-o", "json"]);
-    place.error(&["module", "compare", "spread", "-o", "json"], 3);
+    place.error(&["module", "compare", "spread", "-o", "json"], 4);
 
     // The version that decided comes to the same, to the bit, on the host and on this machine.
     let replay = ["module", "replay", "spread@1", "--last", "50"];

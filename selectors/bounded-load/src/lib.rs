@@ -32,10 +32,11 @@ impl Selector for BoundedLoad {
 
     fn configure(&mut self, host: &dyn Host) -> Result<(), String> {
         let config = Config::parse(&host.config(), &["bound"])?;
-        self.bound = f64::from(config.real("bound", 1..=10)?.unwrap_or(1.25));
-        if self.bound < 1.01 {
+        let bound = config.real("bound", 1..=10)?.unwrap_or(1.25);
+        if bound < 1.01 {
             return Err("configuration: `bound` is below 1.01".to_owned());
         }
+        self.bound = f64::from(bound);
         Ok(())
     }
 

@@ -56,6 +56,7 @@ fn the_next_heaviest_are_ranked() {
 #[test]
 fn it_keeps_the_rules_of_every_selector() {
     let host = TestHost::default();
+    assert_eq!(BoundedLoad::validate(r#"{"bound": 1.01}"#, &host), Ok(()));
     for wrong in [r#"{"bound": 1}"#, r#"{"bound": 11}"#, r#"{"c": 2}"#] {
         assert!(BoundedLoad::validate(wrong, &host).is_err(), "{wrong}");
     }
