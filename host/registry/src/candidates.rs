@@ -461,8 +461,9 @@ impl Fleet {
     /// Counts a decision, so that the next one of the batch sees it.
     pub fn take(&mut self, slot: Slot, request: &SelectRequest) {
         let live = &mut self.live[slot as usize];
-        live.processes += 1;
-        live.in_flight += 1;
+        // What is played back from a file may be anything.
+        live.processes = live.processes.saturating_add(1);
+        live.in_flight = live.in_flight.saturating_add(1);
         live.used = live.used.saturating_add(request.demand);
         if request.again {
             live.budget = live.budget.saturating_sub(1);
@@ -471,7 +472,8 @@ impl Fleet {
             self.parties.push((party.number, slot));
         }
         live.placed_at_us = self.now_us;
-        live.placed.iter_mut().for_each(|placed| *placed += 1);
+        let placed = live.placed.iter_mut();
+        placed.for_each(|placed| *placed = placed.saturating_add(1));
         if let Some(column) = self
             .of_type
             .iter_mut()

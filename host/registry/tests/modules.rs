@@ -6,7 +6,8 @@
 )]
 
 use maitred_protocol::{
-    Digest, ModuleAction, ModuleKind, ModuleName, ModuleRecord, ProcessKey, Rejection, TypeName,
+    Digest, ModuleAction, ModuleKind, ModuleName, ModuleRecord, ProcessKey, Rejection, Signature,
+    TypeName,
 };
 use maitred_registry::limits::{HISTORY_MAX, ROLLBACKS_MAX};
 use maitred_registry::{Command, Entry, Event, Outcome, PushModule, Registry};
@@ -357,4 +358,52 @@ fn the_history_and_the_way_back_are_bounded() {
     assert_eq!(module.before.len(), ROLLBACKS_MAX);
     let newest = module.history.back().unwrap();
     assert_eq!(newest.revision.0, modules.registry.applied());
+}
+
+#[test]
+fn another_rule_for_the_same_version_leaves_the_way_back_alone() {
+    let mut modules = Modules::pushed(ModuleKind::Selector);
+    modules.done(activate(1, 100));
+    modules.done(activate(2, 100));
+    let ruled = modules.done(configure(2, 100, "{}"));
+    assert_eq!((ruled.active, ruled.guard.as_str()), (Some(2), "traps>0"));
+    assert_eq!(ruled.previous, Some(1));
+    let back = modules.done(roll_back(Some(ruled.activated.0)));
+    assert_eq!((back.active, back.previous), (Some(1), None));
+}
+
+#[test]
+fn the_same_bytes_with_a_signature_are_vouched_for_from_then_on() {
+    let mut modules = Modules::pushed(ModuleKind::Selector);
+    let signature = Signature {
+        key: [7; 32],
+        bytes: [8; 64],
+    };
+    let push = PushModule {
+        name: name(),
+        kind: ModuleKind::Selector,
+        digest: Digest([2; 32]),
+        bytes: 1,
+        title: String::new(),
+        features: Vec::new(),
+        world: "selector".to_owned(),
+        abi: "0.2.0".to_owned(),
+        hooks: Vec::new(),
+        signature: Some(signature),
+    };
+    match modules.apply(Command::PushModule(Box::new(push.clone()))) {
+        Outcome::Pushed(record, 2) => assert_eq!(record.versions[1].signature, Some(signature)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(modules.events, [Event::Module(name())]);
+    // Without one, what was vouched for stays so.
+    let unsigned = PushModule {
+        signature: None,
+        ..push
+    };
+    match modules.apply(Command::PushModule(Box::new(unsigned))) {
+        Outcome::Pushed(record, 2) => assert_eq!(record.versions[1].signature, Some(signature)),
+        other => panic!("{other:?}"),
+    }
+    assert!(modules.events.is_empty());
 }

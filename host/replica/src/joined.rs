@@ -56,6 +56,11 @@ impl Replica {
                 let text = "the host is taking up creates that were under way; try again";
                 self.unavailable(joined.ticket, Unavailable::Overloaded(text.to_owned()));
             }
+            // It would be overtaken by the party's reservation, with its own deadline and waits.
+            None if self.parties.wants(key) => {
+                let text = format!("{key} is being placed with a party");
+                self.unavailable(joined.ticket, Unavailable::Overloaded(text));
+            }
             None if self.sagas.creates() >= self.config.creates_max => self.too_many(joined.ticket),
             None => self.begin_create(joined),
         }

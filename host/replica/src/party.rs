@@ -92,7 +92,7 @@ impl Parties {
     }
 
     /// Whether a party that is not reserved yet is to have this process.
-    fn wants(&self, key: &ProcessKey) -> bool {
+    pub(crate) fn wants(&self, key: &ProcessKey) -> bool {
         let mut creates = self.all.values().flat_map(|saga| &saga.creates);
         creates.any(|create| create.key == *key)
     }
@@ -440,10 +440,18 @@ impl Replica {
             let Some(terms) = job.request.party.filter(|party| party.number & RETRY != 0) else {
                 continue;
             };
+            // Once a party; its members of this batch are placed anew, and counted then.
+            if slots.iter().any(|(number, _)| *number == terms.number) {
+                continue;
+            }
             let Some(record) = self.registry.process(&job.request.key) else {
                 continue;
             };
-            for (_, other) in self.registry.party_nodes(record) {
+            let again = |key: &ProcessKey| jobs.iter().any(|job| job.request.key == *key);
+            for (key, other) in self.registry.party_nodes(record) {
+                if again(&key) {
+                    continue;
+                }
                 let mut nodes = self.registry.nodes();
                 let slot = nodes.position(|node| *node.name == *other.node);
                 slots.extend(slot.map(|slot| (terms.number, slot as Slot)));

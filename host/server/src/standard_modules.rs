@@ -203,8 +203,8 @@ async fn install(
     if is_active && which == Which::Missing {
         return Ok(());
     }
-    let was_active = was_active(host, standard, record.as_ref()).await?;
-    let plan = Plan::new(standard, record.as_ref(), was_active);
+    let went_back = went_back(host, standard, record.as_ref()).await?;
+    let plan = Plan::new(standard, record.as_ref(), went_back);
     if plan.is_nothing() {
         return Ok(());
     }
@@ -278,21 +278,31 @@ async fn find(host: &Host, name: &ModuleName) -> Result<Option<ModuleRecord>, St
     }
 }
 
-/// Whether this very version has decided before, as far as the module's history goes.
-async fn was_active(
+/// Whether this very version has decided before, or what decided last was gone back from, as far as the
+/// module's history goes.
+async fn went_back(
     host: &Host,
     standard: &Standard,
     record: Option<&ModuleRecord>,
 ) -> Result<bool, String> {
-    let version = record.and_then(|record| version_of(record, standard.digest()));
-    let (Some(record), Some(version)) = (record, version) else {
+    let Some(record) = record else {
         return Ok(false);
     };
+    let version = version_of(record, standard.digest());
     match ask(host, 0, Request::ModuleHistory(record.name.clone())).await {
-        Response::ModuleHistory(events) => Ok(events.iter().any(|event| {
-            let decides = event.action != ModuleAction::Pushed;
-            event.version == version && decides
-        })),
+        Response::ModuleHistory(events) => {
+            let mut decided = events.iter().filter(|event| {
+                use ModuleAction::{Activated, AutoRolledBack, Configured, RolledBack};
+                matches!(
+                    event.action,
+                    Activated | Configured | RolledBack | AutoRolledBack
+                )
+            });
+            let was_active = decided.clone().any(|event| Some(event.version) == version);
+            let last = decided.next_back().map(|event| event.action);
+            let back = [ModuleAction::RolledBack, ModuleAction::AutoRolledBack];
+            Ok(was_active || last.is_some_and(|last| back.contains(&last)))
+        }
         other => Err(format!(
             "the history of {} could not be looked up: {}",
             record.name,

@@ -88,7 +88,10 @@ impl Module {
             false => ModuleAction::Activated,
         };
         self.canary = None;
-        if let Some(old) = self.active.take() {
+        // Another rule for the same version and configuration is no step on the way back: a rule that takes
+        // it back would only take itself off.
+        let same = |old: &mut Active| (old.version, &old.config) != (next.version, &next.config);
+        if let Some(old) = self.active.take_if(same) {
             self.before.push(old);
             if self.before.len() > ROLLBACKS_MAX {
                 self.before.remove(0);
@@ -137,9 +140,16 @@ impl Registry {
                 kind_name(push.kind)
             ));
         }
-        let mut have = module.versions.iter();
+        let mut have = module.versions.iter_mut();
         if let Some(same) = have.find(|have| have.digest == push.digest) {
-            return Outcome::Pushed(Arc::new(module.to_wire(&push.name)), same.version);
+            let version = same.version;
+            // The same bytes, and now somebody vouches for them.
+            if push.signature.is_some() && same.signature != push.signature {
+                same.signature = push.signature;
+                module.revision = at.revision();
+                events.push(Event::Module(push.name.clone()));
+            }
+            return Outcome::Pushed(Arc::new(module.to_wire(&push.name)), version);
         }
         if module.versions.len() >= VERSIONS_MAX {
             return conflict(format!(

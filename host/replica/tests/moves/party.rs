@@ -236,3 +236,16 @@ fn what_is_there_is_answered_or_named() {
     world.refused(2..4, PartyRule::Any);
     assert_eq!(world.running(), 2);
 }
+
+#[test]
+fn two_that_fail_in_one_batch_are_counted_once_each() {
+    let mut world = World::with(&["a", "b", "c"], 100);
+    world.refuses.insert("c".to_owned());
+    // Two on each of three nodes, and `c` takes none: those two have to go where two are already, and
+    // may not.
+    world.refused(1..7, PartyRule::AtMost(2));
+    // With room for them they come to the others, whatever they were tried with.
+    let placed = world.placed(10..14, PartyRule::AtMost(2));
+    assert_eq!(placed.values().sum::<usize>(), 4);
+    assert!(placed.values().all(|&count| count == 2), "{placed:?}");
+}

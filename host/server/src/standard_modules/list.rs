@@ -71,20 +71,18 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `was_active`: whether this very version has decided before.
-    pub(super) fn new(
-        standard: &Standard,
-        record: Option<&ModuleRecord>,
-        was_active: bool,
-    ) -> Self {
+    /// `went_back`: whether somebody has had a choice, and took another than this version.
+    pub(super) fn new(standard: &Standard, record: Option<&ModuleRecord>, went_back: bool) -> Self {
         let Some(record) = record else {
             return Self {
                 push: true,
                 activate: true,
             };
         };
+        let is_ours = |digest| known(Some(standard.name)).any(|known| known == digest);
+        let mut versions = record.versions.iter();
         // Somebody uses the name for something else.
-        if record.kind != standard.kind {
+        if record.kind != standard.kind || !versions.any(|version| is_ours(version.digest)) {
             return Self {
                 push: false,
                 activate: false,
@@ -96,16 +94,14 @@ impl Plan {
         let mut versions = record.versions.iter();
         let active = versions.find(|version| Some(version.version) == record.active);
         Self {
-            push: !has_it,
+            push: !has_it && !went_back,
             activate: match active {
                 None => true,
                 Some(active) if active.digest == digest => false,
                 // Somebody is trying something.
                 Some(_) if record.canary.is_some() => false,
                 // Whoever went back to an older one meant it; a policy of somebody's own stays.
-                Some(active) => {
-                    !was_active && known(Some(standard.name)).any(|known| known == active.digest)
-                }
+                Some(active) => !went_back && is_ours(active.digest),
             },
         }
     }
@@ -185,7 +181,7 @@ mod tests {
         let former = known(Some("spread")).find(|known| *known != ours).unwrap();
         let theirs = Digest::of(b"a policy of somebody's own");
         let kind = ModuleKind::Selector;
-        for (what, record, was_active, push, activate) in [
+        for (what, record, went_back, push, activate) in [
             ("missing", None, false, true, true),
             (
                 "there",
@@ -223,6 +219,20 @@ mod tests {
                 false,
             ),
             (
+                "gone back, and the newer one removed",
+                Some(record(kind, &[former], Some(1))),
+                true,
+                false,
+                false,
+            ),
+            (
+                "the name of somebody's own",
+                Some(record(kind, &[theirs], None)),
+                false,
+                false,
+                false,
+            ),
+            (
                 "replaced",
                 Some(record(kind, &[former, theirs], Some(2))),
                 false,
@@ -237,7 +247,7 @@ mod tests {
                 false,
             ),
         ] {
-            let plan = Plan::new(spread, record.as_ref(), was_active);
+            let plan = Plan::new(spread, record.as_ref(), went_back);
             assert_eq!((plan.push, plan.activate), (push, activate), "{what}");
         }
     }
