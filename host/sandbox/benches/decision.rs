@@ -1,7 +1,7 @@
 //! One placement decision over 10, 100 and 1,000 nodes: filter, offer, choose, check and trace;
 //! natively, and in the sandbox with the standard selectors, on a lane in batches of 64 (so the
-//! hand-over between threads is shared, as it is under load). And one spawn by the standard
-//! callback on a node that answers at once.
+//! hand-over between threads is shared, as it is under load), with a shadow behind it, and in a
+//! rehearsal. And one spawn by the standard callback on a node that answers at once.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use maitred_protocol::{Incarnation, ModuleKind, NodeName, ProcessKey};
-use maitred_registry::decide::{Answer, Choose, Offer, Verdict, decide};
+use maitred_registry::decide::{Answer, Choose, ModuleRef, Offer, SelectBatch, Verdict, decide};
 use maitred_registry::feature::{Ask, Feature, Manifest};
 use maitred_sandbox::{
     BoxFuture, CallbackJob, Callbacks, Lanes, Limits, NodeFailure, NodePort, Placement, Process,
-    SpawnRequest, Started,
+    Rehearsal, Shadows, SpawnRequest, Started,
 };
 use support::{batch, bench, fleet, jobs, module, prebuilt};
 
@@ -74,6 +74,39 @@ fn native(criterion: &mut Criterion) {
     }
 }
 
+/// Enough batches for so many decisions, over fleets that do not fill up.
+fn batches(
+    rounds: u64,
+    module: &ModuleRef,
+    nodes: u32,
+    shadow: Option<&ModuleRef>,
+) -> Vec<SelectBatch> {
+    let one = |_| {
+        let mut fleet = fleet(nodes, 1);
+        fleet.live.iter_mut().for_each(|live| live.used = 0);
+        SelectBatch {
+            shadow: shadow.cloned(),
+            ..batch(module, fleet, jobs(BATCH, 1))
+        }
+    };
+    (0..rounds.div_ceil(BATCH)).map(one).collect()
+}
+
+/// How long `rounds` of these decisions take.
+fn timed(lanes: &Lanes, batches: Vec<SelectBatch>, rounds: u64) -> Duration {
+    let decided = batches.len() as u64 * BATCH;
+    let begun = Instant::now();
+    for batch in batches {
+        let (sender, decisions) = mpsc::channel();
+        lanes.submit(batch, move |decided| {
+            sender.send(decided).expect("the bench waits")
+        });
+        black_box(decisions.recv().expect("every batch is answered"));
+    }
+    // Batches are whole; scale to what was asked for.
+    begun.elapsed().mul_f64(rounds as f64 / decided as f64)
+}
+
 fn in_wasm(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wasm");
     let bench = bench(Limits::default());
@@ -83,24 +116,7 @@ fn in_wasm(criterion: &mut Criterion) {
         for nodes in [10, 100, 1_000] {
             group.bench_function(BenchmarkId::new(name, nodes), |bencher| {
                 bencher.iter_custom(|rounds| {
-                    let batches: Vec<_> = (0..rounds.div_ceil(BATCH))
-                        .map(|_| {
-                            let mut fleet = fleet(nodes, 1);
-                            fleet.live.iter_mut().for_each(|live| live.used = 0);
-                            batch(&module, fleet, jobs(BATCH, 1))
-                        })
-                        .collect();
-                    let decided = batches.len() as u64 * BATCH;
-                    let begun = Instant::now();
-                    for batch in batches {
-                        let (sender, decisions) = mpsc::channel();
-                        lanes.submit(batch, move |decided| {
-                            sender.send(decided).expect("the bench waits")
-                        });
-                        black_box(decisions.recv().expect("every batch is answered"));
-                    }
-                    // Batches are whole; scale to what was asked for.
-                    begun.elapsed().mul_f64(rounds as f64 / decided as f64)
+                    timed(&lanes, batches(rounds, &module, nodes, None), rounds)
                 });
             });
         }
@@ -111,6 +127,47 @@ fn in_wasm(criterion: &mut Criterion) {
         .map(|one| one.fallbacks.total())
         .sum();
     assert_eq!(fallbacks, 0, "what was measured is the fallback");
+}
+
+/// What a decision costs in a rehearsal: an instance of its own, and two calls of it with fuel being
+/// counted.
+fn rehearsed(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rehearsal");
+    let bench = bench(Limits::default());
+    for name in ["least-loaded", "rendezvous"] {
+        let guest = prebuilt(name);
+        let rehearsal = Rehearsal::new(&bench.sandbox, module(name, &guest, "{}"), &guest);
+        let rehearsal = rehearsal.expect("a standard module");
+        for nodes in [10, 1_000] {
+            let (jobs, fleet) = (jobs(1, 1), Arc::new(fleet(nodes, 1)));
+            group.bench_function(BenchmarkId::new(name, nodes), |bencher| {
+                bencher.iter(|| {
+                    let rehearsed = rehearsal.consider(&fleet, &jobs[0], 1);
+                    assert!(rehearsed.failed.is_none());
+                    rehearsed
+                });
+            });
+        }
+    }
+}
+
+/// The same lanes with a shadow behind them, which follows as well as it can: what is measured is
+/// what the lane pays.
+fn shadowed(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("shadowed");
+    let bench = bench(Limits::default());
+    let guest = prebuilt("two-choices");
+    let module = bench.load("two-choices", ModuleKind::Selector, &guest, "{}");
+    let shadows = Shadows::new(Arc::clone(&bench.sandbox), move |_| Some(guest.clone()));
+    let lanes = Lanes::with_shadows(Arc::clone(&bench.sandbox), shadows);
+    for nodes in [10, 100, 1_000] {
+        group.bench_function(BenchmarkId::new("two-choices", nodes), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let batches = batches(rounds, &module, nodes, Some(&module));
+                timed(&lanes, batches, rounds)
+            });
+        });
+    }
 }
 
 /// A node that answers at once.
@@ -176,5 +233,5 @@ fn spawn(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, native, in_wasm, spawn);
+criterion_group!(benches, native, in_wasm, shadowed, rehearsed, spawn);
 criterion_main!(benches);

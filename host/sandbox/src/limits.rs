@@ -115,8 +115,9 @@ pub struct Limits {
     pub trial_growth_bytes: usize,
     /// When a selector that fails is no longer asked.
     pub breaker: BreakerLimits,
-    /// Fuel that stands for a millisecond of computing where fuel is counted (`Rehearsal`): an
-    /// instruction costs about one.
+    /// Fuel that stands for a millisecond of computing where fuel is counted (`Rehearsal`). An
+    /// instruction costs about one; measured were 2 to 7.5 million a millisecond, and what a lane lets
+    /// pass a rehearsal should.
     pub fuel_per_ms: u64,
     /// Batches that may wait for their shadow; those beyond are not compared, and counted.
     pub shadow_batches: usize,
@@ -197,7 +198,7 @@ impl Default for Limits {
             lane_idle_ms: 60_000,
             trial_growth_bytes: 2 << 20,
             breaker: BreakerLimits::default(),
-            fuel_per_ms: 2_000_000,
+            fuel_per_ms: 10_000_000,
             shadow_batches: 64,
             scan: ScanLimits::default(),
             compile: CompileLimits::default(),
