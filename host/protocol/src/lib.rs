@@ -14,6 +14,7 @@ pub mod failover;
 pub mod id;
 pub mod limits;
 pub mod member;
+pub mod module;
 pub mod node;
 pub mod peer;
 pub mod record;
@@ -31,16 +32,18 @@ pub use id::{
     NodeName, ProcessId, ProcessKey, RequestId, Revision, TypeName,
 };
 pub use member::{MemberRecord, MemberRole, Members, Notice, Progress};
+pub use module::{
+    CanaryRecord, Hook, ModuleAction, ModuleEvent, ModuleKind, ModuleRecord, ModuleVersion,
+    ShadowRecord, Signature, config_hash,
+};
 pub use node::{Hello, KeepAlive, KeepAliveAck, Load, NodeAnswer, NodeCommand, Welcome};
 pub use peer::{
     Configuration, EntryKind, Join, LogEntry, PeerBatch, PeerGreeting, PeerHello, PeerRefusal,
     PeerRequest, PeerResponse, Purpose, RaftKind, RaftMessage, SnapshotId,
 };
 pub use record::{
-    Answered, CanaryRecord, Candidate, Chooser, Evidence, Explanation, Fallback, Hook,
-    ModuleAction, ModuleEvent, ModuleKind, ModuleRecord, ModuleVersion, NodeRecord, OnNodeLost,
-    ProcessRecord, ProcessState, Refusal, RefusalReason, ShadowRecord, Signature, Status, TypeSpec,
-    Why, WhyNot, config_hash,
+    Answered, Candidate, Chooser, Evidence, Explanation, Fallback, NodeRecord, OnNodeLost,
+    ProcessRecord, ProcessState, Refusal, RefusalReason, Status, TypeSpec, Why, WhyNot,
 };
 pub use request::{
     CreateOptions, CreateParty, CreateProcess, ListProcesses, OnConflict, PartyRule, RegisterNode,

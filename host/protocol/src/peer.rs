@@ -12,7 +12,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::id::{ClusterId, Digest, HostName, Incarnation, NodeName, ProcessKey};
 use crate::member::MemberRecord;
-use crate::record::{Evidence, ModuleKind, Signature, WhyNot};
+use crate::module::{ModuleKind, Signature};
+use crate::record::{Evidence, WhyNot};
 
 /// What a connection between hosts is for.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,8 @@ use crate::failover::{Drain, Move, RebalanceAsk, Switch};
 use crate::id::{
     ClientId, Digest, HostName, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, TypeName,
 };
-use crate::record::{ModuleKind, ProcessState, Signature, TypeSpec};
+use crate::module::{ModuleKind, Signature};
+use crate::record::{ProcessState, TypeSpec};
 
 /// What to do when the key of a create is taken.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

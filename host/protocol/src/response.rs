@@ -11,10 +11,8 @@ use crate::comparison::Comparison;
 use crate::failover::{LostNode, PendingProcess, RebalancePlan};
 use crate::id::{ClientId, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision};
 use crate::member::{MemberRecord, Members};
-use crate::record::{
-    Evidence, Explanation, ModuleEvent, ModuleRecord, NodeRecord, ProcessRecord, Refusal, Status,
-    TypeSpec,
-};
+use crate::module::{ModuleEvent, ModuleRecord};
+use crate::record::{Evidence, Explanation, NodeRecord, ProcessRecord, Refusal, Status, TypeSpec};
 
 /// A try of a create that did not succeed.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
