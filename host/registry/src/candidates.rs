@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use maitred_protocol::{NodeEpoch, NodeName, PartyRule, ProcessKey, TypeName};
+use maitred_protocol::{CreateOptions, NodeEpoch, NodeName, PartyRule, ProcessKey, TypeName};
 
 use crate::feature::{Ask, CANDIDATES_MAX, Feature};
 use crate::random::Random;
@@ -87,6 +87,26 @@ pub struct NodeLive {
     pub name_hash: f32,
 }
 
+impl NodeLive {
+    /// A node of which nothing is known, on which nothing runs, and which takes what it is given. Part
+    /// of the format of recorded inputs: rows are differences from it.
+    pub const BLANK: Self = Self {
+        cordoned: false,
+        suspect: false,
+        damped_ms: 0,
+        budget: u32::MAX,
+        processes: 0,
+        in_flight: 0,
+        used: 0,
+        placed: [0; 3],
+        cpu: f32::NAN,
+        memory_free_mib: f32::NAN,
+        load_at_us: NEVER,
+        placed_at_us: NEVER,
+        name_hash: 0.0,
+    };
+}
+
 /// A time that has not been.
 pub const NEVER: u64 = u64::MAX;
 
@@ -160,6 +180,33 @@ pub struct SelectRequest {
     pub party: Option<PartyTerms>,
 }
 
+impl SelectRequest {
+    /// A first attempt at one unit, that demands nothing.
+    #[must_use]
+    pub fn new(key: ProcessKey) -> Self {
+        Self::of(key, &CreateOptions::default())
+    }
+
+    /// A first attempt at a create with these options.
+    #[must_use]
+    pub fn of(key: ProcessKey, options: &CreateOptions) -> Self {
+        Self {
+            key,
+            group: options.group.clone(),
+            requester: options.requester.clone(),
+            require: options.require.clone(),
+            demand: options.demand.max(1),
+            priority: options.priority,
+            attempt: 1,
+            exclude: Vec::new(),
+            again: false,
+            previous: None,
+            latencies: options.latencies.clone(),
+            party: None,
+        }
+    }
+}
+
 /// Why a slot was not offered. Indices instead of text, because most of these are never read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -202,6 +249,21 @@ impl Refused {
 }
 
 impl Fleet {
+    /// Nodes, one row a node, at the first moment of both clocks and without columns.
+    #[must_use]
+    pub fn new(facts: Arc<[Arc<NodeFacts>]>, live: Vec<NodeLive>) -> Self {
+        Self {
+            now_us: 0,
+            now_ms: 0,
+            facts,
+            live,
+            of_type: Vec::new(),
+            of_group: Vec::new(),
+            counters: Vec::new(),
+            parties: Vec::new(),
+        }
+    }
+
     /// Whether a slot may take the request, or why not.
     ///
     /// # Errors

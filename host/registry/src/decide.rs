@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Answered, Chooser, Digest, Fallback, ModuleName, NodeEpoch, NodeName, Why, limits,
+    Answered, Chooser, Digest, Fallback, ModuleName, NodeEpoch, NodeName, Why, config_hash, limits,
 };
 
 use crate::candidates::{Fleet, SelectRequest, Slot};
@@ -32,6 +32,28 @@ pub struct ModuleRef {
     pub canary: bool,
     /// The index of the activation, which apply checks again.
     pub activated: u64,
+}
+
+impl ModuleRef {
+    /// A version that decides for all ids.
+    #[must_use]
+    pub fn new(
+        name: ModuleName,
+        version: u32,
+        digest: Digest,
+        config: Arc<str>,
+        activated: u64,
+    ) -> Self {
+        Self {
+            name,
+            version,
+            digest,
+            config_hash: config_hash(&config),
+            config,
+            canary: false,
+            activated,
+        }
+    }
 }
 
 /// The lane that decides for a job: one version's decisions are serial and see each other.
@@ -426,152 +448,4 @@ pub fn cut(mut text: String) -> String {
     }
     text.truncate(end);
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::candidates::{NEVER, NodeFacts, NodeLive};
-    use crate::feature::Ask;
-    use maitred_protocol::ProcessKey;
-
-    struct Broken(Manifest);
-
-    impl Choose for Broken {
-        fn manifest(&self) -> &Manifest {
-            &self.0
-        }
-
-        fn choose(&mut self, _: Offer<'_>) -> Result<Answer, String> {
-            Err("broken".to_owned())
-        }
-    }
-
-    fn fleet(processes: &[u32]) -> Fleet {
-        let facts = (0..processes.len()).map(|n| {
-            Arc::new(NodeFacts {
-                name: NodeName::new(format!("n-{n}")).unwrap(),
-                epoch: NodeEpoch(n as u64 + 1),
-                types: Vec::new(),
-                address: String::new(),
-                labels: Vec::new(),
-                capacity: 10_000,
-                registered_ms: 0,
-            })
-        });
-        let live = processes.iter().map(|&processes| NodeLive {
-            cordoned: false,
-            suspect: false,
-            damped_ms: 0,
-            budget: u32::MAX,
-            processes,
-            in_flight: 0,
-            used: processes,
-            placed: [0; 3],
-            cpu: f32::NAN,
-            memory_free_mib: f32::NAN,
-            load_at_us: NEVER,
-            placed_at_us: NEVER,
-            name_hash: 0.0,
-        });
-        Fleet {
-            now_us: 0,
-            now_ms: 0,
-            facts: facts.collect(),
-            live: live.collect(),
-            of_type: Vec::new(),
-            of_group: Vec::new(),
-            counters: Vec::new(),
-            parties: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn the_evidence_of_a_fallback_holds_all_that_it_chose_from() {
-        let request = SelectRequest {
-            key: ProcessKey::new("player", "1").unwrap(),
-            group: None,
-            requester: None,
-            require: Vec::new(),
-            demand: 1,
-            priority: 0,
-            attempt: 1,
-            exclude: vec![NodeName::new("n-2").unwrap()],
-            again: false,
-            previous: None,
-            latencies: Vec::new(),
-            party: None,
-        };
-        let module = ModuleRef {
-            name: ModuleName::new("spread").unwrap(),
-            version: 1,
-            digest: Digest([0; 32]),
-            config: "{}".into(),
-            config_hash: 0,
-            canary: false,
-            activated: 1,
-        };
-        for ask in [Ask::All, Ask::Sample(1), Ask::Lowest(Feature::Capacity, 1)] {
-            for seed in 0..20 {
-                let job = SelectJob {
-                    id: 1,
-                    request: Arc::new(request.clone()),
-                    fallback: Fallback::LeastLoaded,
-                    seed,
-                };
-                let manifest = Manifest {
-                    title: String::new(),
-                    features: Vec::new(),
-                    terms: Vec::new(),
-                    ask: ask.clone(),
-                };
-                let mut broken = Broken(manifest);
-                let mut fleet = Arc::new(fleet(&[5, 3, 0]));
-                let module = Ok(module.clone());
-                let decision = decide(&mut fleet, &job, &module, Ok(&mut broken), 0, || 1);
-                let evidence = decision.trace.evidence();
-                let seen: Vec<_> = evidence
-                    .candidates
-                    .iter()
-                    .map(|c| (c.node.as_str(), c.values.clone(), c.chosen))
-                    .collect();
-                assert_eq!(seen, [("n-0", vec![5.0], false), ("n-1", vec![3.0], true)]);
-                assert_eq!(evidence.why.candidates, 2);
-                assert_eq!(evidence.refusals.len(), 1);
-            }
-        }
-    }
-
-    #[test]
-    fn the_evidence_of_a_large_fleet_still_holds_the_one_that_was_chosen() {
-        let mut processes = vec![9; 3_000];
-        processes[2_500] = 1;
-        let mut fleet = Arc::new(fleet(&processes));
-        let request = SelectRequest {
-            key: ProcessKey::new("player", "1").unwrap(),
-            group: None,
-            requester: None,
-            require: Vec::new(),
-            demand: 1,
-            priority: 0,
-            attempt: 1,
-            exclude: Vec::new(),
-            again: false,
-            previous: None,
-            latencies: Vec::new(),
-            party: None,
-        };
-        let job = SelectJob {
-            id: 1,
-            request: Arc::new(request),
-            fallback: Fallback::LeastLoaded,
-            seed: 1,
-        };
-        let nobody = Err((ModuleName::new("gone").unwrap(), "gone".to_owned()));
-        let decision = decide(&mut fleet, &job, &nobody, Err("gone".to_owned()), 0, || 1);
-        let evidence = decision.trace.evidence();
-        assert_eq!(evidence.candidates.len(), CANDIDATES_MAX as usize);
-        assert_eq!(evidence.candidates.iter().filter(|c| c.chosen).count(), 1);
-        assert_eq!(decision.node.unwrap().0.as_str(), "n-2500");
-    }
 }

@@ -52,7 +52,7 @@ pub use holds::Hold;
 pub use index::Counts;
 pub use lost::Lost;
 pub use member::Member;
-pub use module::{Active, Canary, Module, Shadow};
+pub use module::{Active, Canary, Module};
 pub use node::Node;
 pub use outcome::{Change, Event, Outcome, Stale};
 pub use party::Party;

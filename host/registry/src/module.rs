@@ -18,14 +18,16 @@ use crate::Registry;
 use crate::decide::{LaneId, ModuleRef};
 use crate::outcome::Outcome;
 
-/// A version that decides.
+/// A version that runs: deciding, for all ids or for a share, or in shadow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Active {
     /// Which.
     pub version: u32,
     /// Its configuration.
     pub config: Arc<str>,
-    /// The number of that.
+    /// The hash of that, kept because every batch of decisions names it.
+    pub config_hash: u64,
+    /// The number of that; 0 where there is none.
     pub config_version: u32,
     /// What takes it back by itself; empty for nothing.
     pub guard: String,
@@ -60,15 +62,22 @@ impl Canary {
     }
 }
 
-/// A version that runs beside the active one, and decides nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shadow {
-    /// Which.
-    pub version: u32,
-    /// Its configuration.
-    pub config: Arc<str>,
-    /// Since when.
-    pub at: u64,
+impl Active {
+    pub(crate) fn new(
+        version: u32,
+        (config, config_version): (Arc<str>, u32),
+        guard: String,
+        at: u64,
+    ) -> Self {
+        Self {
+            version,
+            config_hash: config_hash(&config),
+            config,
+            config_version,
+            guard,
+            at,
+        }
+    }
 }
 
 /// Everything under one name.
@@ -86,8 +95,8 @@ pub struct Module {
     pub active: Option<Active>,
     /// The version that decides for a share of the ids.
     pub canary: Option<Canary>,
-    /// The version that runs in shadow.
-    pub shadow: Option<Shadow>,
+    /// The version that runs in shadow, beside the active one, and decides nothing.
+    pub shadow: Option<Active>,
     /// What was active before, newest last: the way back.
     pub before: Vec<Active>,
     /// What was done, newest last; at most [`crate::limits::HISTORY_MAX`].
@@ -207,15 +216,7 @@ impl Registry {
     #[must_use]
     pub fn shadow_module(&self, name: &ModuleName) -> Option<ModuleRef> {
         let module = self.modules.get(name)?;
-        let shadow = module.shadow.as_ref()?;
-        let runs = Active {
-            version: shadow.version,
-            config: Arc::clone(&shadow.config),
-            config_version: 0,
-            guard: String::new(),
-            at: shadow.at,
-        };
-        Some(reference(name, module, &runs, false))
+        Some(reference(name, module, module.shadow.as_ref()?, false))
     }
 
     /// Which lane decides for a process.
@@ -248,7 +249,7 @@ fn reference(name: &ModuleName, module: &Module, active: &Active, canary: bool) 
         version: active.version,
         digest: version.map(|version| version.digest).unwrap_or_default(),
         config: Arc::clone(&active.config),
-        config_hash: config_hash(&active.config),
+        config_hash: active.config_hash,
         canary,
         activated: active.at,
     }

@@ -2,54 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::sync::Arc;
+mod support;
 
 use maitred_protocol::{
-    Answered, ComparedVersion, Comparison, Digest, Evenness, ModuleName, NodeEpoch, NodeName,
-    ProcessKey, Quantiles,
+    Answered, ComparedVersion, Comparison, Digest, Evenness, ModuleName, NodeName, ProcessKey,
+    Quantiles, config_hash,
 };
-use maitred_registry::candidates::{Fleet, NEVER, NodeFacts, NodeLive, Slot};
+use maitred_registry::candidates::{Fleet, Slot};
 use maitred_registry::compare::{Compared, Comparing, Failure, Tried};
-use maitred_registry::decide::ModuleRef;
 use maitred_registry::inputs::Outcome;
+
+use support::module;
 
 /// Nodes with so many processes each.
 fn fleet(now_ms: u64, nodes: &[(&str, u32)]) -> Fleet {
-    let facts = nodes.iter().map(|(name, _)| {
-        Arc::new(NodeFacts {
-            name: NodeName::new(*name).unwrap(),
-            epoch: NodeEpoch(1),
-            types: Vec::new(),
-            address: String::new(),
-            labels: Vec::new(),
-            capacity: 100,
-            registered_ms: 0,
-        })
-    });
-    let live = nodes.iter().map(|&(_, processes)| NodeLive {
-        cordoned: false,
-        suspect: false,
-        damped_ms: 0,
-        budget: u32::MAX,
-        processes,
-        in_flight: 0,
-        used: processes,
-        placed: [0; 3],
-        cpu: f32::NAN,
-        memory_free_mib: f32::NAN,
-        load_at_us: NEVER,
-        placed_at_us: NEVER,
-        name_hash: 0.0,
-    });
+    let nodes = nodes.iter();
+    let nodes = nodes.map(|&(name, processes)| (name.to_owned(), processes));
     Fleet {
-        now_us: 0,
         now_ms,
-        facts: facts.collect(),
-        live: live.collect(),
-        of_type: Vec::new(),
-        of_group: Vec::new(),
-        counters: Vec::new(),
-        parties: Vec::new(),
+        ..support::fleet(100, nodes)
     }
 }
 
@@ -78,23 +49,11 @@ fn rejected(code: u32, reason: &str) -> Outcome {
     })
 }
 
-fn module(version: u32) -> ModuleRef {
-    ModuleRef {
-        name: ModuleName::new("spread").unwrap(),
-        version,
-        digest: Digest([version as u8; 32]),
-        config: Arc::from("{}"),
-        config_hash: 5,
-        canary: false,
-        activated: 1,
-    }
-}
-
 fn version(version: u32) -> ComparedVersion {
     ComparedVersion {
         version,
         digest: Digest([version as u8; 32]),
-        config: 5,
+        config: config_hash("{}"),
     }
 }
 

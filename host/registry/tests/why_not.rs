@@ -5,14 +5,14 @@
     reason = "a test that cannot go on should stop here"
 )]
 
+mod support;
+
 use std::sync::Arc;
 
-use maitred_protocol::{
-    Digest, Fallback, ModuleName, NodeEpoch, NodeName, ProcessKey, RefusalReason, WhyNot,
-};
-use maitred_registry::candidates::{Fleet, NEVER, NodeFacts, NodeLive, SelectRequest, Slot};
+use maitred_protocol::{Fallback, NodeName, ProcessKey, RefusalReason, WhyNot};
+use maitred_registry::candidates::{Fleet, SelectRequest, Slot};
 use maitred_registry::decide::{
-    Answer, Choose, Decision, ModuleRef, Offer, SelectJob, Verdict, decide, why_not,
+    Answer, Choose, Decision, Offer, SelectJob, Verdict, decide, why_not,
 };
 use maitred_registry::feature::{Ask, Feature, Manifest};
 
@@ -24,42 +24,10 @@ fn name(number: u32) -> NodeName {
 
 /// The first 400 nodes are full.
 fn fleet() -> Arc<Fleet> {
-    let facts = (0..NODES).map(|number| {
-        Arc::new(NodeFacts {
-            name: name(number),
-            epoch: NodeEpoch(u64::from(number) + 1),
-            types: Vec::new(),
-            address: String::new(),
-            labels: Vec::new(),
-            capacity: 10,
-            registered_ms: 0,
-        })
-    });
-    let live = (0..NODES).map(|number| NodeLive {
-        cordoned: false,
-        suspect: false,
-        damped_ms: 0,
-        budget: u32::MAX,
-        processes: 0,
-        in_flight: 0,
-        used: if number < 400 { 10 } else { 0 },
-        placed: [0; 3],
-        cpu: f32::NAN,
-        memory_free_mib: f32::NAN,
-        load_at_us: NEVER,
-        placed_at_us: NEVER,
-        name_hash: 0.0,
-    });
-    Arc::new(Fleet {
-        now_us: 0,
-        now_ms: 0,
-        facts: facts.collect(),
-        live: live.collect(),
-        of_type: Vec::new(),
-        of_group: Vec::new(),
-        counters: Vec::new(),
-        parties: Vec::new(),
-    })
+    let nodes = (0..NODES).map(|number| (name(number).to_string(), 0));
+    let mut fleet = support::fleet(10, nodes);
+    fleet.live[..400].iter_mut().for_each(|live| live.used = 10);
+    Arc::new(fleet)
 }
 
 struct Says(Manifest, Answer);
@@ -87,37 +55,22 @@ fn decided(ask: Ask, verdict: Verdict, scored: Vec<Slot>) -> Decision {
         scored,
         scores,
     };
-    let request = SelectRequest {
-        key: ProcessKey::new("player", "1").unwrap(),
-        group: None,
-        requester: None,
-        require: Vec::new(),
-        demand: 1,
-        priority: 0,
-        attempt: 1,
-        exclude: Vec::new(),
-        again: false,
-        previous: None,
-        latencies: Vec::new(),
-        party: None,
-    };
+    let request = SelectRequest::new(ProcessKey::new("player", "1").unwrap());
     let job = SelectJob {
         id: 1,
         request: Arc::new(request),
         fallback: Fallback::LeastLoaded,
         seed: 1,
     };
-    let module = ModuleRef {
-        name: ModuleName::new("says").unwrap(),
-        version: 1,
-        digest: Digest([0; 32]),
-        config: "{}".into(),
-        config_hash: 0,
-        canary: false,
-        activated: 1,
-    };
     let mut says = Says(manifest, answer);
-    decide(&mut fleet(), &job, &Ok(module), Ok(&mut says), 0, || 1)
+    decide(
+        &mut fleet(),
+        &job,
+        &Ok(support::module(1)),
+        Ok(&mut says),
+        0,
+        || 1,
+    )
 }
 
 fn full() -> WhyNot {

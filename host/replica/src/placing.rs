@@ -402,19 +402,9 @@ pub(crate) fn select_request(
     attempt: u32,
     exclude: Vec<NodeName>,
 ) -> SelectRequest {
-    let options = &create.options;
     SelectRequest {
-        key: create.key.clone(),
-        group: options.group.clone(),
-        requester: options.requester.clone(),
-        require: options.require.clone(),
-        demand: options.demand.max(1),
-        priority: options.priority,
         attempt,
         exclude,
-        again: false,
-        previous: None,
-        latencies: options.latencies.clone(),
-        party: None,
+        ..SelectRequest::of(create.key.clone(), &create.options)
     }
 }

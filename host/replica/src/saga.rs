@@ -398,20 +398,13 @@ fn again(record: &Record, avoids: bool) -> Option<(ModuleName, SelectRequest)> {
     if spec.confirmed && !avoids {
         exclude.clear();
     }
-    let options = &spec.options;
     let request = SelectRequest {
-        key: record.key(),
-        group: options.group.clone(),
-        requester: options.requester.clone(),
-        require: options.require.clone(),
         demand: record.demand,
-        priority: options.priority,
         attempt: record.attempt.saturating_add(1),
         exclude,
         again: spec.confirmed,
         previous: spec.confirmed.then(|| last_ran(record)),
-        latencies: options.latencies.clone(),
-        party: None,
+        ..SelectRequest::of(record.key(), &spec.options)
     };
     Some((spec.selector.clone(), request))
 }

@@ -127,15 +127,13 @@ fn named(error: InvalidName) -> ModuleError {
 
 fn spawn() -> Result<CallbackJob, ModuleError> {
     Ok(CallbackJob {
-        module: ModuleRef {
-            name: ModuleName::new("upload").map_err(named)?,
-            version: 0,
-            digest: Digest([0; 32]),
-            config: "{}".into(),
-            config_hash: 0,
-            canary: false,
-            activated: 0,
-        },
+        module: ModuleRef::new(
+            ModuleName::new("upload").map_err(named)?,
+            0,
+            Digest([0; 32]),
+            "{}".into(),
+            0,
+        ),
         request: SpawnRequest {
             key: trial_key()?,
             args: b"{}".to_vec(),

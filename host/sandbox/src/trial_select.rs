@@ -282,29 +282,21 @@ fn nodes(case: Case) -> Result<(Arc<Fleet>, Vec<Slot>), ModuleError> {
         let reported = |value: u32| if case.known { value as f32 } else { f32::NAN };
         NodeLive {
             cordoned: slot % 3 != 2,
-            suspect: false,
-            damped_ms: 0,
-            budget: u32::MAX,
             processes,
-            in_flight: 0,
             used: processes,
             placed: [0, 1, 2],
             cpu: reported(random.below(2)),
             memory_free_mib: reported(random.below(4_096)),
             load_at_us: if case.known { 1_000_000 } else { NEVER },
-            placed_at_us: NEVER,
             name_hash: facts.name_hash(),
+            ..NodeLive::BLANK
         }
     });
+    let live = live.collect();
     let fleet = Fleet {
         now_us: 2_000_000,
         now_ms: 1_700_000_000_000,
-        live: live.collect(),
-        facts,
-        of_type: Vec::new(),
-        of_group: Vec::new(),
-        counters: Vec::new(),
-        parties: Vec::new(),
+        ..Fleet::new(facts, live)
     };
     Ok((Arc::new(fleet), slots))
 }
@@ -325,17 +317,7 @@ fn values(manifest: &Manifest, case: Case) -> Vec<f32> {
 
 fn request(case: Case) -> Result<SelectRequest, ModuleError> {
     Ok(SelectRequest {
-        key: trial_key()?,
         group: case.group.then(|| "party".to_owned()),
-        requester: None,
-        require: Vec::new(),
-        demand: 1,
-        priority: 0,
-        attempt: 1,
-        exclude: Vec::new(),
-        again: false,
-        previous: None,
-        latencies: Vec::new(),
-        party: None,
+        ..SelectRequest::new(trial_key()?)
     })
 }

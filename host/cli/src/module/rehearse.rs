@@ -8,7 +8,7 @@ mod fleet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use maitred_protocol::{Answered, Digest, ModuleKind, ModuleName, config_hash};
+use maitred_protocol::{Answered, Digest, ModuleKind, ModuleName};
 use maitred_registry::decide::ModuleRef;
 use maitred_registry::inputs::Outcome as Fingerprint;
 use maitred_sandbox::{
@@ -115,15 +115,7 @@ impl Tried {
         if let Some(known) = self.ready.get(config) {
             return known.clone();
         }
-        let module = ModuleRef {
-            name: self.name.clone(),
-            version: 0,
-            digest: self.digest,
-            config: config.into(),
-            config_hash: config_hash(config),
-            canary: false,
-            activated: 0,
-        };
+        let module = ModuleRef::new(self.name.clone(), 0, self.digest, config.into(), 0);
         let sandbox = &self.tools.sandbox;
         let made = sandbox.validate(&self.digest, config);
         let made = made.and_then(|()| Rehearsal::new(sandbox, module, &self.bytes));

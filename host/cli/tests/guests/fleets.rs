@@ -29,12 +29,7 @@ pub(crate) fn fleet(nodes: u32, seed: u64) -> Fleet {
     Fleet {
         now_us: NOW_US,
         now_ms: 1_700_000_000_000,
-        facts: facts.into(),
-        live,
-        of_type: Vec::new(),
-        of_group: Vec::new(),
-        counters: Vec::new(),
-        parties: Vec::new(),
+        ..Fleet::new(facts.into(), live)
     }
 }
 
@@ -43,40 +38,21 @@ fn live(facts: &NodeFacts, random: &mut Random) -> NodeLive {
     let reported = random.below(10) != 0;
     let cpu = random.below(4) as f32 / 4.0;
     NodeLive {
-        cordoned: false,
-        suspect: false,
-        damped_ms: 0,
-        budget: u32::MAX,
         processes,
-        in_flight: 0,
         used: processes,
-        placed: [0; 3],
         cpu: if reported { cpu } else { f32::NAN },
-        memory_free_mib: f32::NAN,
         load_at_us: if reported { NOW_US - 500_000 } else { NEVER },
-        placed_at_us: NEVER,
         name_hash: facts.name_hash(),
+        ..NodeLive::BLANK
     }
 }
 
 /// One process of the type `player`.
 pub(crate) fn job(number: u32) -> SelectJob {
+    let key = ProcessKey::new("player", &format!("p{number}")).unwrap();
     SelectJob {
         id: u64::from(number),
-        request: Arc::new(SelectRequest {
-            key: ProcessKey::new("player", &format!("p{number}")).unwrap(),
-            group: None,
-            requester: None,
-            require: Vec::new(),
-            demand: 1,
-            priority: 0,
-            attempt: 1,
-            exclude: Vec::new(),
-            again: false,
-            previous: None,
-            latencies: Vec::new(),
-            party: None,
-        }),
+        request: Arc::new(SelectRequest::new(key)),
         fallback: Fallback::LeastLoaded,
         seed: number.wrapping_mul(2_654_435_761),
     }

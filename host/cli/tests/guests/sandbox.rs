@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use maitred_protocol::{Chooser, Digest, ModuleKind, ModuleName, config_hash};
+use maitred_protocol::{Chooser, Digest, ModuleKind, ModuleName};
 use maitred_registry::candidates::Slot;
 use maitred_registry::decide::{Choose, Decision, ModuleRef, consider};
 use maitred_registry::random::Random;
@@ -52,15 +52,8 @@ pub(crate) fn bench() -> Bench {
 }
 
 pub(crate) fn module(bytes: &[u8]) -> ModuleRef {
-    ModuleRef {
-        name: ModuleName::new("guest").unwrap(),
-        version: 1,
-        digest: Digest::of(bytes),
-        config: "{}".into(),
-        config_hash: config_hash("{}"),
-        canary: false,
-        activated: 1,
-    }
+    let name = ModuleName::new("guest").unwrap();
+    ModuleRef::new(name, 1, Digest::of(bytes), "{}".into(), 1)
 }
 
 /// Goes through all that an upload goes through.

@@ -5,26 +5,9 @@ use std::sync::Arc;
 use super::bytes::{Put as _, Take, put_changes, take_changes};
 use super::roster::Kept;
 use super::{COLUMNS_MAX, InputsError};
-use crate::candidates::{NEVER, NodeLive};
+use crate::candidates::NodeLive;
 
 pub(super) type Counters = Arc<[(String, f32)]>;
-
-/// What a node is like of which nothing is known yet. Part of the format.
-const BLANK: NodeLive = NodeLive {
-    cordoned: false,
-    suspect: false,
-    damped_ms: 0,
-    budget: u32::MAX,
-    processes: 0,
-    in_flight: 0,
-    used: 0,
-    placed: [0; 3],
-    cpu: f32::NAN,
-    memory_free_mib: f32::NAN,
-    load_at_us: NEVER,
-    placed_at_us: NEVER,
-    name_hash: 0.0,
-};
 
 /// The number of fields: bits of a row's mask.
 const FIELDS: u32 = 15;
@@ -50,7 +33,7 @@ impl Seen {
     pub(super) fn new(nodes: usize) -> Self {
         let none: Counters = Arc::new([]);
         Self {
-            live: vec![BLANK; nodes],
+            live: vec![NodeLive::BLANK; nodes],
             counters: vec![none; nodes],
             columns: Vec::new(),
             uses: 0,
@@ -62,7 +45,7 @@ impl Seen {
         let old = |place: &Option<u32>| place.map(|place| place as usize);
         let rows = kept
             .iter()
-            .map(|at| old(at).map_or(BLANK, |at| self.live[at]));
+            .map(|at| old(at).map_or(NodeLive::BLANK, |at| self.live[at]));
         self.live = rows.collect();
         let none: Counters = Arc::new([]);
         let counters = kept

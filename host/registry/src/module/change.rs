@@ -9,7 +9,7 @@ use std::sync::Arc;
 use maitred_protocol::{ModuleAction, ModuleKind, ModuleName, ModuleVersion, Rejection, TypeName};
 
 use super::history::Note;
-use super::{Active, Canary, Module, Shadow, kind_name};
+use super::{Active, Canary, Module, kind_name};
 use crate::Registry;
 use crate::command::PushModule;
 use crate::decide::cut;
@@ -286,11 +286,8 @@ impl Registry {
                     ..Note::of(ModuleAction::ShadowStarted, version)
                 };
                 module.note(at, note);
-                module.shadow = Some(Shadow {
-                    version,
-                    config,
-                    at: at.index,
-                });
+                let config = (config, number);
+                module.shadow = Some(Active::new(version, config, String::new(), at.index));
             }
             None => {
                 let Some(old) = module.shadow.take() else {
@@ -365,11 +362,6 @@ fn next_active(module: &Module, at: At, version: u32, ask: &Activation) -> Activ
     let mut known = [old, canary].into_iter().flatten();
     let known = known.find(|known| known.config == config);
     let next = module.last_config + 1;
-    Active {
-        version,
-        config_version: known.map_or(next, |known| known.config_version),
-        config,
-        guard: ask.guard.clone(),
-        at: at.index,
-    }
+    let number = known.map_or(next, |known| known.config_version);
+    Active::new(version, (config, number), ask.guard.clone(), at.index)
 }

@@ -13,7 +13,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::failover::{EndsMirror, FailoverMirror, HoldMirror, LostMirror};
 use crate::candidates::NodeFacts;
 use crate::member::Member;
-use crate::module::{Active, Canary, Module, Shadow};
+use crate::module::{Active, Canary, Module};
 use crate::node::Node;
 use crate::outcome::Outcome;
 use crate::party::Party;
@@ -72,7 +72,7 @@ pub(super) struct ModuleMirror {
     pub(super) last_config: u32,
     pub(super) active: Option<ActiveMirror>,
     pub(super) canary: Option<(ActiveMirror, u8, Vec<TypeName>)>,
-    pub(super) shadow: Option<(u32, String, u64)>,
+    pub(super) shadow: Option<ActiveMirror>,
     pub(super) before: Vec<ActiveMirror>,
     pub(super) history: Vec<ModuleEvent>,
     pub(super) revision: Revision,
@@ -230,7 +230,6 @@ impl From<NodeMirror> for Node {
 impl From<(&ModuleName, &Module)> for ModuleMirror {
     fn from((name, module): (&ModuleName, &Module)) -> Self {
         let canary = module.canary.as_ref();
-        let shadow = module.shadow.as_ref();
         Self {
             name: name.clone(),
             kind: module.kind,
@@ -242,7 +241,7 @@ impl From<(&ModuleName, &Module)> for ModuleMirror {
                 let decides = ActiveMirror::from(&canary.decides);
                 (decides, canary.percent, canary.types.clone())
             }),
-            shadow: shadow.map(|shadow| (shadow.version, shadow.config.to_string(), shadow.at)),
+            shadow: module.shadow.as_ref().map(ActiveMirror::from),
             before: module.before.iter().map(ActiveMirror::from).collect(),
             history: module.history.iter().cloned().collect(),
             revision: module.revision,
@@ -263,11 +262,7 @@ impl From<ModuleMirror> for Module {
                 percent,
                 types,
             }),
-            shadow: mirror.shadow.map(|(version, config, at)| Shadow {
-                version,
-                config: config.into(),
-                at,
-            }),
+            shadow: mirror.shadow.map(Active::from),
             before: mirror.before.into_iter().map(Active::from).collect(),
             history: mirror.history.into(),
             revision: mirror.revision,
@@ -289,13 +284,8 @@ impl From<&Active> for ActiveMirror {
 
 impl From<ActiveMirror> for Active {
     fn from(mirror: ActiveMirror) -> Self {
-        Self {
-            version: mirror.version,
-            config: mirror.config.into(),
-            config_version: mirror.config_version,
-            guard: mirror.guard,
-            at: mirror.at,
-        }
+        let config = (mirror.config.into(), mirror.config_version);
+        Self::new(mirror.version, config, mirror.guard, mirror.at)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use maitred_protocol::{Digest, Fallback, ModuleName, NodeEpoch, NodeName, ProcessKey, TypeName};
-use maitred_registry::candidates::{Column, Fleet, NEVER, NodeFacts, NodeLive, SelectRequest};
+use maitred_registry::candidates::{Column, Fleet, NodeFacts, NodeLive, SelectRequest};
 use maitred_registry::decide::{
     Answer, Choose, ModuleRef, Offer, SelectBatch, SelectJob, Verdict, decide,
 };
@@ -39,33 +39,16 @@ pub(crate) fn facts(number: usize) -> Arc<NodeFacts> {
 
 pub(crate) fn live(facts: &NodeFacts) -> NodeLive {
     NodeLive {
-        cordoned: false,
-        suspect: false,
-        damped_ms: 0,
-        budget: u32::MAX,
-        processes: 0,
-        in_flight: 0,
-        used: 0,
-        placed: [0; 3],
-        cpu: f32::NAN,
-        memory_free_mib: f32::NAN,
-        load_at_us: NEVER,
-        placed_at_us: NEVER,
         name_hash: facts.name_hash(),
+        ..NodeLive::BLANK
     }
 }
 
 pub(crate) fn module(name: &str, version: u32) -> ModuleRef {
     let config = format!(r#"{{"version":{version}}}"#);
-    ModuleRef {
-        name: ModuleName::new(name).unwrap(),
-        version,
-        digest: Digest::of(format!("{name} {version}").as_bytes()),
-        config_hash: maitred_protocol::config_hash(&config),
-        config: Arc::from(config),
-        canary: false,
-        activated: 7,
-    }
+    let digest = Digest::of(format!("{name} {version}").as_bytes());
+    let name = ModuleName::new(name).unwrap();
+    ModuleRef::new(name, version, digest, config.into(), 7)
 }
 
 impl Cluster {
@@ -74,15 +57,15 @@ impl Cluster {
         let fleet = Fleet {
             now_us: 5 * SECOND,
             now_ms: 1_700_000_005_000,
-            live: facts.iter().map(|facts| live(facts)).collect(),
             of_type: vec![Column {
                 of: TypeName::new("player").unwrap(),
                 counts: vec![0; nodes],
             }],
-            of_group: Vec::new(),
             counters: (0..nodes).map(|_| Arc::from([])).collect(),
-            parties: Vec::new(),
-            facts,
+            ..Fleet::new(
+                Arc::clone(&facts),
+                facts.iter().map(|facts| live(facts)).collect(),
+            )
         };
         Self {
             fleet,
@@ -153,20 +136,7 @@ impl Cluster {
 
     pub(crate) fn request(&mut self) -> SelectRequest {
         self.next_id += 1;
-        SelectRequest {
-            key: ProcessKey::new("player", &format!("p-{:010}", self.next_id)).unwrap(),
-            group: None,
-            requester: None,
-            require: Vec::new(),
-            demand: 1,
-            priority: 0,
-            attempt: 1,
-            exclude: Vec::new(),
-            again: false,
-            previous: None,
-            latencies: Vec::new(),
-            party: None,
-        }
+        SelectRequest::new(ProcessKey::new("player", &format!("p-{:010}", self.next_id)).unwrap())
     }
 
     /// A batch of so many decisions now.

@@ -310,18 +310,9 @@ impl Planner<'_> {
             return None;
         }
         let request = SelectRequest {
-            key: record.key(),
-            group: None,
-            requester: None,
             require: require.clone(),
             demand: 0,
-            priority: 0,
-            attempt: 1,
-            exclude: Vec::new(),
-            again: false,
-            previous: None,
-            latencies: Vec::new(),
-            party: None,
+            ..SelectRequest::new(record.key())
         };
         let takers = ranks(&self.parts).filter(|(_, slot)| {
             !self.parts[*slot as usize].gave && self.fleet.admits(*slot, &request).is_ok()

@@ -132,20 +132,12 @@ pub(super) fn slot_of(fleet: &Fleet, node: &NodeName) -> Option<Slot> {
 /// What a process would ask for if it were taken off its node; none if it cannot be created again.
 pub(super) fn request_of(record: &Record) -> Option<SelectRequest> {
     let spec = record.spec.as_deref()?;
-    let options = &spec.options;
     Some(SelectRequest {
-        key: record.key(),
-        group: options.group.clone(),
-        requester: options.requester.clone(),
-        require: options.require.clone(),
         demand: record.demand,
-        priority: options.priority,
         attempt: record.attempt.saturating_add(1),
         exclude: vec![(*record.node).clone()],
         again: spec.confirmed,
-        previous: None,
-        latencies: options.latencies.clone(),
-        party: None,
+        ..SelectRequest::of(record.key(), &spec.options)
     })
 }
 

@@ -62,15 +62,8 @@ pub fn bench(limits: Limits) -> Bench {
 }
 
 pub fn module(name: &str, bytes: &[u8], config: &str) -> ModuleRef {
-    ModuleRef {
-        name: ModuleName::new(name).unwrap(),
-        version: 3,
-        digest: Digest::of(bytes),
-        config: config.into(),
-        config_hash: maitred_protocol::config_hash(config),
-        canary: false,
-        activated: 1,
-    }
+    let name = ModuleName::new(name).unwrap();
+    ModuleRef::new(name, 3, Digest::of(bytes), config.into(), 1)
 }
 
 impl Bench {
@@ -128,9 +121,6 @@ pub fn fleet(nodes: u32, seed: u64) -> Fleet {
             let reports = random.below(10) != 0;
             NodeLive {
                 cordoned: nodes > 3 && random.below(20) == 0,
-                suspect: false,
-                damped_ms: 0,
-                budget: u32::MAX,
                 processes,
                 in_flight: random.below(5),
                 used: processes,
@@ -150,37 +140,22 @@ pub fn fleet(nodes: u32, seed: u64) -> Fleet {
                 } else {
                     NEVER
                 },
-                placed_at_us: NEVER,
                 name_hash: facts.name_hash(),
+                ..NodeLive::BLANK
             }
         })
         .collect();
     Fleet {
         now_us: NOW_US,
         now_ms: 1_700_000_000_000,
-        facts: facts.into(),
-        live,
-        of_type: Vec::new(),
-        of_group: Vec::new(),
-        counters: Vec::new(),
-        parties: Vec::new(),
+        ..Fleet::new(facts.into(), live)
     }
 }
 
 pub fn request(id: &str) -> SelectRequest {
     SelectRequest {
-        key: ProcessKey::new("player", id).unwrap(),
         group: Some("party-7".to_owned()),
-        requester: None,
-        require: Vec::new(),
-        demand: 1,
-        priority: 0,
-        attempt: 1,
-        exclude: Vec::new(),
-        again: false,
-        previous: None,
-        latencies: Vec::new(),
-        party: None,
+        ..SelectRequest::new(ProcessKey::new("player", id).unwrap())
     }
 }
 

@@ -114,15 +114,9 @@ impl<'a> Run<'a> {
         if self.tracks.len() == CONFIGS_MAX {
             self.tracks.remove(0);
         }
-        let module = ModuleRef {
-            name: self.asked.name.clone(),
-            version: self.version,
-            digest: self.subject.digest,
-            config: Arc::clone(config),
-            config_hash: config_hash(config),
-            canary: false,
-            activated: 0,
-        };
+        let name = self.asked.name.clone();
+        let digest = self.subject.digest;
+        let module = ModuleRef::new(name, self.version, digest, Arc::clone(config), 0);
         let rehearsal = self.replays.rehearsal(&self.subject, module)?;
         self.tracks.push(Track {
             config: Arc::clone(config),

@@ -63,12 +63,10 @@ impl Stage {
         let fleet = Fleet {
             now_us: BEGIN_US,
             now_ms,
-            live: nodes.iter().zip(&*facts).map(live).collect(),
             of_type: vec![Column {
                 of: type_name.clone(),
                 counts: counts.collect(),
             }],
-            of_group: Vec::new(),
             counters: nodes
                 .iter()
                 .map(|node| {
@@ -78,8 +76,10 @@ impl Stage {
                         .collect()
                 })
                 .collect(),
-            parties: Vec::new(),
-            facts,
+            ..Fleet::new(
+                Arc::clone(&facts),
+                nodes.iter().zip(&*facts).map(live).collect(),
+            )
         };
         Ok(Self {
             fleet: Arc::new(fleet),
@@ -103,18 +103,14 @@ impl Stage {
         };
         let key = ProcessKey::new(self.type_name.as_str(), &decision.id).map_err(misnamed)?;
         let request = SelectRequest {
-            key,
             group: decision.group.clone(),
             requester: node(&asked.requester)?,
             require: asked.require.clone().into_iter().collect(),
             demand: decision.demand.max(1),
             priority: asked.priority,
-            attempt: 1,
-            exclude: Vec::new(),
-            again: false,
             previous: node(&asked.previous)?,
             latencies: asked.latencies.clone().into_iter().collect(),
-            party: None,
+            ..SelectRequest::new(key)
         };
         let nodes = self.fleet.live.len();
         let column = decision.group.as_ref().map(|group| {
@@ -185,9 +181,6 @@ fn live((node, facts): (&Node, &Arc<NodeFacts>)) -> NodeLive {
     let load_age_ms = node.load_age_ms.or(reports.then_some(0));
     NodeLive {
         cordoned: node.cordoned,
-        suspect: false,
-        damped_ms: 0,
-        budget: u32::MAX,
         processes: node.processes,
         in_flight: node.in_flight,
         used: node.used,
@@ -197,5 +190,6 @@ fn live((node, facts): (&Node, &Arc<NodeFacts>)) -> NodeLive {
         load_at_us: load_age_ms.map_or(NEVER, at),
         placed_at_us: node.since_placed_ms.map_or(NEVER, at),
         name_hash: facts.name_hash(),
+        ..NodeLive::BLANK
     }
 }
