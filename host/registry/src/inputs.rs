@@ -26,6 +26,7 @@ mod jobs;
 mod live;
 mod roster;
 mod state;
+mod weight;
 
 use maitred_protocol::{Answered, Chooser, ModuleName};
 
@@ -34,6 +35,7 @@ use crate::decide::{Decision, LaneId, ModuleRef, SelectBatch};
 use bytes::{Put as _, Take};
 pub use file::{FileReader, FileWriter};
 use state::State;
+pub use weight::waiting_bytes;
 
 /// The version that this program writes, and reads.
 const VERSION: u8 = 1;
@@ -256,6 +258,13 @@ impl Tail {
             name,
             skip,
         }
+    }
+
+    /// Notes decisions that cannot be read; says how many of them were among those that are wanted.
+    pub fn lose(&mut self, decisions: u64) -> u64 {
+        let older = self.skip.min(decisions);
+        self.skip -= older;
+        decisions - older
     }
 
     /// The batch of the next frame, if it is one of those.

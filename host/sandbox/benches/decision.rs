@@ -1,7 +1,7 @@
 //! One placement decision over 10, 100 and 1,000 nodes: filter, offer, choose, check and trace;
 //! natively, and in the sandbox with the standard selectors, on a lane in batches of 64 (so the
-//! hand-over between threads is shared, as it is under load), with a shadow behind it, and in a
-//! rehearsal. And one spawn by the standard callback on a node that answers at once.
+//! hand-over between threads is shared, as it is under load), with a shadow behind it, with their
+//! inputs recorded, and in a rehearsal. And one spawn by the standard callback on a node that answers at once.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use maitred_protocol::{Incarnation, ModuleKind, NodeName, ProcessKey};
-use maitred_registry::decide::{Answer, Choose, ModuleRef, Offer, SelectBatch, Verdict, decide};
+use maitred_registry::decide::{
+    Answer, Choose, Decision, ModuleRef, Offer, SelectBatch, Verdict, decide,
+};
 use maitred_registry::feature::{Ask, Feature, Manifest};
+use maitred_registry::inputs::{Outcome, Recorder, Start};
 use maitred_sandbox::{
     BoxFuture, CallbackJob, Callbacks, Lanes, Limits, NodeFailure, NodePort, Placement, Process,
     Rehearsal, Shadows, SpawnRequest, Started,
@@ -94,13 +97,24 @@ fn batches(
 
 /// How long `rounds` of these decisions take.
 fn timed(lanes: &Lanes, batches: Vec<SelectBatch>, rounds: u64) -> Duration {
+    let submit = |batch, sender: mpsc::Sender<_>| {
+        lanes.submit(batch, move |decided| {
+            sender.send(decided).expect("the bench waits");
+        });
+    };
+    timed_with(submit, batches, rounds)
+}
+
+fn timed_with(
+    submit: impl Fn(SelectBatch, mpsc::Sender<Vec<Decision>>),
+    batches: Vec<SelectBatch>,
+    rounds: u64,
+) -> Duration {
     let decided = batches.len() as u64 * BATCH;
     let begun = Instant::now();
     for batch in batches {
         let (sender, decisions) = mpsc::channel();
-        lanes.submit(batch, move |decided| {
-            sender.send(decided).expect("the bench waits")
-        });
+        submit(batch, sender);
         black_box(decisions.recv().expect("every batch is answered"));
     }
     // Batches are whole; scale to what was asked for.
@@ -170,6 +184,39 @@ fn shadowed(criterion: &mut Criterion) {
     }
 }
 
+/// The same lanes with their inputs recorded as a host does it, but for the disk: a thread behind them
+/// encodes what it can, and the rest is dropped. What is measured is what the lane pays.
+fn recorded(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("recorded");
+    let bench = bench(Limits::default());
+    let guest = prebuilt("two-choices");
+    let module = bench.load("two-choices", ModuleKind::Selector, &guest, "{}");
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    let (keep, kept) = mpsc::sync_channel::<(SelectBatch, Arc<[Outcome]>)>(256);
+    std::thread::spawn(move || {
+        let mut recorder = Recorder::default();
+        for (batch, outcomes) in kept {
+            let frame = recorder.frame(&batch, &outcomes, Start::Delta);
+            black_box(frame.expect("a batch like any other"));
+        }
+    });
+    let submit = |batch, sender: mpsc::Sender<_>| {
+        let keep = keep.clone();
+        let done = move |decided| sender.send(decided).expect("the bench waits");
+        lanes.submit_recorded(batch, done, move |batch, outcomes| {
+            // A full queue drops it, as in a host.
+            let _ = keep.try_send((batch, outcomes));
+        });
+    };
+    for nodes in [10, 100, 1_000] {
+        group.bench_function(BenchmarkId::new("two-choices", nodes), |bencher| {
+            bencher.iter_custom(|rounds| {
+                timed_with(submit, batches(rounds, &module, nodes, None), rounds)
+            });
+        });
+    }
+}
+
 /// A node that answers at once.
 struct Ready;
 
@@ -233,5 +280,7 @@ fn spawn(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, native, in_wasm, shadowed, rehearsed, spawn);
+criterion_group!(
+    benches, native, in_wasm, shadowed, recorded, rehearsed, spawn
+);
 criterion_main!(benches);

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use maitred_protocol::ModuleName;
 use maitred_registry::decide::{Decision, LaneId, ModuleRef, SelectBatch};
+use maitred_registry::inputs::Outcome;
 
 use crate::breaker::Breaker;
 use crate::limits::Limits;
@@ -25,10 +26,15 @@ use crate::shadow::Shadows;
 use crate::tally::{Cause, LaneCounters, Tally};
 use crate::worker::{self, Worker};
 
+/// Takes a batch as it was before it was decided, and what came out.
+pub(crate) type Record = Box<dyn FnOnce(SelectBatch, Arc<[Outcome]>) + Send>;
+
 /// A batch and where its decisions go.
 pub(crate) struct Work {
     pub(crate) batch: SelectBatch,
     pub(crate) done: Box<dyn FnOnce(Vec<Decision>) + Send>,
+    /// Who keeps what it was made from, once it is done.
+    pub(crate) record: Option<Record>,
     /// Why the selector is not to be asked, if it is not.
     pub(crate) bypass: Option<String>,
 }
@@ -86,9 +92,30 @@ impl Lanes {
     /// Decides a batch, one job after the other, and hands the decisions to `done`, on the lane's
     /// thread unless the host is overloaded. Does not wait for guests.
     pub fn submit(&self, batch: SelectBatch, done: impl FnOnce(Vec<Decision>) + Send + 'static) {
+        self.send(batch, Box::new(done), None);
+    }
+
+    /// The same; then `record` gets the batch as it was and what came out, one a job, in a form that
+    /// is small enough to wait. What that costs is counted as nobody's decision.
+    pub fn submit_recorded(
+        &self,
+        batch: SelectBatch,
+        done: impl FnOnce(Vec<Decision>) + Send + 'static,
+        record: impl FnOnce(SelectBatch, Arc<[Outcome]>) + Send + 'static,
+    ) {
+        self.send(batch, Box::new(done), Some(Box::new(record)));
+    }
+
+    fn send(
+        &self,
+        batch: SelectBatch,
+        done: Box<dyn FnOnce(Vec<Decision>) + Send>,
+        record: Option<Record>,
+    ) {
         let work = Box::new(Work {
             batch,
-            done: Box::new(done),
+            done,
+            record,
             bypass: None,
         });
         let sent = self.shared.send(work).or_else(|mut work| {

@@ -121,6 +121,8 @@ pub struct Limits {
     pub fuel_per_ms: u64,
     /// Batches that may wait for their shadow; those beyond are not compared, and counted.
     pub shadow_batches: usize,
+    /// Bytes of those, about.
+    pub shadow_bytes: usize,
     /// How large the parts of a module may be before it is compiled.
     pub scan: ScanLimits,
     /// What a compilation may use.
@@ -200,6 +202,7 @@ impl Default for Limits {
             breaker: BreakerLimits::default(),
             fuel_per_ms: 10_000_000,
             shadow_batches: 64,
+            shadow_bytes: 32 << 20,
             scan: ScanLimits::default(),
             compile: CompileLimits::default(),
         }
@@ -329,6 +332,11 @@ impl Limits {
                 (1..=65_536).contains(&self.shadow_batches),
                 "shadow_batches",
                 "1 to 65,536",
+            ),
+            (
+                (1 << 20..=1 << 30).contains(&self.shadow_bytes),
+                "shadow_bytes",
+                "1 MiB to 1 GiB",
             ),
             (
                 self.compile.cpu_s <= self.compile.wall_s,

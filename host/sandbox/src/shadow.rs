@@ -1,22 +1,22 @@
 //! Versions that run beside the active one: what a lane has decided is decided once more by the
 //! shadow, on a thread of its own, and compared.
 //!
-//! What holds: a lane never waits for it. A batch that finds the queue full is not compared, and
-//! counted. A shadow sees the nodes as the deciding version saw them, its decisions included, not
+//! What holds: a lane never waits for it. A batch that finds the queue full, in batches or in bytes,
+//! is not compared, and counted; what waits holds no traces. A shadow sees the nodes as the deciding version saw them, its decisions included, not
 //! its own. Which shadow runs is what the batches name: with another one the comparison begins anew.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use maitred_protocol::{ComparedVersion, Comparison, Digest, ModuleName};
-use maitred_registry::candidates::Fleet;
 use maitred_registry::compare::{Compared, Comparing, Failure, Tried};
-use maitred_registry::decide::{Decision, ModuleRef, SelectJob};
-use maitred_registry::inputs::Outcome;
+use maitred_registry::decide::{ModuleRef, SelectBatch};
+use maitred_registry::inputs::{Outcome, waiting_bytes};
 
 use crate::rehearsal::Rehearsal;
 use crate::sandbox::Sandbox;
@@ -26,14 +26,14 @@ use crate::selector::Failed;
 type Bytes = dyn Fn(&Digest) -> Option<Vec<u8>> + Send + Sync;
 
 /// A batch that was decided.
-pub(crate) struct Followed {
-    pub(crate) shadow: ModuleRef,
-    /// The nodes before the batch.
-    pub(crate) fleet: Arc<Fleet>,
-    pub(crate) time_s: u32,
-    pub(crate) jobs: Vec<SelectJob>,
+struct Followed {
+    shadow: ModuleRef,
+    /// As it was before.
+    batch: SelectBatch,
     /// One a job.
-    pub(crate) decisions: Vec<Decision>,
+    outcomes: Arc<[Outcome]>,
+    /// What all this takes, about.
+    bytes: usize,
 }
 
 /// Rehearses shadows behind the lanes. Dropping it ends its thread with the batch under way.
@@ -47,6 +47,8 @@ pub struct Shadows {
 struct Shared {
     sandbox: Arc<Sandbox>,
     bytes: Box<Bytes>,
+    /// Bytes of the batches that wait or are compared.
+    waiting: AtomicUsize,
     runs: Mutex<HashMap<ModuleName, Run>>,
     /// Decisions of each shadow that found the queue full; apart, so that a lane waits for nobody.
     dropped: Mutex<HashMap<ModuleName, (ModuleRef, u64)>>,
@@ -84,6 +86,7 @@ impl Shadows {
             shared: Arc::new(Shared {
                 sandbox,
                 bytes: Box::new(bytes),
+                waiting: AtomicUsize::new(0),
                 runs: Mutex::default(),
                 dropped: Mutex::default(),
             }),
@@ -122,35 +125,64 @@ impl Shadows {
         lock(&self.shared.dropped).retain(|name, _| runs.contains_key(name));
     }
 
-    /// Takes a batch, or drops and counts it. Never waits.
-    pub(crate) fn follow(&self, followed: Followed) {
+    /// Takes a batch that names a shadow, as it was before it was decided, and what came out; or drops
+    /// and counts it. Never waits.
+    pub(crate) fn follow(&self, batch: SelectBatch, outcomes: Arc<[Outcome]>) {
+        let Some(shadow) = batch.shadow.clone() else {
+            return;
+        };
+        let bytes = waiting_bytes(&batch, &outcomes);
+        let followed = Box::new(Followed {
+            shadow,
+            batch,
+            outcomes,
+            bytes,
+        });
+        let waiting = self.shared.waiting.fetch_add(bytes, Relaxed) + bytes;
+        // One is taken however large it is.
+        let fits = waiting == bytes || waiting <= self.shared.sandbox.limits.shadow_bytes;
+        let sent = if fits {
+            self.send(followed)
+        } else {
+            Err(followed)
+        };
+        if let Err(followed) = sent {
+            self.shared.waiting.fetch_sub(bytes, Relaxed);
+            self.drop_batch(&followed);
+        }
+    }
+
+    fn send(&self, followed: Box<Followed>) -> Result<(), Box<Followed>> {
         let mut inbox = lock(&self.inbox);
         let sender = match inbox.take() {
             Some(sender) => sender,
             None => match self.start() {
                 Some(sender) => sender,
-                None => return self.drop_batch(&followed),
+                None => return Err(followed),
             },
         };
-        match sender.try_send(Box::new(followed)) {
-            Ok(()) => *inbox = Some(sender),
+        match sender.try_send(followed) {
+            Ok(()) => {
+                *inbox = Some(sender);
+                Ok(())
+            }
             Err(TrySendError::Full(followed)) => {
                 *inbox = Some(sender);
-                self.drop_batch(&followed);
+                Err(followed)
             }
-            Err(TrySendError::Disconnected(followed)) => self.drop_batch(&followed),
+            Err(TrySendError::Disconnected(followed)) => Err(followed),
         }
     }
 
     fn drop_batch(&self, followed: &Followed) {
-        let Followed { shadow, jobs, .. } = followed;
+        let Followed { shadow, batch, .. } = followed;
         let mut dropped = lock(&self.shared.dropped);
         let none = || (shadow.clone(), 0);
         let entry = dropped.entry(shadow.name.clone()).or_insert_with(none);
         if entry.0 != *shadow {
             *entry = none();
         }
-        entry.1 += jobs.len() as u64;
+        entry.1 += batch.jobs.len() as u64;
     }
 
     fn start(&self) -> Option<SyncSender<Box<Followed>>> {
@@ -189,29 +221,35 @@ impl Shared {
                 tracing::error!("the host failed on a shadow, which is a bug");
                 rehearsals.remove(&followed.shadow.name);
             }
+            self.waiting.fetch_sub(followed.bytes, Relaxed);
             let runs = self.runs();
             rehearsals.retain(|name, _| runs.contains_key(name));
         }
     }
 
     fn rehearse(&self, rehearsals: &mut HashMap<ModuleName, Rehearsal>, followed: &Followed) {
-        let shadow = &followed.shadow;
+        let Followed {
+            shadow,
+            batch,
+            outcomes,
+            ..
+        } = followed;
         self.begin(rehearsals, shadow);
         let Some(rehearsal) = rehearsals.get(&shadow.name) else {
-            let skip = |run: &mut Run| run.comparing.skip(followed.jobs.len() as u64);
+            let skip = |run: &mut Run| run.comparing.skip(batch.jobs.len() as u64);
             self.with(shadow, skip);
             return;
         };
-        let mut fleet = Arc::clone(&followed.fleet);
-        for (job, decision) in followed.jobs.iter().zip(&followed.decisions) {
-            let rehearsed = rehearsal.consider(&fleet, job, followed.time_s);
-            let (decided, other) = (Outcome::of(decision), Outcome::of(&rehearsed.decision));
+        let mut fleet = Arc::clone(&batch.fleet);
+        for (job, decided) in batch.jobs.iter().zip(outcomes.iter()) {
+            let rehearsed = rehearsal.consider(&fleet, job, batch.time_s);
+            let other = Outcome::of(&rehearsed.decision);
             let failure = rehearsed.failed.as_ref();
             let compared = Compared {
-                fleet: &followed.fleet,
+                fleet: &batch.fleet,
                 key: &job.request.key,
-                selector: decision.trace.selector.as_ref(),
-                decided: &decided,
+                selector: batch.selector.as_ref().ok(),
+                decided,
                 other: Tried {
                     outcome: &other,
                     fuel: rehearsed.fuel,
@@ -220,7 +258,7 @@ impl Shared {
                 },
             };
             self.with(shadow, |run| run.comparing.add(&compared));
-            if let Some(slot) = decision.trace.chosen {
+            if let Some(slot) = decided.chosen {
                 Arc::make_mut(&mut fleet).take(slot, &job.request);
             }
         }

@@ -1,6 +1,7 @@
 //! What a lane's thread does with a batch: keeps an instance and a spare, asks it for each
-//! decision, replaces it, counts, and hands the batch on to its shadow. A decision is always made; why the selector did not make it
-//! is the cause that `explain` shows.
+//! decision, replaces it, counts, and hands the batch on to whoever follows: its shadow, and who
+//! records it. A decision is always made; why the selector did not make it is the cause that
+//! `explain` shows. What following costs is not counted as the selector's.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use std::time::Instant;
 
 use maitred_protocol::{Chooser, ModuleName};
 use maitred_registry::decide::{Choose, Decision, ModuleRef, SelectBatch, decide};
+use maitred_registry::inputs::Outcome;
 
 use crate::error::ModuleError;
-use crate::lane::{LaneState, Work};
+use crate::lane::{LaneState, Record, Work};
 use crate::sandbox::{Loaded, Sandbox};
 use crate::selector::{Failed, Selector, SelectorPre};
-use crate::shadow::{Followed, Shadows};
+use crate::shadow::Shadows;
 use crate::tally::Cause;
 
 /// A lane's thread.
@@ -34,8 +36,10 @@ pub(crate) fn fall_back(work: Work) {
     let Work {
         batch,
         done,
+        record,
         bypass,
     } = work;
+    let before = record.is_some().then(|| batch.clone());
     let SelectBatch {
         selector,
         mut fleet,
@@ -58,7 +62,12 @@ pub(crate) fn fall_back(work: Work) {
             || micros(begun),
         )
     });
-    hand_over(done, decided.collect());
+    let decisions: Vec<Decision> = decided.collect();
+    let copy = before.map(|before| (before, decisions.clone()));
+    hand_over(|| done(decisions));
+    if let Some((before, decisions)) = copy {
+        hand_over(|| follow(before, &decisions, None, record));
+    }
 }
 
 impl Worker {
@@ -86,17 +95,25 @@ impl Worker {
         let Some(module) = &state.module else {
             return fall_back(work);
         };
-        let Work { batch, done, .. } = work;
+        let Work {
+            batch,
+            done,
+            record,
+            ..
+        } = work;
+        let shadows = self.shadows.clone().filter(|_| batch.shadow.is_some());
+        let followed = shadows.is_some() || record.is_some();
+        let before = followed.then(|| batch.clone());
         let SelectBatch {
             selector,
             mut fleet,
             time_s,
             jobs,
-            shadow,
+            ..
         } = batch;
-        // Whoever follows needs the nodes as they are now: a copy, once a batch.
-        let followed = self.shadows.as_ref().zip(shadow);
-        let followed = followed.map(|(_, shadow)| (shadow, Arc::clone(&fleet)));
+        // Whoever follows needs the nodes as they are now, and decisions count into a copy then: made
+        // here, where it is not the selector's time.
+        Arc::make_mut(&mut fleet);
         let mut decisions = Vec::with_capacity(jobs.len());
         for job in &jobs {
             let begun = Instant::now();
@@ -120,16 +137,11 @@ impl Worker {
             }
             decisions.push(decision);
         }
-        if let (Some((shadow, fleet)), Some(shadows)) = (followed, &self.shadows) {
-            shadows.follow(Followed {
-                shadow,
-                fleet,
-                time_s,
-                jobs,
-                decisions: decisions.clone(),
-            });
+        let copy = before.map(|before| (before, decisions.clone()));
+        hand_over(|| done(decisions));
+        if let Some((before, decisions)) = copy {
+            hand_over(|| follow(before, &decisions, shadows.as_deref(), record));
         }
-        hand_over(done, decisions);
         self.prepare(module);
     }
 
@@ -260,9 +272,29 @@ impl Worker {
     }
 }
 
+/// Hands a batch on, as it was, with as much of what came out as a comparison needs: traces are
+/// large, and whoever follows may be slow.
+fn follow(
+    before: SelectBatch,
+    decisions: &[Decision],
+    shadows: Option<&Shadows>,
+    record: Option<Record>,
+) {
+    let outcomes: Arc<[Outcome]> = decisions.iter().map(Outcome::of).collect();
+    match (shadows, record) {
+        (Some(shadows), Some(record)) => {
+            shadows.follow(before.clone(), Arc::clone(&outcomes));
+            record(before, outcomes);
+        }
+        (Some(shadows), None) => shadows.follow(before, outcomes),
+        (None, Some(record)) => record(before, outcomes),
+        (None, None) => {}
+    }
+}
+
 /// Nobody's panic ends a lane: what waits in it has to be answered.
-fn hand_over(done: Box<dyn FnOnce(Vec<Decision>) + Send>, decisions: Vec<Decision>) {
-    if catch_unwind(AssertUnwindSafe(|| done(decisions))).is_err() {
+fn hand_over(to: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(to)).is_err() {
         tracing::error!("whoever was to take a batch of decisions panicked; this is a bug");
     }
 }

@@ -9,7 +9,9 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use maitred_protocol::{Chooser, ModuleKind, ModuleName};
+use maitred_registry::candidates::Column;
 use maitred_registry::decide::SelectBatch;
+use maitred_registry::inputs::Outcome;
 use maitred_sandbox::{Lanes, Limits};
 use support::guests::{LOG, Parts, choose, first, unlucky, unlucky_with};
 use support::{batch, bench, cause, decide_one, decided, fleet, jobs, module, patient};
@@ -427,4 +429,52 @@ fn configuration_reaches_the_guest() {
             (None, Some(config.len() as u32))
         );
     }
+}
+
+#[test]
+fn what_is_recorded_is_what_came_out_and_is_nobodys_time() {
+    let bench = bench(patient());
+    let module = bench.load("tester", ModuleKind::Selector, &first(), "{}");
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    // A fleet that takes much longer to copy than the decision takes: 64 MiB of counts.
+    let mut large = fleet(8, 1);
+    large.of_type = vec![Column {
+        of: "other".parse().unwrap(),
+        counts: vec![1; 16 << 20],
+    }];
+    let begun = Instant::now();
+    let copy = large.clone();
+    let copying = begun.elapsed();
+    drop(copy);
+    let mut fastest = Duration::MAX;
+    let mut before = 0;
+    for seed in 0..5 {
+        let batch = batch(&module, large.clone(), jobs(1, seed));
+        let before_it = batch.clone();
+        let (sender, decisions) = mpsc::channel();
+        let (keep, recorded) = mpsc::channel();
+        lanes.submit_recorded(
+            batch,
+            move |decisions| sender.send(decisions).unwrap(),
+            move |batch, outcomes| keep.send((batch, outcomes)).unwrap(),
+        );
+        let decisions = decisions.recv().unwrap();
+        let (batch, outcomes) = recorded.recv().unwrap();
+        let came_out: Vec<Outcome> = decisions.iter().map(Outcome::of).collect();
+        assert_eq!(outcomes[..], came_out);
+        assert!(Arc::ptr_eq(&batch.fleet, &before_it.fleet) && batch.jobs.len() == 1);
+        let micros = lanes.counters()[0].micros_sum;
+        fastest = fastest.min(Duration::from_micros(micros - before));
+        before = micros;
+    }
+    assert!(fastest < copying / 2, "{fastest:?} of {copying:?}");
+    // What the fallback decides is recorded, too.
+    let gone = SelectBatch {
+        selector: Err((ModuleName::new("gone").unwrap(), "it is gone".to_owned())),
+        ..batch(&module, fleet(8, 1), jobs(2, 1))
+    };
+    let (keep, recorded) = mpsc::channel();
+    let keep = move |_, outcomes| keep.send(outcomes).unwrap();
+    lanes.submit_recorded(gone, drop, keep);
+    assert!(recorded.recv().unwrap().iter().all(|one| one.fallback));
 }

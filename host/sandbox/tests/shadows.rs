@@ -172,6 +172,50 @@ fn a_lane_waits_for_no_shadow() {
 }
 
 #[test]
+fn what_waits_holds_no_traces_and_is_bounded_in_bytes() {
+    let world = world(Limits {
+        shadow_bytes: 1 << 20,
+        ..patient()
+    });
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let (entered, waiting) = mpsc::channel();
+    let shadows = Shadows::new(Arc::clone(&world.bench.sandbox), move |_| {
+        entered.send(()).unwrap();
+        gate.lock().unwrap().recv().unwrap();
+        Some(first())
+    });
+    let world = World {
+        lanes: Lanes::with_shadows(Arc::clone(&world.bench.sandbox), Arc::clone(&shadows)),
+        shadows,
+        ..world
+    };
+    let shadow = world.shadow(&first());
+    // Some 320 KB of nodes each: three fit.
+    let decide = || {
+        let mut batch = batch(&world.active, fleet(5_000, 1), jobs(4, 1));
+        batch.shadow = Some(shadow.clone());
+        let decisions = decided(&world.lanes, batch).into_iter();
+        let traces = decisions.map(|decision| Arc::downgrade(&decision.trace));
+        traces.collect::<Vec<_>>()
+    };
+    let mut traces = decide();
+    waiting.recv().unwrap();
+    (0..9).for_each(|_| traces.extend(decide()));
+    // What is behind a lane gets its batch after the decisions are out: a further batch comes later.
+    let report = || world.shadows.report(&world.active.name).unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while report().comparison.skipped < 7 * 4 {
+        assert!(Instant::now() < patience, "{:?}", report());
+        std::thread::yield_now();
+    }
+    assert!(traces.iter().all(|trace| trace.upgrade().is_none()));
+    open.send(()).unwrap();
+    let comparison = world.after(40).comparison;
+    assert_eq!((comparison.decisions, comparison.skipped), (12, 28));
+}
+
+#[test]
 fn one_that_cannot_be_had_says_why_and_ends_when_it_is_over() {
     let world = world(patient());
     let unknown = module("tester", b"unknown", "{}");

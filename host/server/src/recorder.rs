@@ -10,9 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use maitred_protocol::ModuleName;
-use maitred_registry::candidates::{Fleet, NodeLive};
-use maitred_registry::decide::{Decision, SelectBatch};
-use maitred_registry::inputs::{self, InputsError, Outcome, Start};
+use maitred_registry::decide::SelectBatch;
+use maitred_registry::inputs::{self, InputsError, Outcome, Start, waiting_bytes};
 use maitred_storage::StorageError;
 use maitred_storage::inputs::{Inputs, Kept, Newest};
 use tokio::sync::oneshot;
@@ -21,18 +20,27 @@ use crate::metrics::Metrics;
 
 /// Batches that may wait.
 const BATCHES_MAX: usize = 256;
-/// Bytes of fleets, about, that may wait: a batch shares its fleet with nobody once it is decided.
+/// Bytes of batches, about, that may wait: a batch shares its fleet with nobody once it is decided.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 /// How long after the last batch everything is written out.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
 
 enum Job {
-    Record(Box<(SelectBatch, Vec<Decision>)>),
+    Record(Box<Waiting>),
     Find {
         last: u64,
         of: Option<ModuleName>,
         waiter: oneshot::Sender<Result<Newest, String>>,
     },
+}
+
+/// A batch that was decided.
+struct Waiting {
+    /// As it was before.
+    batch: SelectBatch,
+    /// One a job: without traces, which may take a hundred times as much.
+    outcomes: Arc<[Outcome]>,
+    bytes: usize,
 }
 
 /// The way to the thread; dropping it ends the thread once it is done.
@@ -71,19 +79,16 @@ pub(crate) fn recorder(inputs: Inputs, metrics: &Arc<Metrics>) -> (Arc<Recorder>
     (recorder, writer)
 }
 
-/// What a fleet that nobody else holds costs, about.
-fn bytes(fleet: &Fleet) -> usize {
-    let columns = fleet.of_type.len() + fleet.of_group.len();
-    let row = size_of::<NodeLive>() + columns * size_of::<u32>() + size_of::<usize>();
-    fleet.live.len() * row
-}
-
 impl Recorder {
     /// Keeps what a batch was made from, as it was before, and what came out. Never waits.
-    pub(crate) fn record(&self, batch: SelectBatch, decisions: Vec<Decision>) {
-        let (bytes, count) = (bytes(&batch.fleet), batch.jobs.len());
+    pub(crate) fn record(&self, batch: SelectBatch, outcomes: Arc<[Outcome]>) {
+        let (bytes, count) = (waiting_bytes(&batch, &outcomes), batch.jobs.len());
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        let job = Job::Record(Box::new((batch, decisions)));
+        let job = Job::Record(Box::new(Waiting {
+            batch,
+            outcomes,
+            bytes,
+        }));
         if waiting + bytes > WAITING_BYTES_MAX || self.jobs.try_send(job).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             Metrics::add(&self.metrics.inputs_dropped, count);
@@ -113,10 +118,8 @@ impl Writer {
             match self.jobs.recv_timeout(FLUSH_AFTER) {
                 Ok(Job::Record(record)) => {
                     dirty = true;
-                    let (batch, decisions) = *record;
-                    self.waiting
-                        .fetch_sub(bytes(&batch.fleet), Ordering::Relaxed);
-                    self.keep(&batch, &decisions);
+                    self.keep(&record.batch, &record.outcomes);
+                    self.waiting.fetch_sub(record.bytes, Ordering::Relaxed);
                 }
                 Ok(Job::Find { last, of, waiter }) => {
                     let tag = of.as_ref().map(inputs::tag);
@@ -138,8 +141,7 @@ impl Writer {
         }
     }
 
-    fn keep(&mut self, batch: &SelectBatch, decisions: &[Decision]) {
-        let outcomes: Vec<Outcome> = decisions.iter().map(Outcome::of).collect();
+    fn keep(&mut self, batch: &SelectBatch, outcomes: &[Outcome]) {
         let (encoder, count) = (&mut self.encoder, batch.jobs.len());
         let tag = inputs::tag(&inputs::lane_of(&batch.selector).module);
         let mut length = 0;
@@ -149,7 +151,7 @@ impl Writer {
             } else {
                 Start::Delta
             };
-            let frame = encoder.frame(batch, &outcomes, start)?;
+            let frame = encoder.frame(batch, outcomes, start)?;
             length = frame.len();
             Ok::<_, InputsError>(frame)
         });
@@ -179,4 +181,74 @@ fn say(kept: &Result<Kept, InputsError>) {
 
 fn stopped(error: &StorageError) {
     tracing::warn!(%error, "inputs of decisions are not recorded for now; decisions go on");
+}
+
+#[cfg(test)]
+mod tests {
+    use maitred_protocol::{Answered, ProcessKey};
+    use maitred_registry::candidates::{Fleet, SelectRequest};
+    use maitred_registry::decide::SelectJob;
+    use maitred_storage::{DataDir, HostIdentity, InputsOptions};
+
+    use super::*;
+
+    /// So many creates over no nodes, each with a party's name of so many bytes.
+    fn batch(jobs: u64, bytes: usize) -> SelectBatch {
+        let job = |id| {
+            let key = ProcessKey::new("player", &format!("p{id}")).unwrap();
+            let request = SelectRequest {
+                group: Some("g".repeat(bytes)),
+                ..SelectRequest::new(key)
+            };
+            SelectJob {
+                id,
+                request: Arc::new(request),
+                fallback: Default::default(),
+                seed: 0,
+            }
+        };
+        SelectBatch {
+            selector: Err((ModuleName::new("gone").unwrap(), String::new())),
+            shadow: None,
+            fleet: Arc::new(Fleet::new(Arc::default(), Vec::new())),
+            time_s: 0,
+            jobs: (0..jobs).map(job).collect(),
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_whatever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = HostIdentity::joining(1, "first".parse().unwrap());
+        let data = DataDir::create(dir.path().join("data"), &identity).unwrap();
+        let inputs = Inputs::open(&data, InputsOptions::default()).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let (recorder, writer) = recorder(inputs, &metrics);
+        // The writer does not run, as when the disk stalls. 200 batches of 1 MiB.
+        let outcome = Outcome {
+            chosen: None,
+            answered: Answered::Nothing,
+            fallback: true,
+            fingerprint: 0,
+        };
+        let outcomes: Arc<[Outcome]> = vec![outcome; 1_024].into();
+        let kept: Vec<_> = (0..200)
+            .map(|_| {
+                let batch = batch(1_024, 1_024);
+                let request = Arc::downgrade(&batch.jobs[0].request);
+                recorder.record(batch, Arc::clone(&outcomes));
+                request
+            })
+            .collect();
+        let held = kept.iter().filter(|one| one.upgrade().is_some()).count();
+        assert!((10..=32).contains(&held), "{held} MiB wait");
+        let dropped = metrics.inputs_dropped.load(Ordering::Relaxed);
+        assert_eq!(dropped as usize, (200 - held) * 1_024);
+        drop(recorder);
+        writer.run();
+        assert_eq!(
+            metrics.inputs_recorded.load(Ordering::Relaxed) as usize,
+            held * 1_024
+        );
+    }
 }

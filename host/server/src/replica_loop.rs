@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use maitred_protocol::ProcessState;
-use maitred_registry::decide::{LaneId, SelectBatch};
+use maitred_registry::decide::{Decision, LaneId, SelectBatch};
 use maitred_registry::{Change, Event, Record, Registry};
 use maitred_replica::{Effect, Input, Now, Peer, Replica, TakeSnapshot};
 use tokio::sync::mpsc;
@@ -215,17 +215,17 @@ impl ReplicaLoop {
     fn select(&self, lane: LaneId, batch: SelectBatch) {
         let inbox = Arc::clone(&self.host.inbox);
         let metrics = Arc::clone(&self.host.metrics);
-        // The fleet is shared: the lane copies what it changes.
-        let recorded = self.recorder.clone();
-        let recorded = recorded.map(|recorder| (recorder, batch.clone()));
-        self.host.lanes.submit(batch, move |decisions| {
+        let done = move |decisions: Vec<Decision>| {
             metrics.verdicts.count(&decisions);
-            let copy = recorded.map(|(recorder, batch)| (recorder, batch, decisions.clone()));
             inbox.push(Input::Selected { lane, decisions });
-            if let Some((recorder, batch, decisions)) = copy {
-                recorder.record(batch, decisions);
-            }
-        });
+        };
+        let lanes = &self.host.lanes;
+        match self.recorder.clone() {
+            None => lanes.submit(batch, done),
+            Some(recorder) => lanes.submit_recorded(batch, done, move |batch, outcomes| {
+                recorder.record(batch, outcomes);
+            }),
+        }
     }
 
     /// The host ends, and starting it again is of no use.
