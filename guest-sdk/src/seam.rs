@@ -55,7 +55,8 @@ pub trait Node {
     /// After `NoAnswer` nobody knows whether the process runs.
     fn stop(&self, deadline_ms: u32) -> Result<(), StartFailure>;
 
-    /// Waits for 1 to 10,000 milliseconds, cut to the create's deadline: a back-off between tries.
+    /// Waits for 1 to 10,000 milliseconds, cut to the create's deadline: a back-off between tries. Hooks
+    /// do not wait.
     fn pause(&self, milliseconds: u32);
 }
 

@@ -1,10 +1,10 @@
 //! Modules whose calls run on fibers, so that waiting for an answer holds no thread: what callbacks
-//! and fences have in common. Instances are reused; no more live than there are permits, and calls
-//! beyond them wait until one is free or their deadline has passed.
+//! and fences have in common. Instances are reused; no more live than there are turns (`turns`), and
+//! calls beyond them wait until one is free or their deadline has passed.
 //!
-//! What holds: a call ends by its deadline and what it may compute; an instance whose call failed,
-//! or was dropped half-way, is never used again. What a call is, and what follows from its answer,
-//! is the [`Task`]'s.
+//! What holds: a call is answered, by its deadline and what it may compute; an instance whose call
+//! failed, panicked or was dropped half-way, is never used again. What a call is, and what follows
+//! from its answer, is the [`Task`]'s.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use maitred_protocol::Hook;
 use maitred_registry::decide::{ModuleRef, cut};
-use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use wasmtime::Store;
 use wasmtime::component::{self, InstancePre};
 
+use crate::caught::caught;
 use crate::convert;
 use crate::error::{ModuleError, Stage};
 use crate::guest::{self, Budget, Failure, Guest};
@@ -26,7 +26,8 @@ use crate::meter::Meter;
 use crate::node::{Call, Port};
 use crate::sandbox::{Loaded, Sandbox};
 use crate::selector::worn_at;
-use crate::shelf::{CallCounters, Shelf};
+use crate::shelf::{CallCounters, Place, Shelf};
+use crate::turns::Turns;
 
 /// The exports of one instance of a kind, whatever version of the WIT they are of.
 pub(crate) trait World: Sized + Send + Sync + 'static {
@@ -116,8 +117,8 @@ pub(crate) struct Instance<W> {
 pub(crate) struct Runner<W> {
     sandbox: Arc<Sandbox>,
     shelf: Arc<Shelf<Instance<W>>>,
-    /// One permit a running call.
-    turns: Semaphore,
+    /// One a running call.
+    turns: Arc<Turns>,
 }
 
 impl<W: World> Runner<W> {
@@ -127,7 +128,7 @@ impl<W: World> Runner<W> {
         Self {
             sandbox,
             shelf: Shelf::new(instances),
-            turns: Semaphore::new(instances),
+            turns: Turns::new(instances),
         }
     }
 
@@ -137,7 +138,7 @@ impl<W: World> Runner<W> {
 
     /// How many calls may begin at once.
     pub(crate) fn free(&self) -> usize {
-        self.turns.available_permits()
+        self.turns.free()
     }
 
     /// Calls a module.
@@ -153,57 +154,79 @@ impl<W: World> Runner<W> {
         deadline: Instant,
     ) -> Result<Result<T::Done, T::Refusal>, String> {
         let fail = |what: &str| cut(format!("{} {what}", titled::<W>(module)));
-        let _turn = match self.turns.try_acquire() {
-            Ok(turn) => turn,
-            Err(_) => match timeout_at(deadline.into(), self.turns.acquire()).await {
-                Ok(Ok(turn)) => turn,
-                Ok(Err(_)) | Err(_) => {
-                    let limit = W::INSTANCES;
-                    return Err(fail(&format!(
-                        "waited for an instance until the deadline (limit {limit})"
-                    )));
-                }
-            },
+        let turn = timeout_at(deadline.into(), self.turns.take(&module.name));
+        let Ok(_turn) = turn.await else {
+            let limit = W::INSTANCES;
+            return Err(fail(&format!(
+                "waited for an instance until the deadline (limit {limit})"
+            )));
         };
         let (place, idle) = self.shelf.take(module);
         let tally = Arc::clone(place.tally());
         tally.calls.fetch_add(1, Relaxed);
-        let made = match idle {
-            Some(instance) => Ok(instance),
-            None => self.instance(module).await,
-        };
-        let mut instance = made.map_err(|what| {
-            tally.failed.fetch_add(1, Relaxed);
-            fail(&what)
-        })?;
         let call = Call::new(port, deadline);
-        let answer = instance.call(task, call, &self.sandbox.limits).await;
-        tally
-            .lines_dropped
-            .fetch_add(instance.take_lines_dropped(), Relaxed);
-        match answer {
-            Ok(answer) => {
-                if instance.worn() {
-                    tally.recycled.fetch_add(1, Relaxed);
-                } else {
-                    place.give_back(instance);
-                }
-                Ok(answer.inspect_err(|_| {
+        let called = caught(self.call(module, task, call, (place, idle))).await;
+        let what = match called {
+            Some(Ok(answer)) => {
+                return Ok(answer.inspect_err(|_| {
                     tally.refused.fetch_add(1, Relaxed);
-                }))
+                }));
             }
-            Err(Failure { timeout, reason }) => {
+            Some(Err(Failure { timeout, reason })) => {
                 let count = if timeout {
                     &tally.timeouts
                 } else {
                     &tally.failed
                 };
                 count.fetch_add(1, Relaxed);
+                reason
+            }
+            None => {
+                tally.failed.fetch_add(1, Relaxed);
+                let (name, version) = (module.name.as_str(), module.version);
+                tracing::error!(
+                    module = name,
+                    version,
+                    "the sandbox failed on a {}",
+                    W::NAME
+                );
+                "made the sandbox fail, which is a bug; the log says more".to_owned()
+            }
+        };
+        Err(fail(&what))
+    }
+
+    /// Calls an instance, which goes back to its place when it may be used again.
+    async fn call<T: Task<W>>(
+        &self,
+        module: &ModuleRef,
+        task: &T,
+        call: Call,
+        (place, idle): (Place<Instance<W>>, Option<Instance<W>>),
+    ) -> Result<Result<T::Done, T::Refusal>, Failure> {
+        let mut instance = match idle {
+            Some(instance) => instance,
+            None => self.instance(module).await.map_err(|reason| Failure {
+                timeout: false,
+                reason,
+            })?,
+        };
+        let answer = instance.call(task, call, &self.sandbox.limits).await;
+        let tally = place.tally();
+        tally
+            .lines_dropped
+            .fetch_add(instance.take_lines_dropped(), Relaxed);
+        match &answer {
+            Ok(_) if instance.worn() => {
+                tally.recycled.fetch_add(1, Relaxed);
+            }
+            Ok(_) => place.give_back(instance),
+            Err(Failure { reason, .. }) => {
                 let (name, version) = (module.name.as_str(), module.version);
                 tracing::warn!(module = name, version, reason, "a {} failed", W::NAME);
-                Err(fail(&reason))
             }
         }
+        answer
     }
 
     async fn instance(&self, module: &ModuleRef) -> Result<Instance<W>, String> {

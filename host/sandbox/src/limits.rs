@@ -99,11 +99,11 @@ pub struct Limits {
     /// Milliseconds of computing in one `callback.spawn`, and in each of its hooks; waiting for the
     /// node does not count.
     pub spawn_ms: u64,
-    /// Live callback instances; spawns beyond them wait.
+    /// Live callback instances, of one callback at most half of them; spawns beyond them wait.
     pub callback_instances: u32,
     /// Milliseconds of computing in one `fence.examine`; waiting for look-ups does not count.
     pub examine_ms: u64,
-    /// Live fence instances; examinations beyond them wait.
+    /// Live fence instances, of one fence at most half of them; examinations beyond them wait.
     pub fence_instances: u32,
     /// Modules loaded at a time.
     pub modules: usize,

@@ -96,7 +96,7 @@ pub(crate) struct Call {
     port: Port,
     deadline: Instant,
     lookups_left: u32,
-    /// Starts that the node refused.
+    /// Starts that the node refused, and that may be tried again.
     refused: u32,
 }
 
@@ -165,11 +165,13 @@ impl Guest {
         found.ok_or_else(|| NodeFailure::Failed(only()))
     }
 
-    /// `node.start`.
+    /// `node.start`. Where `again`, what the node refused is tried anew; else it says again what it
+    /// said first.
     pub(crate) async fn start_process(
         &mut self,
         payload: Vec<u8>,
         deadline_ms: u32,
+        again: bool,
     ) -> Result<Started, NodeFailure> {
         let (call, port) = self.spawning("node.start")?;
         if payload.len() > wire::ARGS_BYTES_MAX {
@@ -184,7 +186,7 @@ impl Guest {
         let within = call.within(deadline_ms)?;
         let attempt = call.refused + 1;
         let answer = answered(within, port.start(payload, within, attempt)).await;
-        if let Err(NodeFailure::Busy(_) | NodeFailure::Failed(_)) = &answer {
+        if again && matches!(answer, Err(NodeFailure::Busy(_) | NodeFailure::Failed(_))) {
             call.refused += 1;
         }
         answer
@@ -197,9 +199,12 @@ impl Guest {
         answered(within, port.stop(within)).await
     }
 
-    /// `node.pause`: a fiber that sleeps computes nothing.
+    /// `node.pause`: a fiber that sleeps computes nothing. It is for tries, so hooks, which others wait
+    /// for, do not sleep.
     pub(crate) async fn pause_for(&mut self, milliseconds: u32) {
-        let Some(call) = &self.call else { return };
+        let Ok((call, _)) = self.spawning("node.pause") else {
+            return;
+        };
         let wanted = milliseconds.clamp(*PAUSE_MS.start(), *PAUSE_MS.end());
         sleep(call.left().min(Duration::from_millis(u64::from(wanted)))).await;
     }
@@ -227,7 +232,7 @@ impl node::Host for Guest {
         payload: Vec<u8>,
         deadline_ms: u32,
     ) -> Result<node::Started, node::Failure> {
-        let started = self.start_process(payload, deadline_ms).await;
+        let started = self.start_process(payload, deadline_ms, true).await;
         started
             .map_err(failure)
             .map(|Started { pid, share }| node::Started { pid, share })

@@ -2,7 +2,7 @@
 //! does not know what an instance is.
 //!
 //! What holds: no more instances live than the limit, as long as no more than that are taken at a
-//! time (the caller's permits see to it): where all live ones are taken or shelved, the shelf drops
+//! time (the caller's turns see to it): where all live ones are taken or shelved, the shelf drops
 //! one of another module before a new one is made.
 
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 //! difference but these names.
 //!
 //! What 0.1 lacks: verdicts beyond a slot or none, scores, `validate` (every configuration will do),
-//! hooks, `node.stop` and `node.pause`, and who ran the life before.
+//! hooks, further tries, `node.stop` and `node.pause`, and who ran the life before.
 
 use maitred_registry::decide::{Answer, Offer, Verdict};
 use maitred_registry::feature::Manifest;
@@ -111,7 +111,8 @@ impl node::Host for Guest {
         payload: Vec<u8>,
         deadline_ms: u32,
     ) -> Result<node::Started, node::Failure> {
-        let started = self.start_process(payload, deadline_ms).await;
+        // Calling again returns the first answer: there are no tries.
+        let started = self.start_process(payload, deadline_ms, false).await;
         match started {
             Ok(Started { pid, share }) => Ok(node::Started { pid, share }),
             Err(NodeFailure::Busy(reason)) => Err(node::Failure::Busy(reason)),

@@ -412,6 +412,27 @@ async fn look_ups_are_sixteen_a_spawn() {
 }
 
 #[tokio::test]
+async fn a_callback_whose_spawns_wait_leaves_room_for_the_others() {
+    let bench = bench(Limits {
+        callback_instances: 4,
+        ..patient()
+    });
+    let (callbacks, slow) = callbacks(&bench, &unlucky("unreachable"));
+    let good = bench.load("good", ModuleKind::Callback, &prebuilt("start"), "{}");
+    let never = node(Answer::Never);
+    let waiting =
+        [(); 4].map(|()| tokio::spawn(callbacks.spawn(job(&slow, 1, LONG), never.clone())));
+    while never.payloads.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let spawn = callbacks.spawn(job(&good, 1, LONG), node(Answer::Now(Ok(started()))));
+    let answer = tokio::time::timeout(Duration::from_secs(1), spawn).await;
+    assert_eq!(answer, Ok(Ok(started())));
+    assert_eq!(never.payloads.lock().unwrap().len(), 2);
+    waiting.iter().for_each(|one| one.abort());
+}
+
+#[tokio::test]
 async fn instances_are_limited_and_shared() {
     let bench = bench(Limits {
         callback_instances: 2,
@@ -420,12 +441,11 @@ async fn instances_are_limited_and_shared() {
     let (callbacks, module) = callbacks(&bench, &prebuilt("start"));
     let gate = Arc::new(Semaphore::new(0));
     let held = node(Answer::Gate(Arc::clone(&gate)));
-    let running =
-        [(); 2].map(|()| tokio::spawn(callbacks.spawn(job(&module, 1, LONG), held.clone())));
-    while held.payloads.lock().unwrap().len() < 2 {
+    let running = tokio::spawn(callbacks.spawn(job(&module, 1, LONG), held.clone()));
+    while held.payloads.lock().unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
-    // A third waits: until its deadline, or until one is free.
+    // A second one of the same callback waits: until its deadline, or until one is free.
     let late = callbacks
         .spawn(
             job(&module, 1, Duration::from_millis(50)),
@@ -436,17 +456,16 @@ async fn instances_are_limited_and_shared() {
         panic!("{late:?}")
     };
     assert!(reason.contains("(limit callback_instances)"), "{reason}");
-    gate.add_permits(2);
-    for one in running {
-        assert_eq!(one.await.unwrap(), Ok(started()));
-    }
-    // Two instances lie idle, which is all there may be: another module's spawn takes their place.
-    let other = bench.load("other", ModuleKind::Callback, &unlucky("unreachable"), "{}");
+    gate.add_permits(1);
+    assert_eq!(running.await.unwrap(), Ok(started()));
+    // Two instances lie idle, which is all there may be: another module's spawn takes the place of one.
     let node = node(Answer::Now(Ok(started())));
-    assert_eq!(
-        callbacks.spawn(job(&other, 1, LONG), node.clone()).await,
-        Ok(started())
-    );
+    for name in ["second", "third"] {
+        let other = unlucky(&format!("unreachable (; {name} ;)"));
+        let other = bench.load(name, ModuleKind::Callback, &other, "{}");
+        let answer = callbacks.spawn(job(&other, 1, LONG), node.clone()).await;
+        assert_eq!(answer, Ok(started()));
+    }
     // A spawn that is abandoned half-way gives its place back.
     for _ in 0..4 {
         let abandoned = callbacks.spawn(job(&module, 1, LONG), self::node(Answer::Never));

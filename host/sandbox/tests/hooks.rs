@@ -25,11 +25,12 @@ enum Told {
     Lookup,
 }
 
-/// A node that is busy so many times, then starts; or never answers.
+/// A node that is busy so many times, then starts; or never answers; or is the host's own bug.
 #[derive(Default)]
 struct Node {
     busy: u32,
     mute: bool,
+    panics: bool,
     told: Mutex<Vec<Told>>,
 }
 
@@ -42,6 +43,7 @@ impl Node {
     }
 
     fn tell(&self, told: Told) -> usize {
+        assert!(!self.panics, "on purpose");
         let mut all = self.told.lock().unwrap();
         all.push(told);
         all.len()
@@ -230,7 +232,7 @@ async fn a_pause_is_no_computing_and_ends_with_the_deadline() {
 /// A callback with all three hooks.
 fn hooked(hooks: [&str; 3]) -> Parts {
     Parts {
-        imports: leaked(format!("{START} {GET}")),
+        imports: leaked(format!("{START} {GET} {PAUSE}")),
         items: r#"(data (i32.const 600) "\00\01\02")"#.to_owned(),
         describe: "(i32.store (i32.const 336) (i32.const 600)) (i32.store (i32.const 340) (i32.const 3)) (i32.const 320)".to_owned(),
         body: start(1_000),
@@ -335,6 +337,51 @@ async fn compensation_may_look_up_and_start_nothing() {
     let undone = callbacks.compensate(job(&module, LONG), "late".to_owned(), node.clone());
     assert_eq!(undone.await, Ok(()));
     assert_eq!(*node.told.lock().unwrap(), [Told::Lookup]);
+}
+
+#[tokio::test]
+async fn a_hook_does_not_pause() {
+    let bench = bench(patient());
+    let usual = advice(0, "(i32.const 0)", "(i32.const 0)");
+    let pausing = "(call $pause (i32.const 10000))";
+    let asked = format!("{pausing} {usual}");
+    let (callbacks, module) = callbacks(&bench, &hooked([pausing, &asked, &asked]));
+    let node = Node::busy(0);
+    let begun = Instant::now();
+    let lost = callbacks.on_node_lost(ended(&module), node.clone()).await;
+    let exit = callbacks.on_exit(ended(&module), node.clone()).await;
+    assert_eq!((lost, exit), (Ok(Advice::Usual), Ok(Advice::Usual)));
+    let undone = callbacks.compensate(job(&module, LONG), "late".to_owned(), node);
+    assert_eq!(undone.await, Ok(()));
+    assert!(begun.elapsed() < Duration::from_secs(9));
+}
+
+#[tokio::test]
+async fn a_panic_of_the_host_is_an_answer_and_costs_one_instance() {
+    let bench = bench(Limits {
+        callback_instances: 1,
+        ..patient()
+    });
+    let look_up = "(call $get (i32.load (local.get $args)) (i32.load offset=4 (local.get $args))
+           (i32.load offset=8 (local.get $args)) (i32.load offset=12 (local.get $args)) (i32.const 2048))";
+    let usual = advice(0, "(i32.const 0)", "(i32.const 0)");
+    let asked = format!("{look_up} {usual}");
+    let (callbacks, module) = callbacks(&bench, &hooked([look_up, &asked, &asked]));
+    let bad = Arc::new(Node {
+        panics: true,
+        ..Node::default()
+    });
+    let bug = "callback starter@3 made the sandbox fail, which is a bug; the log says more";
+    let spawned = callbacks.spawn(job(&module, LONG), bad.clone()).await;
+    assert_eq!(spawned, Err(SpawnFailure::Elsewhere(bug.to_owned())));
+    let lost = callbacks.on_node_lost(ended(&module), bad.clone()).await;
+    assert_eq!(lost, Err(bug.to_owned()));
+    let undone = callbacks.compensate(job(&module, LONG), "late".to_owned(), bad);
+    assert_eq!(undone.await, Err(bug.to_owned()));
+    let counters = callbacks.counters().remove(0);
+    assert_eq!((counters.calls, counters.failed), (3, 3));
+    let started = callbacks.spawn(job(&module, LONG), Node::busy(0)).await;
+    assert_eq!(started.unwrap().pid, "17");
 }
 
 #[tokio::test]

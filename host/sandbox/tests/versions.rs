@@ -6,15 +6,17 @@
 mod support;
 
 use std::future::ready;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use maitred_protocol::{Incarnation, ModuleKind, NodeEpoch, NodeName, ProcessKey};
+use maitred_registry::decide::ModuleRef;
 use maitred_sandbox::{
     Advice, BoxFuture, CallbackJob, Callbacks, Ended, EndedJob, FenceJob, Fences, Lanes, LostNode,
-    NodeFailure, NodePort, Placement, Process, RecordsPort, Rehearsal, SpawnRequest, Started,
-    Verdict,
+    NodeFailure, NodePort, Placement, Process, RecordsPort, Rehearsal, SpawnFailure, SpawnRequest,
+    Started, Verdict,
 };
+use support::guests::component;
 use support::{batch, bench, cause, decided, fleet, jobs, module, old, patient};
 
 const GUESTS: [(&str, ModuleKind); 4] = [
@@ -23,6 +25,37 @@ const GUESTS: [(&str, ModuleKind); 4] = [
     ("start", ModuleKind::Callback),
     ("witness", ModuleKind::Fence),
 ];
+
+/// A node that is busy the first time that it is told of a try, and says so again to the same one.
+#[derive(Default)]
+struct Busy(Mutex<Vec<u32>>);
+
+impl NodePort for Busy {
+    fn start(
+        &self,
+        _: Vec<u8>,
+        _: Duration,
+        attempt: u32,
+    ) -> BoxFuture<'_, Result<Started, NodeFailure>> {
+        self.0.lock().unwrap().push(attempt);
+        Box::pin(ready(if attempt == 1 {
+            Err(NodeFailure::Busy("full".to_owned()))
+        } else {
+            Ok(Started {
+                pid: "17".to_owned(),
+                share: Vec::new(),
+            })
+        }))
+    }
+
+    fn stop(&self, _: Duration) -> BoxFuture<'_, Result<(), NodeFailure>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    fn lookup(&self, _: ProcessKey) -> BoxFuture<'_, Option<Process>> {
+        Box::pin(ready(None))
+    }
+}
 
 struct Ready;
 
@@ -109,12 +142,8 @@ fn a_selector_is_rehearsed() {
     );
 }
 
-#[tokio::test]
-async fn a_callback_starts_and_has_no_hooks() {
-    let bench = bench(patient());
-    let callbacks = Callbacks::new(Arc::clone(&bench.sandbox));
-    let module = bench.load("old", ModuleKind::Callback, &old("start"), "{}");
-    let job = CallbackJob {
+fn job(module: &ModuleRef) -> CallbackJob {
+    CallbackJob {
         module: module.clone(),
         request: SpawnRequest {
             key: ProcessKey::new("player", "p1").unwrap(),
@@ -134,7 +163,56 @@ async fn a_callback_starts_and_has_no_hooks() {
             incarnation: Incarnation(42),
         },
         deadline: soon(),
-    };
+    }
+}
+
+/// A callback of 0.1 that starts so often, and answers what it is answered last.
+fn starting(times: u32) -> Vec<u8> {
+    let core = format!(
+        r#"(module
+          (import "maitred:policy/node@0.1.0" "start" (func $start (param i32 i32 i32 i32)))
+          (memory (export "memory") 1)
+          (global $next (mut i32) (i32.const 4096))
+          (data (i32.const 16) "old1.0")
+          (data (i32.const 32) "\10\00\00\00\03\00\00\00\13\00\00\00\03\00\00\00")
+          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+            (local $at i32)
+            (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+            (global.set $next (i32.add (local.get $at) (local.get 3)))
+            (local.get $at))
+          (func (export "maitred:policy/callback@0.1.0#describe") (result i32) (i32.const 32))
+          (func (export "maitred:policy/callback@0.1.0#spawn") (param i32) (result i32)
+            (local $left i32)
+            (local.set $left (i32.const {times}))
+            (loop $again
+              (call $start (i32.const 16) (i32.const 6) (i32.const 1000) (i32.const 1024))
+              (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+            (if (i32.load8_u (i32.const 1024)) (then (i32.store8 (i32.const 1028) (i32.const 0))))
+            (global.set $next (i32.const 4096))
+            (i32.const 1024)))"#
+    );
+    let wit = include_str!("../../../wit/0.1.0/policy.wit");
+    component(&core, wit, "callback-module")
+}
+
+#[tokio::test]
+async fn a_callback_that_starts_again_hears_the_first_answer_again() {
+    const TIMES: u32 = 20;
+    let bench = bench(patient());
+    let callbacks = Callbacks::new(Arc::clone(&bench.sandbox));
+    let module = bench.load("old", ModuleKind::Callback, &starting(TIMES), "{}");
+    let node = Arc::<Busy>::default();
+    let refused = callbacks.spawn(job(&module), node.clone()).await;
+    assert_eq!(refused, Err(SpawnFailure::Elsewhere("full".to_owned())));
+    assert_eq!(*node.0.lock().unwrap(), [1; TIMES as usize]);
+}
+
+#[tokio::test]
+async fn a_callback_starts_and_has_no_hooks() {
+    let bench = bench(patient());
+    let callbacks = Callbacks::new(Arc::clone(&bench.sandbox));
+    let module = bench.load("old", ModuleKind::Callback, &old("start"), "{}");
+    let job = job(&module);
     let started = callbacks.spawn(job.clone(), Arc::new(Ready)).await.unwrap();
     assert_eq!((started.pid.as_str(), started.share), ("17", vec![1]));
     let undone = callbacks.compensate(job, "given up".to_owned(), Arc::new(Ready));

@@ -173,9 +173,9 @@ pub struct GuestConfig {
     pub spawn_ms: u64,
     /// Milliseconds of computing in one examination of a lost node.
     pub examine_ms: u64,
-    /// Callbacks at work at a time.
+    /// Callbacks at work at a time, of one callback at most half of them.
     pub callback_instances: u32,
-    /// Fences at work at a time.
+    /// Fences at work at a time, of one fence at most half of them.
     pub fence_instances: u32,
     /// Modules loaded at a time.
     pub modules: usize,

@@ -69,8 +69,8 @@ const FILE: &str = r#"
   describe_ms = 100                 # making an instance
   spawn_ms = 50                     # computing in one spawn
   examine_ms = 50                   # computing in one question to a fence
-  callback_instances = 1024         # callbacks at work at a time
-  fence_instances = 32              # fences at work at a time
+  callback_instances = 1024         # callbacks at work at a time; of one, half of them
+  fence_instances = 32              # fences at work at a time; of one, half of them
   modules = 256                     # loaded at a time
   compiled_bytes = 1073741824       # of machine code kept on disk
 "#;
