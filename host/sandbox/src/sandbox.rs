@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use maitred_protocol::{Digest, ModuleKind, UploadStage};
-use maitred_registry::decide::cut;
+use maitred_registry::decide::{Choose, ModuleRef, cut};
 
 use crate::callback::{self, CallbackPre};
 use crate::compile::{Compiler, CompilerCommand};
@@ -195,6 +195,24 @@ impl Sandbox {
         })?;
         validate(&loaded, &self.limits, config)?
             .map_err(|reason| ModuleError::new(Stage::Validating, reason))
+    }
+
+    /// An instance of a loaded selector or scanner that has its configuration, for a caller that
+    /// decides on a thread of its own, as a lane does. After a failed call it is not to be asked again.
+    /// Blocks for up to twice `limits.describe_ms`.
+    ///
+    /// # Errors
+    /// When no such module is loaded, or it fails while it starts or describes itself.
+    pub fn selector(&self, module: &ModuleRef) -> Result<impl Choose + use<>, ModuleError> {
+        let Some(Loaded::Selector(pre)) = self.loaded(&module.digest) else {
+            let reason = format!(
+                "{} is no selector that is loaded here",
+                module.digest.short()
+            );
+            return Err(ModuleError::new(Stage::Instantiating, reason));
+        };
+        let (name, config) = (module.name.as_str().into(), Arc::clone(&module.config));
+        Selector::new(&pre, &self.limits, name, config)
     }
 
     /// Scans, compiles and links, for decisions.

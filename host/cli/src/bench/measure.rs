@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use maitred_client::{Client, Error};
-use maitred_protocol::{NodeEpoch, NodeName, ProcessKey, SetProcess, TypeName, TypeSpec};
+use maitred_protocol::{
+    ModuleName, NodeEpoch, NodeName, ProcessKey, SetProcess, TypeName, TypeSpec,
+};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -78,8 +80,15 @@ impl Target {
 }
 
 impl Ground {
-    pub(super) async fn prepare(client: &Client, nodes: u16, op: Op) -> Result<Self, Failure> {
-        client.put_type(TypeSpec::new(TypeName::new(TYPE)?)).await?;
+    pub(super) async fn prepare(
+        client: &Client,
+        nodes: u16,
+        selector: &ModuleName,
+        op: Op,
+    ) -> Result<Self, Failure> {
+        let mut spec = TypeSpec::new(TypeName::new(TYPE)?);
+        spec.selector = selector.clone();
+        client.put_type(spec).await?;
         let run = format!("{:08x}", random() as u32);
         let mut started = Vec::new();
         let mut names = Vec::new();

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use maitred_client::Client;
-use maitred_protocol::Restart;
 use maitred_protocol::limits::{IN_FLIGHT_MAX, TTL_MS_MAX, TTL_MS_MIN};
+use maitred_protocol::{ModuleName, Restart};
 use serde_json::{Value, json};
 
 use crate::args::duration;
@@ -122,6 +122,9 @@ pub(crate) struct Bench {
     /// Connections that share the requests, 1 to 64
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     connections: u16,
+    /// The selector of creates; one that no module has is the type's native fallback
+    #[arg(long, value_name = "MODULE", default_value = "least-loaded")]
+    selector: ModuleName,
     /// Start a host in this program, on a temporary folder
     #[arg(long)]
     embedded: bool,
@@ -316,7 +319,8 @@ impl Bench {
         for op in ops {
             for &in_flight in &self.in_flight {
                 // Fresh nodes each time, so that no run pays for what the one before left behind.
-                let ground = Ground::prepare(&clients[0], self.takers()?, op).await?;
+                let ground =
+                    Ground::prepare(&clients[0], self.takers()?, &self.selector, op).await?;
                 let measured = measure::run(
                     &ground,
                     &clients,
@@ -349,6 +353,7 @@ impl Bench {
             "connections": self.connections,
             "embedded": self.embedded || self.hosts.is_some(),
             "hosts": hosts,
+            "selector": self.selector.as_str(),
             "results": results.iter().map(Measured::to_json).collect::<Vec<Value>>(),
         });
         shell.out.show("BenchReport", body, || {
@@ -364,12 +369,13 @@ impl Bench {
                 "FAILED",
             ];
             format!(
-                "{}\n\n{} each after {} of warm-up, hosts: {hosts}, connections: {}, nodes: {}\n{LOOP}",
+                "{}\n\n{} each after {} of warm-up, hosts: {hosts}, connections: {}, nodes: {}, selector: {}\n{LOOP}",
                 table(&header, results.iter().map(Measured::row)),
                 short(self.duration),
                 short(self.warm_up),
                 self.connections,
-                nodes
+                nodes,
+                self.selector
             )
         })?;
         match results.iter().find_map(|one| one.last_error.as_ref()) {

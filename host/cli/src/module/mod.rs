@@ -3,6 +3,7 @@
 //! One verb, one file; here are the verbs that need none, and what several of them share.
 
 mod activate;
+mod bench;
 mod build;
 mod check;
 mod compare;
@@ -33,6 +34,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::json as shape;
 use activate::{Activate, Configure};
+use bench::Bench;
 use build::Build;
 use check::Check;
 use compare::Compare;
@@ -53,6 +55,7 @@ pub(crate) enum Module {
     Build(Build),
     Check(Check),
     Test(Test),
+    Bench(Bench),
     Dev(Dev),
     Push(Push),
     /// List the modules
@@ -94,6 +97,7 @@ impl Module {
             Self::Build(verb) => verb.run(shell).await,
             Self::Check(verb) => verb.run(shell).await,
             Self::Test(verb) => verb.run(shell).await,
+            Self::Bench(verb) => verb.run(shell).await,
             Self::Dev(verb) => verb.run(shell).await,
             Self::Keygen(verb) => verb.run(shell),
             Self::Sign(verb) => verb.run(shell),

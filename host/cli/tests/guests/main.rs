@@ -157,3 +157,39 @@ fn guests_of_every_language_build_and_decide_as_their_twins() {
         eprintln!("{name}: {} bytes", bytes.len());
     }
 }
+
+#[test]
+fn a_measurement_has_a_row_for_each_size_and_says_who_decided() {
+    let place = Place::new();
+    let component =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests/prebuilt/least-busy.wasm");
+    let component = component.to_str().unwrap();
+    let args = [
+        "module",
+        "bench",
+        component,
+        "--nodes",
+        "3,40",
+        "--decisions",
+        "100",
+    ];
+    let made = place.json(&[&args[..], &["-o", "json"]].concat());
+    let [native, module] = made["items"].as_array().unwrap().as_slice() else {
+        panic!("{made}");
+    };
+    assert_eq!(native["module"], "native");
+    for item in [native, module] {
+        let sizes: Vec<&Value> = item["rows"].as_array().unwrap().iter().collect();
+        assert_eq!(sizes.len(), 2);
+        for row in sizes {
+            assert_eq!(row["warm"]["decisions"], "100");
+            assert_eq!(row["fell_back"], "0", "{row}");
+        }
+    }
+    assert_eq!(module["rows"][1]["cold"]["decisions"], "20");
+    let refused = place.error(
+        &["module", "bench", component, "--config", "{", "-o", "json"],
+        8,
+    );
+    assert_eq!(refused["code"], "module_rejected", "{refused}");
+}
