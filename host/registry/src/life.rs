@@ -226,6 +226,9 @@ impl Registry {
         if let Err(stale) = self.check_place(&place, old.demand) {
             return Outcome::Stale(stale);
         }
+        if !self.rule_admits(&old, &place.node) {
+            return Outcome::Stale(Stale::Node);
+        }
         let spec = old.spec.as_deref().map(|spec| {
             let mut spec = match cause {
                 Some(cause) => spec.failed(attempt_of(&old, cause)),

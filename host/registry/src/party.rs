@@ -9,7 +9,9 @@
 
 use std::sync::Arc;
 
-use maitred_protocol::{PartyRule, ProcessKey, ProcessState, Rejection, RequestId, Revision};
+use maitred_protocol::{
+    NodeName, PartyRule, ProcessKey, ProcessState, Rejection, RequestId, Revision,
+};
 
 use crate::Registry;
 use crate::command::Reserve;
@@ -191,6 +193,24 @@ impl Registry {
             None => self.settle_party(at, index, events),
         }
         Outcome::Done(Revision(at.index))
+    }
+
+    /// Whether the rule of a record's party, if it is being created with one, lets it come to a node:
+    /// decisions that were made side by side did not see each other.
+    pub(crate) fn rule_admits(&self, record: &Record, node: &NodeName) -> bool {
+        let Some((_, party)) = self.party_of(record) else {
+            return true;
+        };
+        let others = self.party_nodes(record);
+        let mut there = others.iter().map(|(_, other)| *other.node == *node);
+        match party.rule {
+            PartyRule::Any => true,
+            PartyRule::Together => there.all(|is_there| is_there),
+            PartyRule::Apart => !there.any(|is_there| is_there),
+            PartyRule::AtMost(most) => {
+                there.filter(|is_there| *is_there).count() < usize::from(most)
+            }
+        }
     }
 
     /// Where the other members of a record's party are, for the rule.

@@ -34,14 +34,14 @@ fn node(name: &str) -> NodeName {
 }
 
 impl World {
-    /// A session, and two nodes of three units each.
+    /// A session, and three nodes of three units each.
     fn new() -> Self {
         let mut world = Self {
             registry: Registry::new(),
             events: Vec::new(),
         };
         world.apply(None, Command::OpenSession);
-        for name in ["eu-1", "eu-2"] {
+        for name in ["eu-1", "eu-2", "eu-3"] {
             let register = RegisterNode {
                 name: node(name),
                 types: Vec::new(),
@@ -104,12 +104,24 @@ impl World {
 
     /// Reserves a party with these members.
     fn reserve(&mut self, members: &[(&str, &str)]) -> Outcome {
+        self.reserve_by(PartyRule::Any, members)
+    }
+
+    fn reserve_by(&mut self, rule: PartyRule, members: &[(&str, &str)]) -> Outcome {
         let members = members.iter().map(|(id, name)| self.member(id, name));
-        let command = Command::ReserveParty {
-            rule: PartyRule::Any,
-            members: members.collect(),
+        let members = members.collect();
+        self.apply(Some(REQUEST), Command::ReserveParty { rule, members })
+    }
+
+    /// Gives a member that is starting to another node.
+    fn reassign(&mut self, id: &str, name: &str) -> Outcome {
+        let reassign = Command::Reassign {
+            key: key(id),
+            incarnation: self.registry.process(&key(id)).unwrap().incarnation,
+            cause: Some("busy".to_owned()),
+            place: self.member(id, name).place,
         };
-        self.apply(Some(REQUEST), command)
+        self.apply(None, reassign)
     }
 
     fn confirm(&mut self, id: &str, incarnation: Incarnation) -> Outcome {
@@ -281,4 +293,39 @@ fn the_end_of_its_time_undoes_it_and_a_settled_one_knows_no_end() {
     assert_eq!((world.state("1"), world.state("2")), (None, None));
     let gone = world.apply(None, Command::EndParty(first[0].0));
     assert_eq!(gone, Outcome::Stale(Stale::Incarnation));
+}
+
+#[test]
+fn decisions_made_side_by_side_do_not_break_the_rule() {
+    let members = [("1", "eu-1"), ("2", "eu-2")];
+    let overtaken = Outcome::Stale(Stale::Node);
+    for rule in [PartyRule::Apart, PartyRule::AtMost(1)] {
+        let mut world = World::new();
+        lives(world.reserve_by(rule, &members));
+        assert!(matches!(world.reassign("1", "eu-3"), Outcome::Reserved(_)));
+        // It was decided when the other one was not there yet.
+        assert_eq!(world.reassign("2", "eu-3"), overtaken);
+        assert!(matches!(world.reassign("2", "eu-1"), Outcome::Reserved(_)));
+    }
+    let mut world = World::new();
+    lives(world.reserve_by(PartyRule::AtMost(2), &members));
+    world.reassign("1", "eu-3");
+    assert!(matches!(world.reassign("2", "eu-3"), Outcome::Reserved(_)));
+    let mut world = World::new();
+    lives(world.reserve_by(PartyRule::Together, &[("1", "eu-1"), ("2", "eu-1")]));
+    assert_eq!(world.reassign("1", "eu-2"), overtaken);
+    // A process by itself, and one whose party has come to something, go where they like.
+    let mut world = World::new();
+    let lives = lives(world.reserve_by(PartyRule::Apart, &members));
+    world.confirm("1", lives[0]);
+    world.confirm("2", lives[1]);
+    world.ended();
+    let unplace = Command::Unplace {
+        key: key("1"),
+        incarnation: lives[0],
+        cause: "its node is drained".to_owned(),
+        over: true,
+    };
+    world.apply(None, unplace);
+    assert!(matches!(world.reassign("1", "eu-2"), Outcome::Reserved(_)));
 }
