@@ -53,6 +53,14 @@ impl Trace {
         self.why.candidates > 0
     }
 
+    /// Whether no node would take another one like it either: all were refused, and none for a reason
+    /// that is this one's alone (the nodes that failed it, the rule of its party).
+    #[must_use]
+    pub fn refuses_all(&self) -> bool {
+        let private = |why: &Refused| matches!(why, Refused::FailedBefore | Refused::Party);
+        !self.was_offered() && !self.refused.iter().any(|(_, why)| private(why))
+    }
+
     /// The same decision, taken to another of the nodes that it ranked; none when that is none of its
     /// nodes.
     #[must_use]
@@ -209,7 +217,11 @@ impl Trace {
             }
             Refused::Capacity(left) => RefusalReason::Capacity {
                 left,
-                demand: self.request.demand,
+                demand: match &self.request.party {
+                    // There is room for this one, and not for those that must come with it.
+                    Some(party) if left >= self.request.demand => party.rest,
+                    _ => self.request.demand,
+                },
             },
             Refused::FailedBefore => RefusalReason::FailedBefore,
             Refused::Damped(left_ms) => RefusalReason::Damped(left_ms),

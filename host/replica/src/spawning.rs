@@ -33,8 +33,14 @@ impl Replica {
         if let Some(lease) = self.leases.get_mut(record.epoch) {
             lease.spawning += 1;
         }
+        // A party's reservation carries out no create: one that was on its way waits like any other.
+        let is_partys = record.spec.as_ref().is_some_and(|spec| spec.party != 0);
+        let saga = self.sagas.all.get(&key);
+        let overtaken = saga.filter(|saga| is_partys && saga.incarnation.0 == 0);
+        let overtaken = overtaken.is_some().then(|| self.end_saga(&key)).flatten();
         let deadline_passed = match self.sagas.all.get_mut(&key) {
             Some(saga) => {
+                self.waiting.let_go(&mut saga.wait);
                 saga.incarnation = record.incarnation;
                 saga.step = Step::Spawning;
                 saga.maker = maker_of(record);
@@ -55,6 +61,9 @@ impl Replica {
                 false
             }
         };
+        if let Some(overtaken) = overtaken {
+            self.admit_again(overtaken.waiters);
+        }
         let life = Life {
             key,
             incarnation: record.incarnation,

@@ -18,7 +18,7 @@ use maitred_registry::decide::Trace;
 use crate::recreation::Turn;
 use crate::recreation::sleepers::{Kind, Sleepers};
 use crate::replica::Replica;
-use crate::saga::{Life, Step};
+use crate::saga::{Life, Step, selector_of};
 use crate::timer::{Due, TimerId};
 
 /// Creates that may wait at one time; more are answered `overloaded`.
@@ -26,7 +26,7 @@ pub(crate) const WAITING_MAX: usize = 4_096;
 
 /// How often all of them together are asked about in a millisecond because their time has come: the
 /// more there are, the longer each waits at least.
-const AGAIN_PER_MS: usize = 4;
+pub(crate) const AGAIN_PER_MS: usize = 4;
 
 /// What a saga remembers of its waiting.
 #[derive(Debug, Default)]
@@ -105,20 +105,28 @@ impl Replica {
         let Some(saga) = self.sagas.current(life) else {
             return Ok(());
         };
-        let request = &trace.request;
-        let selector = trace.selector.as_ref();
-        let kind = selector.map(|module| Kind {
-            type_name: request.key.type_name.clone(),
-            selector: module.name.clone(),
-            require: request.require.clone(),
-            demand: request.demand,
-        });
-        let Some(kind) = kind.filter(|_| self.waiting.count < WAITING_MAX) else {
+        // Whoever decided may be gone by now: it is the create that names its selector.
+        let record = self.registry.process(&life.key);
+        let spec = record.filter(|_| life.incarnation.0 != 0);
+        let spec = spec.and_then(|record| record.spec.as_ref());
+        let first = saga.waiters.first();
+        let selector = spec.map(|spec| spec.selector.clone());
+        let Some(selector) = selector.or_else(|| Some(selector_of(&first?.create))) else {
+            return Ok(());
+        };
+        if self.waiting.count >= WAITING_MAX {
             self.waiting.let_go(&mut saga.wait);
             let text = format!("{WAITING_MAX} creates wait for their selectors already");
             return Err(Unavailable::Overloaded(text));
+        }
+        let request = &trace.request;
+        let kind = Kind {
+            type_name: request.key.type_name.clone(),
+            selector,
+            require: request.require.clone(),
+            demand: request.demand,
         };
-        let by_all = (!trace.was_offered()).then_some(&kind);
+        let by_all = trace.refuses_all().then_some(&kind);
         self.waiting.answered(&mut saga.wait, by_all, true);
         let since_ms = saga.wait.told.map_or(now.wall_ms, |(since_ms, _)| since_ms);
         saga.wait.told = Some((since_ms, ms));
@@ -151,6 +159,11 @@ impl Replica {
             saga.wait.asleep = None;
             saga.wait.woken = true;
             self.waiting.count -= 1;
+            if saga.step != Step::Waiting {
+                // It has gone on by other ways, and nothing is to be decided.
+                self.waiting.let_go(&mut saga.wait);
+                continue;
+            }
             self.timers.cancel(saga.retry.take());
             self.select(&key);
         }

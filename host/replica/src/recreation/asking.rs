@@ -102,7 +102,7 @@ impl Replica {
         };
         let any = |what: Refused| trace.refused.iter().any(|(_, why)| *why == what);
         let (by_budget, avoided) = (any(Refused::Budget), any(Refused::FailedBefore));
-        let by_all = !trace.was_offered();
+        let by_all = trace.refuses_all();
         let woken = std::mem::take(&mut saga.again.woken);
         self.recreation.let_go(&mut saga.again);
         saga.again.woken = woken;

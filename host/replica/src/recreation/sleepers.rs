@@ -1,7 +1,7 @@
 //! Processes that no node would take: they sleep until that may have changed.
 //!
 //! Those that are alike for the native filter (type, selector, labels, demand) sleep together: when
-//! one finds all nodes refused, so would the others. When capacity appears a pass begins: of each
+//! one finds all nodes refused ([`Trace::refuses_all`]), so would the others. When capacity appears a pass begins: of each
 //! kind the first few are tried, more and more while all of them find a node, none any more when one
 //! finds all nodes refused. A kind that its selector refuses is gone through to its end, since a
 //! selector may like the next one better. Passes, and the steps of one that meets refusals, are at
@@ -101,7 +101,7 @@ impl Sleepers {
     pub(crate) fn refusal(&self, kind: &Kind) -> Option<Arc<Trace>> {
         let quiet = self.wake_us.is_none() && self.pass.is_none();
         let trace = self.trace(kind).filter(|_| quiet)?;
-        (!trace.was_offered()).then(|| Arc::clone(trace))
+        trace.refuses_all().then(|| Arc::clone(trace))
     }
 
     /// They are to be tried again at this time.

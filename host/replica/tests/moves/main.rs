@@ -1,4 +1,4 @@
-//! Moves of drains and of rebalancing, and parties, on one host with the nodes of a game.
+//! Moves of drains and of rebalancing, parties, and creates that wait, on one host with the nodes of a game.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,4 +10,5 @@ mod party;
 mod rebalance;
 #[path = "../support/mod.rs"]
 mod support;
+mod waiting;
 mod world;

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use maitred_protocol::{Incarnation, NodeEpoch, ProcessKey, Request, Response, TypeName, TypeSpec};
-use maitred_registry::decide::{Trace, decide};
+use maitred_registry::decide::{Answer, Choose, Offer, Trace, Verdict, decide};
+use maitred_registry::feature::{Ask, Manifest};
 use maitred_replica::{Effect, Input, Spawned};
 
 use crate::support::Host;
@@ -40,6 +41,35 @@ pub(crate) struct World {
     pub(crate) diary: Vec<String>,
     /// Nodes on which nothing can be started.
     pub(crate) refuses: BTreeSet<String>,
+    /// What the selector says; the fallback decides when there is none.
+    pub(crate) says: Option<fn(&Offer<'_>) -> Verdict>,
+    /// Decisions are made and not told.
+    pub(crate) hold_select: bool,
+    held: Vec<Input>,
+}
+
+struct Says(Manifest, fn(&Offer<'_>) -> Verdict);
+
+impl Says {
+    fn new(says: fn(&Offer<'_>) -> Verdict) -> Self {
+        let manifest = Manifest {
+            title: String::new(),
+            features: Vec::new(),
+            terms: Vec::new(),
+            ask: Ask::All,
+        };
+        Self(manifest, says)
+    }
+}
+
+impl Choose for Says {
+    fn manifest(&self) -> &Manifest {
+        &self.0
+    }
+
+    fn choose(&mut self, offer: Offer<'_>) -> Result<Answer, String> {
+        Ok((self.1)(&offer).into())
+    }
 }
 
 pub(crate) fn player() -> TypeSpec {
@@ -68,6 +98,9 @@ impl World {
             traces: BTreeMap::new(),
             diary: Vec::new(),
             refuses: BTreeSet::new(),
+            says: None,
+            hold_select: false,
+            held: Vec::new(),
         };
         world.restart();
         match world.ask(Request::OpenSession) {
@@ -95,7 +128,7 @@ impl World {
         }
     }
 
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         loop {
             let effects = self.effects();
             if effects.is_empty() {
@@ -113,12 +146,19 @@ impl World {
         match effect {
             Effect::Select { lane, mut batch } => {
                 let selector = batch.selector.clone();
-                let none = || Err("no selector is there".to_owned());
+                let mut says = self.says.map(Says::new);
                 let decisions = batch.jobs.iter().map(|job| {
-                    decide(&mut batch.fleet, job, &selector, none(), batch.time_s, || 1)
+                    let chooser = says.as_mut().map(|says| says as &mut dyn Choose);
+                    let chooser = chooser.ok_or_else(|| "no selector is there".to_owned());
+                    let time_s = batch.time_s;
+                    decide(&mut batch.fleet, job, &selector, chooser, time_s, || 1)
                 });
                 let decisions = decisions.collect();
-                self.step(Input::Selected { lane, decisions });
+                let selected = Input::Selected { lane, decisions };
+                match self.hold_select {
+                    true => self.held.push(selected),
+                    false => self.step(selected),
+                }
             }
             Effect::Record(incarnation, trace) => {
                 self.traces.insert(incarnation, trace);
@@ -202,6 +242,15 @@ impl World {
         (game.slow_stops, game.slow_spawns) = (false, false);
         self.stop_all(node);
         self.spawn_all(node);
+        self.run();
+    }
+
+    /// The decisions that were held back are told.
+    pub(crate) fn tell_decisions(&mut self) {
+        self.hold_select = false;
+        for selected in std::mem::take(&mut self.held) {
+            self.step(selected);
+        }
         self.run();
     }
 
