@@ -76,7 +76,8 @@ pub enum PartyRule {
     AtMost(u8),
 }
 
-/// Reserves all keys of a party in one entry, or none; then starts all of them, or undoes it.
+/// Reserves all keys of a party in one entry, or none; then starts all of them, or undoes it. Each
+/// member is placed by its own selector, or that one's canary, and sees those placed before it.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct CreateParty {
     /// Its name, 1 to 256 bytes: the group of all its members.

@@ -45,6 +45,12 @@ impl NodeFacts {
         u32::from_le_bytes([a, b, c, 0]) as f32
     }
 
+    /// Whether it hosts a type.
+    #[must_use]
+    pub fn hosts(&self, of: &TypeName) -> bool {
+        self.types.is_empty() || self.types.contains(of)
+    }
+
     /// The value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
@@ -141,7 +147,7 @@ pub struct Fleet {
 }
 
 /// What a member of a party must keep to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartyTerms {
     /// The party's number, within one batch.
     pub number: u64,
@@ -149,6 +155,9 @@ pub struct PartyTerms {
     pub rule: PartyRule,
     /// Units that the members which have no node yet take together, this one included.
     pub rest: u32,
+    /// Types that the node must host besides this one's, for those that must come with it: of
+    /// [`PartyRule::Together`] only.
+    pub types: Arc<[TypeName]>,
 }
 
 /// What is to be placed, as far as a choice may depend on it.
@@ -279,7 +288,7 @@ impl Fleet {
         if live.damped_ms > 0 {
             return Err(Refused::Damped(live.damped_ms));
         }
-        if !facts.types.is_empty() && !facts.types.contains(&request.key.type_name) {
+        if !facts.hosts(&request.key.type_name) {
             return Err(Refused::TypeNotHosted);
         }
         for (index, (key, value)) in request.require.iter().enumerate() {
@@ -297,13 +306,14 @@ impl Fleet {
         if request.again && live.budget == 0 {
             return Err(Refused::Budget);
         }
-        match request.party {
+        match &request.party {
             Some(party) => self.party_admits(slot, party, left),
             None => Ok(()),
         }
     }
 
-    fn party_admits(&self, slot: Slot, party: PartyTerms, left: u32) -> Result<(), Refused> {
+    fn party_admits(&self, slot: Slot, party: &PartyTerms, left: u32) -> Result<(), Refused> {
+        let facts = &self.facts[slot as usize];
         let mut members = self.parties.iter();
         let mut placed = members
             .by_ref()
@@ -313,7 +323,7 @@ impl Fleet {
             PartyRule::Together => match placed.next() {
                 Some((_, there)) => *there == slot,
                 None if left < party.rest => return Err(Refused::Capacity(left)),
-                None => true,
+                None => party.types.iter().all(|of| facts.hosts(of)),
             },
             PartyRule::Apart => placed.all(|(_, there)| *there != slot),
             PartyRule::AtMost(most) => {

@@ -34,6 +34,7 @@ impl Replica {
                 Due::Waiting => self.waiting_due(),
                 Due::Party(number) => self.party_due(number),
                 Due::PartyAgain(number) => self.party_again(number),
+                Due::Parties => self.parties_due(),
             }
         }
     }

@@ -204,7 +204,10 @@ impl Replica {
             .get(&key)
             .is_some_and(|saga| saga.incarnation == record.incarnation);
         if deleted && let Some(saga) = self.end_saga(&key) {
-            let how = if record.is_creating() {
+            let is_partys = record.spec.as_ref().is_some_and(|spec| spec.party != 0);
+            let how = if record.is_creating() && is_partys {
+                "was being created with a party, and that is undone"
+            } else if record.is_creating() {
                 "was deleted while it was starting"
             } else {
                 "was deleted, or given up, while it waited to run again"

@@ -31,6 +31,7 @@ use crate::saga::Step;
 use crate::timer::{Due, TimerId};
 use drain::{Draining, PASS_US};
 use rebalance::Rebalancing;
+pub(crate) use room::slot_of;
 use room::{Room, request_of};
 
 /// What the cause of a move begins with. Such a cause is on record like a failed attempt, and counts

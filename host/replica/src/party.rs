@@ -1,24 +1,28 @@
 //! Parties: creates that come to something together, or to nothing.
 //!
-//! The members are decided in one batch, so that they see each other, and reserved in one entry
+//! The members are decided so that they see each other, and reserved in one entry
 //! ([`maitred_registry::Party`]). From then on each has a saga of its own, like any process that is
 //! starting; the registry says when the party is settled or undone, and whoever waits is told then.
 //! How they are decided is [`deciding`]'s.
 //! A new leader takes up what is reserved; what was only decided is asked for again by its client.
 //!
 //! **Invariants.** Every party that the registry keeps has an entry here while this host serves. Every
-//! ticket is answered once.
+//! ticket is answered once. The keys of a party that is not reserved yet are its own: nobody else begins
+//! to create them here.
 
 mod deciding;
+mod wake;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use maitred_protocol::{
     CreateParty, CreateProcess, OnConflict, PartyRule, ProcessKey, ProcessState, Rejection,
     RequestId, Unavailable,
 };
-use maitred_registry::decide::{Decision, Trace};
+use maitred_registry::decide::Trace;
+use maitred_registry::limits::PARTIES_MAX;
 use maitred_registry::{Command, Known, Outcome, Record};
 
 use crate::effect::{Answer, Effect};
@@ -27,15 +31,16 @@ use crate::proposals::Waiter;
 use crate::replica::Replica;
 use crate::timer::{Due, TimerId};
 
+use deciding::Deciding;
 pub(crate) use deciding::retry_terms;
+use wake::Wake;
 
 /// Decisions that were overtaken, in a row, before a party is told to come back later.
 const STALE_MAX: u32 = 64;
 
 #[derive(Debug)]
 enum Step {
-    /// What has been decided, by member.
-    Deciding(Vec<Option<Decision>>),
+    Deciding(Deciding),
     /// It waits until it is decided anew.
     Waiting(TimerId),
     /// Its reservation is on its way to the log.
@@ -56,6 +61,27 @@ struct PartySaga {
     deadline_us: u64,
     deadline: Option<TimerId>,
     stale: u32,
+    /// For how many milliseconds at most a selector had it wait, when one did.
+    told: Option<u32>,
+    /// How often capacity had appeared when it was decided last.
+    appeared: u64,
+}
+
+impl PartySaga {
+    fn new(request: Option<RequestId>, rule: PartyRule, step: Step, deadline_us: u64) -> Self {
+        Self {
+            request,
+            rule,
+            creates: Vec::new(),
+            tickets: Vec::new(),
+            step,
+            deadline_us,
+            deadline: None,
+            stale: 0,
+            told: None,
+            appeared: 0,
+        }
+    }
 }
 
 /// All parties that are being created, by a number of this leader's.
@@ -63,31 +89,79 @@ struct PartySaga {
 pub(crate) struct Parties {
     all: BTreeMap<u64, PartySaga>,
     last: u64,
+    by_request: HashMap<RequestId, u64>,
+    /// Those that are reserved, by their index.
+    by_index: HashMap<u64, u64>,
+    /// The keys of those that are not reserved yet, and whose they are.
+    wanted: HashMap<ProcessKey, u64>,
+    wake: Wake,
 }
 
 impl Parties {
     /// Forgets everything; the tickets come back to be answered.
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
-        let all = std::mem::take(&mut self.all);
+        // Proposals of theirs may yet come back: no number is used twice.
+        let last = self.last;
+        let before = std::mem::replace(
+            self,
+            Self {
+                last,
+                ..Self::default()
+            },
+        );
+        let all = before.all;
         all.into_values().flat_map(|saga| saga.tickets).collect()
     }
 
-    fn reserved_as(&self, index: u64) -> Option<u64> {
-        let is_its = |saga: &PartySaga| matches!(saga.step, Step::Starting(at) if at == index);
-        let mut all = self.all.iter();
-        all.find(|(_, saga)| is_its(saga))
-            .map(|(number, _)| *number)
+    fn add(&mut self, saga: PartySaga) -> u64 {
+        self.last += 1;
+        let number = self.last;
+        if let Some(request) = saga.request {
+            self.by_request.insert(request, number);
+        }
+        if let Step::Starting(index) = saga.step {
+            self.by_index.insert(index, number);
+        }
+        let keys = saga.creates.iter().map(|create| create.key.clone());
+        self.wanted.extend(keys.map(|key| (key, number)));
+        self.all.insert(number, saga);
+        number
+    }
+
+    /// It is reserved under this index: its keys are in the registry, and its sagas there.
+    fn reserved(&mut self, number: u64, index: u64) {
+        if let Some(saga) = self.all.get_mut(&number) {
+            saga.step = Step::Starting(index);
+            for create in std::mem::take(&mut saga.creates) {
+                self.wanted.remove(&create.key);
+            }
+            self.by_index.insert(index, number);
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<PartySaga> {
+        let saga = self.all.remove(&number)?;
+        if let Some(request) = saga.request {
+            self.by_request.remove(&request);
+        }
+        if let Step::Starting(index) = saga.step {
+            self.by_index.remove(&index);
+        }
+        for create in &saga.creates {
+            self.wanted.remove(&create.key);
+        }
+        self.wake.remove(number);
+        Some(saga)
     }
 
     /// Processes of parties that are not reserved yet.
     fn undecided(&self) -> usize {
-        self.all.values().map(|saga| saga.creates.len()).sum()
+        self.wanted.len()
     }
 
     /// Whether a party that is not reserved yet is to have this process.
     pub(crate) fn wants(&self, key: &ProcessKey) -> bool {
-        let mut creates = self.all.values().flat_map(|saga| &saga.creates);
-        creates.any(|create| create.key == *key)
+        self.wanted.contains_key(key)
     }
 }
 
@@ -105,8 +179,8 @@ impl Replica {
             Known::Forgotten => return self.answer(ticket, Outcome::Forgotten),
             Known::NoSession => return self.answer(ticket, Outcome::NoSession),
         }
-        let mut under_way = self.parties.all.values_mut();
-        if let Some(saga) = under_way.find(|saga| saga.request == Some(request)) {
+        let under_way = self.parties.by_request.get(&request);
+        if let Some(saga) = under_way.and_then(|number| self.parties.all.get_mut(number)) {
             return saga.tickets.push(ticket);
         }
         if let Some(why) = self.refusal(true) {
@@ -122,9 +196,14 @@ impl Replica {
             return self.answer_party(ticket, &records, false);
         }
         for member in &party.members {
-            if let Err(no) = self.is_free(&member.key) {
+            if let Err(no) = self.is_free(&member.key, None) {
                 return self.answer(ticket, no);
             }
+        }
+        // The registry has no more than are here. Its own no would be the request's for good.
+        if self.parties.all.len() >= PARTIES_MAX {
+            let text = format!("{PARTIES_MAX} parties are being created");
+            return self.unavailable(ticket, Unavailable::Overloaded(text));
         }
         let under_way = self.sagas.creates() + self.parties.undecided();
         if under_way + party.members.len() > self.config.creates_max {
@@ -133,21 +212,24 @@ impl Replica {
         }
         let first = &party.members[0].options;
         let deadline_us = self.now.mono_us + u64::from(first.deadline_ms) * 1_000;
-        self.parties.last += 1;
-        let number = self.parties.last;
-        let deadline = self.timers.set(deadline_us, Due::Party(number));
+        let creates = party.members.into_iter().map(Arc::new).collect();
         let saga = PartySaga {
-            request: Some(request),
-            rule: party.rule,
-            creates: party.members.into_iter().map(Arc::new).collect(),
+            creates,
             tickets: vec![ticket],
-            step: Step::Proposed,
-            deadline_us,
-            deadline: Some(deadline),
-            stale: 0,
+            ..PartySaga::new(Some(request), party.rule, Step::Proposed, deadline_us)
         };
-        self.parties.all.insert(number, saga);
+        let number = self.add_party(saga);
         self.decide_party(number);
+    }
+
+    fn add_party(&mut self, saga: PartySaga) -> u64 {
+        let deadline_us = saga.deadline_us;
+        let number = self.parties.add(saga);
+        let deadline = self.timers.set(deadline_us, Due::Party(number));
+        if let Some(saga) = self.parties.all.get_mut(&number) {
+            saga.deadline = Some(deadline);
+        }
+        number
     }
 
     /// The processes of a party that runs already, when its members may be answered as they are.
@@ -162,10 +244,12 @@ impl Replica {
         party.members.iter().map(runs).collect()
     }
 
-    fn is_free(&self, key: &ProcessKey) -> Result<(), Outcome> {
+    /// Whether a key is free for a new party, or for the one with this number.
+    fn is_free(&self, key: &ProcessKey, own: Option<u64>) -> Result<(), Outcome> {
+        let wants = self.parties.wanted.get(key).copied();
         let reason = match self.registry.process(key) {
             Some(record) => format!("it exists already, on node {}", record.node),
-            None if self.sagas.all.contains_key(key) || self.parties.wants(key) => {
+            None if self.sagas.all.contains_key(key) || wants != own && wants.is_some() => {
                 "it is being created".to_owned()
             }
             None if self.registry.is_held(key) => return Err(Outcome::Held(self.who_holds(key))),
@@ -188,9 +272,8 @@ impl Replica {
         match outcome {
             Outcome::PartyReserved(records) => {
                 let index = records.first().map_or(0, |first| first.incarnation.0);
-                saga.step = Step::Starting(index);
-                saga.creates = Vec::new();
                 let is_late = saga.deadline.is_none();
+                self.parties.reserved(number, index);
                 for (record, trace) in records.iter().zip(traces) {
                     self.effects.push(Effect::Record(record.incarnation, trace));
                 }
@@ -206,14 +289,9 @@ impl Replica {
             Outcome::Stale(_) => {
                 saga.stale += 1;
                 // What overtook it may be one of its keys.
-                let keys: Vec<_> = saga.creates.iter().map(|one| one.key.clone()).collect();
-                // Its own keys are wanted by itself.
-                let creates = std::mem::take(&mut saga.creates);
-                let taken = keys.iter().find_map(|key| self.is_free(key).err());
-                if let Some(saga) = self.parties.all.get_mut(&number) {
-                    saga.creates = creates;
-                }
-                match taken {
+                let creates = saga.creates.clone();
+                let mut keys = creates.iter().map(|create| &create.key);
+                match keys.find_map(|key| self.is_free(key, Some(number)).err()) {
                     Some(no) => self.end_party(number, &no),
                     None => self.decide_party(number),
                 }
@@ -238,8 +316,8 @@ impl Replica {
 
     /// The registry has settled or undone a party.
     pub(crate) fn party_ended(&mut self, index: u64, outcome: &Outcome) {
-        if let Some(number) = self.parties.reserved_as(index) {
-            self.end_party(number, outcome);
+        if let Some(number) = self.parties.by_index.get(&index) {
+            self.end_party(*number, outcome);
         }
     }
 
@@ -253,7 +331,7 @@ impl Replica {
     }
 
     fn take_party(&mut self, number: u64) -> Option<PartySaga> {
-        let saga = self.parties.all.remove(&number)?;
+        let saga = self.parties.remove(number)?;
         self.timers.cancel(saga.deadline);
         if let Step::Waiting(timer) = saga.step {
             self.timers.cancel(Some(timer));
@@ -289,19 +367,8 @@ impl Replica {
         for (index, party) in parties {
             let left_ms = party.deadline_at_ms.saturating_sub(self.now.wall_ms);
             let deadline_us = self.now.mono_us + left_ms.saturating_mul(1_000);
-            self.parties.last += 1;
-            let number = self.parties.last;
-            let saga = PartySaga {
-                request: party.request,
-                rule: party.rule,
-                creates: Vec::new(),
-                tickets: Vec::new(),
-                step: Step::Starting(index),
-                deadline_us,
-                deadline: Some(self.timers.set(deadline_us, Due::Party(number))),
-                stale: 0,
-            };
-            self.parties.all.insert(number, saga);
+            let step = Step::Starting(index);
+            self.add_party(PartySaga::new(party.request, party.rule, step, deadline_us));
         }
     }
 

@@ -309,7 +309,7 @@ impl Replica {
             Vec::new()
         };
         let of_group = self.columns_of_group(jobs, wants.groups_max);
-        Fleet {
+        let mut fleet = Fleet {
             now_us,
             now_ms: self.now.wall_ms,
             facts: Arc::clone(&roster.facts),
@@ -317,8 +317,10 @@ impl Replica {
             of_type,
             of_group,
             counters,
-            parties: self.party_slots(jobs),
-        }
+            parties: Vec::new(),
+        };
+        self.count_parties(&mut fleet, jobs);
+        fleet
     }
 
     /// The same, without what only some selectors want to see.

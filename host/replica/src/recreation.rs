@@ -320,6 +320,7 @@ impl Replica {
         self.recreation.appeared += 1;
         self.recreation.sleepers.wake(self.now.mono_us);
         self.waiting.wake(self.now.mono_us);
+        self.parties.wake();
     }
 
     /// A decision has come to nothing.

@@ -183,6 +183,7 @@ impl Replica {
             self.ask_callbacks();
             self.recreate();
             self.wake_waiting();
+            self.wake_parties();
             self.propose_released();
             self.propose();
             let turn = self.consensus.turn();

@@ -34,6 +34,8 @@ pub(crate) enum Due {
     Party(u64),
     /// A party that waits is to be decided anew.
     PartyAgain(u64),
+    /// Some of the parties that wait.
+    Parties,
 }
 
 /// One timer: its time, and a number that is never used again.

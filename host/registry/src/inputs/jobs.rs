@@ -222,7 +222,11 @@ fn put_party(out: &mut Vec<u8>, party: &PartyTerms) {
     out.put(party.rest.into());
     match party.rule {
         PartyRule::Any => out.put(0),
-        PartyRule::Together => out.put(1),
+        PartyRule::Together => {
+            out.put(1);
+            out.put(party.types.len() as u64);
+            party.types.iter().for_each(|of| out.put_text(of.as_str()));
+        }
         PartyRule::Apart => out.put(2),
         PartyRule::AtMost(most) => {
             out.put(3);
@@ -232,16 +236,24 @@ fn put_party(out: &mut Vec<u8>, party: &PartyTerms) {
 }
 
 fn take_party(bytes: &mut Take<'_>) -> Result<PartyTerms, InputsError> {
+    let (number, rest) = (bytes.number()?, bytes.short()?);
+    let rule = match bytes.byte()? {
+        0 => PartyRule::Any,
+        1 => PartyRule::Together,
+        2 => PartyRule::Apart,
+        3 => PartyRule::AtMost(bytes.byte()?),
+        _ => return Err(InputsError::Damaged("a rule that is not there")),
+    };
+    let types = match rule {
+        PartyRule::Together => bytes.count()?,
+        _ => 0,
+    };
+    let types = (0..types).map(|_| bytes.name());
     Ok(PartyTerms {
-        number: bytes.number()?,
-        rest: bytes.short()?,
-        rule: match bytes.byte()? {
-            0 => PartyRule::Any,
-            1 => PartyRule::Together,
-            2 => PartyRule::Apart,
-            3 => PartyRule::AtMost(bytes.byte()?),
-            _ => return Err(InputsError::Damaged("a rule that is not there")),
-        },
+        number,
+        rule,
+        rest,
+        types: types.collect::<Result<_, _>>()?,
     })
 }
 

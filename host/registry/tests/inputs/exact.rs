@@ -196,10 +196,16 @@ impl Anything {
             PartyRule::Apart,
             PartyRule::AtMost(self.random.below(256) as u8),
         ];
+        let rule = rules[self.random.below(4) as usize];
+        let together = usize::from(rule == PartyRule::Together) * self.random.below(3) as usize;
         let party = PartyTerms {
             number: self.random.next_u64(),
-            rule: rules[self.random.below(4) as usize],
+            rule,
             rest: self.random.next_u32(),
+            types: types[..together]
+                .iter()
+                .map(|of| TypeName::new(*of).unwrap())
+                .collect(),
         };
         let request = SelectRequest {
             key,

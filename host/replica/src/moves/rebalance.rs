@@ -9,7 +9,7 @@ use maitred_protocol::{
     Revision, Switch, Why,
 };
 use maitred_registry::candidates::{Fleet, SelectRequest, Slot};
-use maitred_registry::decide::{Decision, Trace};
+use maitred_registry::decide::{Decision, SelectJob, Trace};
 use maitred_registry::feature::{CANDIDATES_MAX, Feature};
 use maitred_registry::{Record, Registry};
 
@@ -153,7 +153,12 @@ impl Replica {
         request: SelectRequest,
         chooser: Chooser,
     ) -> Option<Decision> {
-        let fleet = self.fleet_now();
+        let fleet = self.fleet_for(&[SelectJob {
+            id: 0,
+            request: Arc::new(request.clone()),
+            fallback: self.registry.type_spec(&request.key.type_name).fallback,
+            seed: 0,
+        }]);
         let slot = slot_of(&fleet, node)?;
         fleet.admits(slot, &request).ok()?;
         let time_s = (self.now.wall_ms / 1_000) as u32;

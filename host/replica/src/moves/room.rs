@@ -124,7 +124,7 @@ impl Room {
 }
 
 /// Nodes are in the order of their names.
-pub(super) fn slot_of(fleet: &Fleet, node: &NodeName) -> Option<Slot> {
+pub(crate) fn slot_of(fleet: &Fleet, node: &NodeName) -> Option<Slot> {
     let found = fleet.facts.binary_search_by(|facts| facts.name.cmp(node));
     found.ok().map(|slot| slot as Slot)
 }

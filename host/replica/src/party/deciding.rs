@@ -1,24 +1,28 @@
-//! How a party comes to its nodes: its members are decided in one batch, so that they see each other,
-//! and all of them get a node or none does. Also what another try for one of them must keep to.
+//! How a party comes to its nodes. Members of one lane are decided in one batch, so that they see each
+//! other; those of another selector, or of a canary, after them, on a fleet into which they are counted.
+//! All of them get a node or none does. Also what another try for one of them must keep to.
 //!
 //! Nothing here answers anybody: what became of a decision is the parent's to tell.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use maitred_protocol::{Answered, CreateProcess, ProcessKey, Rejection};
-use maitred_registry::candidates::{PartyTerms, Refused, Slot};
-use maitred_registry::decide::{Decision, SelectJob, Trace, cut};
+use maitred_protocol::{
+    Answered, CreateProcess, PartyRule, ProcessKey, ProcessState, Rejection, TypeName,
+};
+use maitred_registry::candidates::{Fleet, PartyTerms, Refused};
+use maitred_registry::decide::{Decision, LaneId, SelectJob, Trace, cut};
 use maitred_registry::{Command, Outcome, Place, Record, Registry, Reserve};
 
 use super::Step;
+use crate::moves::slot_of;
 use crate::placing::{Purpose, select_request};
 use crate::proposals::Waiter;
 use crate::replica::Replica;
 use crate::saga::{Placed, callback_of, selector_of};
-use crate::timer::Due;
 
-/// Microseconds before a party is decided anew when nodes are on their way to a new leader.
-const ARRIVAL_US: u64 = 100_000;
+/// Milliseconds before a party is decided anew when nodes are on their way to a new leader.
+const ARRIVAL_MS: u32 = 100;
 
 /// Marks the numbers of parties in the retries of their members, which are indices.
 const RETRY: u64 = 1 << 63;
@@ -26,67 +30,123 @@ const RETRY: u64 = 1 << 63;
 /// Refusals that are named to whoever asked for the party.
 const NAMED_MAX: usize = 4;
 
+/// How far a party has been decided.
+#[derive(Debug)]
+pub(super) struct Deciding {
+    /// What has been decided, by member.
+    decided: Vec<Option<Decision>>,
+    /// Members that are being decided now.
+    out: usize,
+    /// Lanes that have their turn after that, and their members.
+    lanes: VecDeque<(LaneId, Vec<usize>)>,
+}
+
 impl Replica {
-    /// Has all members decided, in one batch of the lane of the first one's selector.
+    /// Has all members decided, those of one lane after those of another, each lane in one batch.
     pub(super) fn decide_party(&mut self, number: u64) {
         let Some(saga) = self.parties.all.get_mut(&number) else {
             return;
         };
-        saga.step = Step::Deciding(vec![None; saga.creates.len()]);
-        let (creates, rule) = (saga.creates.clone(), saga.rule);
-        let Some(first) = creates.first() else {
-            return;
+        let mut lanes: VecDeque<(LaneId, Vec<usize>)> = VecDeque::new();
+        for (member, create) in saga.creates.iter().enumerate() {
+            let lane = self.registry.lane_of(&selector_of(create), &create.key);
+            match lanes.iter_mut().find(|(known, _)| *known == lane) {
+                Some((_, members)) => members.push(member),
+                None => lanes.push_back((lane, vec![member])),
+            }
+        }
+        saga.appeared = self.recreation.appeared();
+        saga.step = Step::Deciding(Deciding {
+            decided: vec![None; saga.creates.len()],
+            out: 0,
+            lanes,
+        });
+        self.decide_lane(number);
+    }
+
+    /// Has those decided whose lane is next; says whether there was one.
+    fn decide_lane(&mut self, number: u64) -> bool {
+        let Some(saga) = self.parties.all.get_mut(&number) else {
+            return false;
         };
-        let lane = self.registry.lane_of(&selector_of(first), &first.key);
-        let demand = |create: &Arc<CreateProcess>| create.options.demand.max(1);
-        for (member, create) in creates.iter().enumerate() {
-            let mut request = select_request(create, 1, Vec::new());
+        let Step::Deciding(deciding) = &mut saga.step else {
+            return false;
+        };
+        let Some((lane, members)) = deciding.lanes.pop_front() else {
+            return false;
+        };
+        deciding.out = members.len();
+        let later = deciding.lanes.iter().flat_map(|(_, later)| later);
+        let later: Vec<usize> = later.copied().collect();
+        let (creates, rule) = (saga.creates.clone(), saga.rule);
+        let demand = |member: &usize| creates[*member].options.demand.max(1);
+        let (types, require) = match rule {
+            PartyRule::Together => wanted_by_all(&creates),
+            _ => (Arc::default(), Vec::new()),
+        };
+        for (at, member) in members.iter().enumerate() {
+            let mut request = select_request(&creates[*member], 1, Vec::new());
+            if rule == PartyRule::Together {
+                request.require.clone_from(&require);
+            }
+            let rest = members[at..].iter().chain(&later).map(demand);
             request.party = Some(PartyTerms {
                 number,
                 rule,
-                rest: creates[member..].iter().map(demand).sum(),
+                rest: rest.fold(0, u32::saturating_add),
+                types: Arc::clone(&types),
             });
-            self.decide_in(lane.clone(), Purpose::Party(number, member), request);
+            self.decide_in(lane.clone(), Purpose::Party(number, *member), request);
         }
+        true
     }
 
-    /// A member has been decided; perhaps it was the last one.
+    /// A member has been decided; perhaps it was the last one of its lane.
     pub(crate) fn party_decided(&mut self, number: u64, member: usize, decision: Decision) {
         let Some(saga) = self.parties.all.get_mut(&number) else {
             return;
         };
-        let Step::Deciding(decided) = &mut saga.step else {
+        let Step::Deciding(deciding) = &mut saga.step else {
             return;
         };
-        decided[member] = Some(decision);
-        if decided.iter().any(Option::is_none) {
+        deciding.decided[member] = Some(decision);
+        deciding.out = deciding.out.saturating_sub(1);
+        if deciding.out > 0 {
             return;
         }
-        let decided: Vec<Decision> = decided.drain(..).flatten().collect();
-        match decided.iter().find(|decision| decision.node.is_none()) {
-            Some(no) => self.party_has_no_place(number, &no.trace),
-            None => self.propose_party(number, &decided),
+        let mut decided = deciding.decided.iter().flatten();
+        if let Some(no) = decided.find(|decision| decision.node.is_none()) {
+            let trace = Arc::clone(&no.trace);
+            return self.party_has_no_place(number, &trace);
         }
+        if !deciding.lanes.is_empty() {
+            self.decide_lane(number);
+            return;
+        }
+        let decided: Vec<Decision> = deciding.decided.drain(..).flatten().collect();
+        self.propose_party(number, &decided);
     }
 
-    /// A member found no node, and so none is taken.
+    /// A member found no node, and so none is taken. One that a selector told to wait goes on waiting
+    /// while there is nobody to choose from, too.
     fn party_has_no_place(&mut self, number: u64, trace: &Trace) {
+        let Some(saga) = self.parties.all.get_mut(&number) else {
+            return;
+        };
         let is_silent = |why: &Refused| matches!(why, Refused::Suspect);
-        let nodes_come = trace.slots.is_empty()
+        let nodes_come = !trace.was_offered()
             && trace.refused.iter().any(|(_, why)| is_silent(why))
             && self.leases.are_new(self.now.mono_us);
-        let wait_us = match trace.answered {
-            Answered::Wait(ms) => Some(u64::from(ms) * 1_000),
-            _ if nodes_come => Some(ARRIVAL_US),
+        if let Answered::Wait(ms) = trace.answered {
+            saga.told = Some(ms);
+        }
+        let told = match trace.answered {
+            Answered::Wait(_) => saga.told,
+            Answered::Nothing if !trace.was_offered() => saga.told,
             _ => None,
         };
-        if let Some(wait_us) = wait_us {
-            let at_us = self.now.mono_us + wait_us;
-            let timer = self.timers.set(at_us, Due::PartyAgain(number));
-            if let Some(saga) = self.parties.all.get_mut(&number) {
-                saga.step = Step::Waiting(timer);
-            }
-            return;
+        if let Some(ms) = told.or(nodes_come.then_some(ARRIVAL_MS)) {
+            return self.party_waits(number, ms);
         }
         let no = Rejection::Party {
             key: trace.request.key.clone(),
@@ -140,40 +200,61 @@ impl Replica {
         self.queue(request, command, waiter);
     }
 
-    /// A party that waited is decided anew.
-    pub(crate) fn party_again(&mut self, number: u64) {
-        let saga = self.parties.all.get(&number);
-        if saga.is_some_and(|saga| matches!(saga.step, Step::Waiting(_))) {
-            self.decide_party(number);
+    /// Counts what the parties of a batch have already: members that have been decided and are not
+    /// reserved yet; and, for the rule, the nodes of those that are, when another is decided again.
+    pub(crate) fn count_parties(&self, fleet: &mut Fleet, jobs: &[SelectJob]) {
+        let mut parties: BTreeMap<u64, (&ProcessKey, usize)> = BTreeMap::new();
+        for job in jobs {
+            if let Some(terms) = &job.request.party {
+                let party = parties.entry(terms.number);
+                party.or_insert((&job.request.key, 0)).1 += 1;
+            }
+        }
+        for (number, (key, jobs)) in parties {
+            if number & RETRY == 0 {
+                self.count_decided(fleet, number);
+                continue;
+            }
+            let Some(record) = self.registry.process(key) else {
+                continue;
+            };
+            let mut members = self.registry.party_nodes(record);
+            // For the others of this batch it is where it is until its new node is on record.
+            if jobs > 1 && record.state != ProcessState::Pending {
+                members.push((key.clone(), Arc::clone(record)));
+            }
+            for (_, member) in members {
+                let slot = slot_of(fleet, &member.node);
+                fleet.parties.extend(slot.map(|slot| (number, slot)));
+            }
         }
     }
 
-    /// Where the other members of the parties are of which a member is decided again.
-    pub(crate) fn party_slots(&self, jobs: &[SelectJob]) -> Vec<(u64, Slot)> {
-        let mut slots = Vec::new();
-        for job in jobs {
-            let Some(terms) = job.request.party.filter(|party| party.number & RETRY != 0) else {
-                continue;
-            };
-            // Once a party; its members of this batch are placed anew, and counted then.
-            if slots.iter().any(|(number, _)| *number == terms.number) {
-                continue;
-            }
-            let Some(record) = self.registry.process(&job.request.key) else {
-                continue;
-            };
-            let again = |key: &ProcessKey| jobs.iter().any(|job| job.request.key == *key);
-            for (key, other) in self.registry.party_nodes(record) {
-                if again(&key) {
-                    continue;
-                }
-                let mut nodes = self.registry.nodes();
-                let slot = nodes.position(|node| *node.name == *other.node);
-                slots.extend(slot.map(|slot| (terms.number, slot as Slot)));
+    fn count_decided(&self, fleet: &mut Fleet, number: u64) {
+        let saga = self.parties.all.get(&number);
+        let Some(Step::Deciding(deciding)) = saga.map(|saga| &saga.step) else {
+            return;
+        };
+        for decision in deciding.decided.iter().flatten() {
+            let node = decision.node.as_ref();
+            if let Some(slot) = node.and_then(|(node, _)| slot_of(fleet, node)) {
+                fleet.take(slot, &decision.trace.request);
             }
         }
-        slots
     }
+}
+
+/// Types and labels that one node must have to take all of them.
+fn wanted_by_all(creates: &[Arc<CreateProcess>]) -> (Arc<[TypeName]>, Vec<(String, String)>) {
+    let types = creates.iter().map(|create| create.key.type_name.clone());
+    let types: BTreeSet<TypeName> = types.collect();
+    let mut require = Vec::new();
+    for label in creates.iter().flat_map(|create| &create.options.require) {
+        if !require.contains(label) {
+            require.push(label.clone());
+        }
+    }
+    (types.into_iter().collect(), require)
 }
 
 /// What another try for a member that has failed must keep to.
@@ -183,6 +264,7 @@ pub(crate) fn retry_terms(registry: &Registry, record: &Record) -> Option<PartyT
         number: index | RETRY,
         rule: party.rule,
         rest: record.demand,
+        types: Arc::default(),
     })
 }
 

@@ -7,6 +7,7 @@
 
 mod drain;
 mod party;
+mod party_edges;
 mod rebalance;
 #[path = "../support/mod.rs"]
 mod support;

@@ -13,7 +13,7 @@ use crate::world::{World, key};
 const SEQUENCE: u64 = 1_000_000;
 
 impl World {
-    fn party(&self, ids: std::ops::Range<u32>, rule: PartyRule) -> Box<CreateParty> {
+    pub(crate) fn party(&self, ids: std::ops::Range<u32>, rule: PartyRule) -> Box<CreateParty> {
         let members = ids.map(|id| match self.create_of(&key(id), |_| {}) {
             Request::CreateProcess(_, create) => *create,
             other => panic!("{other:?}"),
@@ -26,7 +26,7 @@ impl World {
     }
 
     /// Asks for a party under the one request id, with this ticket.
-    fn send_party(&mut self, ticket: u64, party: Box<CreateParty>) {
+    pub(crate) fn send_party(&mut self, ticket: u64, party: Box<CreateParty>) {
         let client = self.client;
         self.step(Input::Request {
             ticket: Ticket(ticket),
@@ -57,12 +57,12 @@ impl World {
         }
     }
 
-    fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.games.values().map(|game| game.running.len()).sum()
     }
 }
 
-fn per_node(records: &[ProcessRecord]) -> BTreeMap<String, usize> {
+pub(crate) fn per_node(records: &[ProcessRecord]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for record in records {
         assert_eq!(record.group.as_deref(), Some("red"));
@@ -79,7 +79,7 @@ fn together_is_one_node_that_has_room_for_all() {
     assert_eq!(world.placed(1..4, PartyRule::Together).len(), 1);
     let why = world.refused(4..7, PartyRule::Together);
     assert!(why.contains("because of player/4"), "{why}");
-    assert!(why.contains("capacity: 2 left"), "{why}");
+    assert!(why.contains("capacity: 2 left, 3 needed"), "{why}");
     assert_eq!(world.running(), 4, "none of them was started");
     assert_eq!(world.placed(4..6, PartyRule::Together).len(), 1);
 }
