@@ -2,9 +2,11 @@
 //! made ready before the change is proposed, so that no decision falls back because of it.
 //!
 //! Order: look at what was asked, load the module here, let it look at its configuration, have most of
-//! the hosts that vote load it, and only then ask the replica. A shadow needs this host alone: it runs
-//! where decisions are made, and a host that leads later and cannot run it has none. One at a time on
-//! a host: what a rollback goes back to must not change while it is made ready.
+//! the hosts that vote load it, and only then ask the replica, for that version with that configuration:
+//! another one may have been pushed meanwhile. A shadow needs this host alone: it runs where decisions
+//! are made, and a host that leads later and cannot run it has none. One at a time of a module on a
+//! host: what a rollback goes back to must not change while it is made ready. What needs nothing, such
+//! as taking a canary back, waits for nobody.
 
 use std::sync::Arc;
 
@@ -18,7 +20,15 @@ use serde::de::IgnoredAny;
 use crate::host::Host;
 use crate::module_service::Subject;
 
+/// A change of a module as it is found: the request with what it left open, and what it needs.
+#[derive(Debug, PartialEq)]
+struct Settled {
+    request: Request,
+    needs: Needs,
+}
+
 /// What a change needs before it may be proposed.
+#[derive(Debug, PartialEq)]
 struct Needs {
     module: Subject,
     /// What the module is to look at, unless it has before.
@@ -37,10 +47,21 @@ pub(crate) async fn carry_out(host: &Arc<Host>, sequence: u64, request: Request)
     if let Some(elsewhere) = host.leads_elsewhere() {
         return Answer::Other(Box::new(Response::Unavailable(elsewhere)));
     }
-    let _turn = host.activations.lock().await;
-    // What cannot be found is refused by the registry, in its words.
-    let needs = match needs(host, &request).await {
-        Ok(Some(needs)) => needs,
+    let Some(name) = name_of(&request) else {
+        return host.router.request(sequence, request).await;
+    };
+    let settle = async || match find(host, name).await {
+        // What cannot be found is refused by the registry, in its words.
+        None => Ok(None),
+        Some(record) => settle(&record, &request),
+    };
+    if settle().await == Ok(None) {
+        return host.router.request(sequence, request).await;
+    }
+    let _turn = host.activations.take(name).await;
+    // It may have changed until now.
+    let Settled { request, needs } = match settle().await {
+        Ok(Some(settled)) => settled,
         Ok(None) => return host.router.request(sequence, request).await,
         Err(why) => {
             let no = Response::Rejected(Rejection::Invalid(why));
@@ -52,6 +73,16 @@ pub(crate) async fn carry_out(host: &Arc<Host>, sequence: u64, request: Request)
         return Answer::Other(no);
     }
     host.router.request(sequence, request).await
+}
+
+/// The module that a change is of.
+fn name_of(request: &Request) -> Option<&ModuleName> {
+    match request {
+        Request::ActivateModule { name, .. }
+        | Request::ShadowModule { name, .. }
+        | Request::RollbackModule(_, name) => Some(name),
+        _ => None,
+    }
 }
 
 /// What can be said of a request without knowing the module.
@@ -109,59 +140,55 @@ async fn make_ready(host: &Arc<Host>, needs: Needs) -> Result<(), Box<Response>>
     }))
 }
 
-/// What a change needs; none when what it is about cannot be found, or when it needs nothing.
-async fn needs(host: &Host, request: &Request) -> Result<Option<Needs>, String> {
-    let (name, asked) = match request {
+/// A change of the module that is recorded so; none when the version that it is about cannot be found,
+/// or when it needs nothing.
+fn settle(record: &ModuleRecord, request: &Request) -> Result<Option<Settled>, String> {
+    let mut request = request.clone();
+    let needs = match &mut request {
         Request::ActivateModule {
             name,
             version,
             config,
+            guard,
             ..
-        } => (name, Some((*version, config))),
+        } => {
+            if !guard.is_empty() && record.kind != ModuleKind::Selector {
+                return Err(format!(
+                    "only selectors can be taken back by a rule, and {name} is none"
+                ));
+            }
+            *version = meant(record, *version);
+            let config = config.get_or_insert_with(|| kept(record, *version));
+            subject(record, *version).map(|module| Needs {
+                module,
+                config: Some(config.clone()),
+                spread: true,
+            })
+        }
         Request::ShadowModule {
-            name,
             shadow: Some((version, config)),
             ..
-        } => (name, Some((*version, config))),
-        Request::RollbackModule(_, name) => (name, None),
-        _ => return Ok(None),
-    };
-    let Some(record) = find(host, name).await else {
-        return Ok(None);
-    };
-    if let Request::ActivateModule { guard, .. } = request
-        && !guard.is_empty()
-        && record.kind != ModuleKind::Selector
-    {
-        return Err(format!(
-            "only selectors can be taken back by a rule, and {name} is none"
-        ));
-    }
-    let spread = !matches!(request, Request::ShadowModule { .. });
-    Ok(match asked {
-        Some((version, config)) => meant(&record, version).and_then(|version| {
-            let config = config.clone().unwrap_or_else(|| match spread {
-                true => kept(&record, version),
-                false => record.config.clone(),
-            });
-            Some(Needs {
-                module: subject(&record, version)?,
-                config: Some(config),
-                spread,
+        } => {
+            *version = meant(record, *version);
+            let config = config.get_or_insert_with(|| record.config.clone());
+            subject(record, *version).map(|module| Needs {
+                module,
+                config: Some(config.clone()),
+                spread: false,
             })
-        }),
+        }
         // Without its canary a module goes on as it is; else the one before has been looked at.
-        None => record
-            .previous
-            .filter(|_| record.canary.is_none())
-            .and_then(|back| {
-                Some(Needs {
-                    module: subject(&record, back)?,
-                    config: None,
-                    spread,
-                })
-            }),
-    })
+        Request::RollbackModule(..) if record.canary.is_none() => {
+            let back = record.previous.and_then(|back| subject(record, back));
+            back.map(|module| Needs {
+                module,
+                config: None,
+                spread: true,
+            })
+        }
+        _ => None,
+    };
+    Ok(needs.map(|needs| Settled { request, needs }))
 }
 
 async fn find(host: &Host, name: &ModuleName) -> Option<ModuleRecord> {
@@ -173,11 +200,9 @@ async fn find(host: &Host, name: &ModuleName) -> Option<ModuleRecord> {
 }
 
 /// The version that is meant: 0 is the newest.
-fn meant(record: &ModuleRecord, version: u32) -> Option<u32> {
-    match version {
-        0 => record.versions.last().map(|newest| newest.version),
-        version => Some(version),
-    }
+fn meant(record: &ModuleRecord, version: u32) -> u32 {
+    let newest = record.versions.last().map_or(0, |newest| newest.version);
+    if version == 0 { newest } else { version }
 }
 
 /// The configuration that a version gets when none is said, as the registry has it.
@@ -196,4 +221,111 @@ pub(crate) fn subject(record: &ModuleRecord, version: u32) -> Option<Subject> {
         digest: found.digest,
         signature: found.signature,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maitred_protocol::{CanaryRecord, ClientId, Digest, ModuleVersion, Revision};
+
+    fn version(number: u32) -> ModuleVersion {
+        ModuleVersion {
+            version: number,
+            digest: Digest([number as u8; 32]),
+            bytes: 1,
+            title: String::new(),
+            features: Vec::new(),
+            pushed_ms: 0,
+            world: String::new(),
+            abi: String::new(),
+            hooks: Vec::new(),
+            signature: None,
+        }
+    }
+
+    /// Versions 1 to 3, of which 2 is active and 1 was before.
+    fn record(canary: Option<CanaryRecord>) -> ModuleRecord {
+        ModuleRecord {
+            name: ModuleName::new("mine").unwrap(),
+            kind: ModuleKind::Selector,
+            versions: [1, 2, 3].map(version).into(),
+            active: Some(2),
+            previous: Some(1),
+            config: "{\"of\":\"active\"}".to_owned(),
+            config_version: 1,
+            guard: String::new(),
+            canary,
+            shadow: None,
+            activated: Revision(1),
+            revision: Revision(1),
+        }
+    }
+
+    fn canary() -> CanaryRecord {
+        CanaryRecord {
+            version: 3,
+            config: "{\"of\":\"canary\"}".to_owned(),
+            config_version: 2,
+            percent: 10,
+            types: Vec::new(),
+            guard: String::new(),
+            activated: Revision(2),
+        }
+    }
+
+    fn activate(version: u32, config: Option<&str>) -> Request {
+        Request::ActivateModule {
+            client: ClientId(1),
+            name: ModuleName::new("mine").unwrap(),
+            version,
+            config: config.map(str::to_owned),
+            percent: 100,
+            types: Vec::new(),
+            guard: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_was_made_ready() {
+        let of_active = "{\"of\":\"active\"}";
+        let of_canary = "{\"of\":\"canary\"}";
+        for (record, asked, version, config) in [
+            (record(None), activate(0, None), 3, of_active),
+            (record(Some(canary())), activate(0, None), 3, of_canary),
+            (record(Some(canary())), activate(1, None), 1, of_active),
+            (record(Some(canary())), activate(3, Some("{}")), 3, "{}"),
+        ] {
+            let settled = settle(&record, &asked).unwrap().unwrap();
+            assert_eq!(settled.request, activate(version, Some(config)));
+            assert_eq!(settled.needs.module, subject(&record, version).unwrap());
+            assert_eq!(settled.needs.config.as_deref(), Some(config));
+        }
+        let shadow = |shadow| Request::ShadowModule {
+            client: ClientId(1),
+            name: ModuleName::new("mine").unwrap(),
+            shadow,
+        };
+        let settled = settle(&record(None), &shadow(Some((0, None))));
+        let settled = settled.unwrap().unwrap();
+        let config = Some(of_active.to_owned());
+        assert_eq!(settled.request, shadow(Some((3, config))));
+        assert_eq!(settle(&record(None), &shadow(None)), Ok(None));
+    }
+
+    #[test]
+    fn a_rollback_of_a_canary_and_what_is_not_there_need_nothing() {
+        let name = ModuleName::new("mine").unwrap();
+        let back = Request::RollbackModule(ClientId(1), name);
+        let settled = settle(&record(None), &back).unwrap().unwrap();
+        assert_eq!(
+            (settled.request, settled.needs.config),
+            (back.clone(), None)
+        );
+        assert_eq!(settled.needs.module.digest, Digest([1; 32]));
+        assert_eq!(settle(&record(Some(canary())), &back), Ok(None));
+        assert_eq!(settle(&record(None), &activate(4, None)), Ok(None));
+        let mut empty = record(None);
+        empty.versions.clear();
+        assert_eq!(settle(&empty, &activate(0, None)), Ok(None));
+    }
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use maitred_protocol::{Notice, Response, Status, Unavailable};
 use maitred_replica::Answer;
 use maitred_sandbox::{Lanes, Sandbox, Shadows};
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::bulk::Bulk;
+use crate::by_name::ByName;
 use crate::callback_runner::Runner;
 use crate::critical::Alarm;
 use crate::fence_runner::Examiner;
@@ -79,8 +80,8 @@ pub(crate) struct Host {
     pub(crate) uploads: Semaphore,
     /// Permits for [`INSPECTIONS_MAX`].
     pub(crate) inspections: Semaphore,
-    /// Held by an activation, a rollback or the beginning of a shadow.
-    pub(crate) activations: Mutex<()>,
+    /// Held by an activation, a rollback or the beginning of a shadow of a module: one at a time.
+    pub(crate) activations: ByName,
     /// True once the host has caught up with a leader and its modules are ready.
     pub(crate) ready: watch::Sender<bool>,
     /// True once the host is shutting down.

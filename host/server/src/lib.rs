@@ -18,6 +18,7 @@ mod activate;
 mod advice_runner;
 mod boot;
 mod bulk;
+mod by_name;
 mod callback_runner;
 mod client_service;
 mod clock;

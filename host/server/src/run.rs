@@ -13,10 +13,11 @@ use maitred_sandbox::{Callbacks, CompilerCommand, Fences, Lanes, Sandbox, Sandbo
 use maitred_storage::{DataDir, HostIdentity};
 use maitred_transport::{Alpn, BindError, Endpoint, Identity, Limits};
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::boot::{self, Opened};
 use crate::bulk::{Bulk, Parts};
+use crate::by_name::ByName;
 use crate::callback_runner::Runner;
 use crate::config::ServerConfig;
 use crate::critical::Alarm;
@@ -310,7 +311,7 @@ fn make_host(
         sandbox,
         uploads: Semaphore::new(UPLOADS_MAX),
         inspections: Semaphore::new(INSPECTIONS_MAX),
-        activations: Mutex::new(()),
+        activations: ByName::new(1),
         ready: watch::Sender::new(false),
         stopping,
         handed_over: watch::Sender::new(false),
