@@ -10,21 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::by_name::ByName;
+use crate::callback_runner::{Parts, find};
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::router::Router;
+use crate::runs::Turn;
 use maitred_protocol::{ModuleName, ProcessKey};
 use maitred_registry::EndedBy;
 use maitred_replica::{Advice, Compensation, Input, Question};
 use maitred_sandbox::{
     BoxFuture, CallbackJob, Ended, EndedJob, Placement, Process, RecordsPort, SpawnRequest,
 };
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 
-use crate::callback_runner::{Parts, find};
-use crate::clock;
-use crate::metrics::Metrics;
-use crate::router::Router;
-
-/// Compensations that run at one time; spawns and questions need callbacks, too.
+/// Compensations of one callback that run at one time; its spawns and questions need it, too.
 const COMPENSATIONS: usize = 32;
 /// Compensations that run or wait; beyond it they are dropped, and that is counted and said.
 const COMPENSATIONS_MAX: usize = 65_536;
@@ -41,7 +40,7 @@ const WARNED_MAX: usize = 256;
 /// What hooks share.
 #[derive(Debug)]
 pub(crate) struct Hooks {
-    compensating: Semaphore,
+    compensating: ByName,
     compensations: AtomicUsize,
     warned: Mutex<HashMap<ModuleName, Instant>>,
 }
@@ -49,7 +48,7 @@ pub(crate) struct Hooks {
 impl Default for Hooks {
     fn default() -> Self {
         Self {
-            compensating: Semaphore::new(COMPENSATIONS),
+            compensating: ByName::new(COMPENSATIONS),
             compensations: AtomicUsize::new(0),
             warned: Mutex::default(),
         }
@@ -149,19 +148,23 @@ async fn ask(
     }
 }
 
-/// Has a life compensated, once `before`, a run of its spawn that was given up, has ended.
-pub(crate) async fn compensate(
-    parts: Parts,
-    compensation: Compensation,
-    before: Option<JoinHandle<()>>,
-) {
+/// Counts one compensation for as long as it lives, however that ends.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Has a life compensated, once it is its `turn`: the runs of its spawn that were given up have ended.
+pub(crate) async fn compensate(parts: Parts, compensation: Compensation, turn: Turn) {
     let hooks = &parts.hooks;
     Metrics::count(&parts.metrics.compensations);
-    if hooks.compensations.fetch_add(1, Ordering::Relaxed) < COMPENSATIONS_MAX {
-        if let Some(before) = before {
-            // Cancelled, or just done: either way it has ended.
-            let _ = before.await;
-        }
+    let before = hooks.compensations.fetch_add(1, Ordering::Relaxed);
+    let _counted = Counted(&hooks.compensations);
+    if before < COMPENSATIONS_MAX {
+        drop(turn.lock().await);
         let mut pause = COMPENSATE_PAUSE;
         for tries in 1..=COMPENSATE_TRIES {
             let Err(why) = call(&parts, &compensation).await else {
@@ -188,12 +191,11 @@ pub(crate) async fn compensate(
             tracing::warn!(%callback, "{COMPENSATIONS_MAX} lives wait to be compensated, which is the limit; further ones are not");
         }
     }
-    hooks.compensations.fetch_sub(1, Ordering::Relaxed);
 }
 
 async fn call(parts: &Parts, compensation: &Compensation) -> Result<(), String> {
-    let permit = parts.hooks.compensating.acquire().await;
-    let _permit = permit.map_err(|closed| closed.to_string())?;
+    let compensating = &parts.hooks.compensating;
+    let _permit = compensating.take(&compensation.callback.name).await;
     let deadline = Instant::now() + COMPENSATE_WITHIN;
     let spec = &compensation.spec;
     let options = &spec.options;

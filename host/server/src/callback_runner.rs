@@ -1,16 +1,15 @@
 //! Carries out spawns: runs the callback, which commands the node through a port of its own.
 //!
-//! One task a life. A job for a life that is under way replaces it, and begins when that has ended; a
-//! stop ends it. What comes after a life that was starting is [`crate::advice_runner`]'s.
+//! One run a life (`runs`). A job for a life that is under way replaces it, and begins when that has ended;
+//! a stop ends it. What comes after a life that was starting is [`crate::advice_runner`]'s.
 //! When the standard callback `start` cannot be had, its work is done natively, since it only passes
 //! the arguments on; any other callback that is missing ends the create with the reason, because
 //! nobody knows what it would have done.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use maitred_protocol::limits::{PID_BYTES_MAX, SHARE_BYTES_MAX};
 use maitred_protocol::{
     Incarnation, NodeAnswer, NodeCommand, NodeName, ProcessKey, ProcessState, Request, Response,
@@ -24,7 +23,6 @@ use maitred_sandbox::{
 };
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use crate::advice_runner::{self, Hooks};
 use crate::clock;
@@ -33,48 +31,10 @@ use crate::metrics::Metrics;
 use crate::module_service::Modules;
 use crate::nodes::Nodes;
 use crate::router::Router;
+use crate::runs::{Runs, Said};
 
 /// The callback that passes arguments on and does nothing else.
 const START: &str = "start";
-
-/// Runs that were given up and may not have ended yet; more are looked through for those that have.
-const ENDING_MAX: usize = 256;
-
-/// The members of a party share their incarnation.
-type Life = (ProcessKey, Incarnation);
-
-/// A spawn under way.
-struct Run {
-    number: u64,
-    task: JoinHandle<()>,
-    said: Arc<Said>,
-}
-
-#[derive(Default)]
-struct Runs {
-    under_way: HashMap<Life, Run>,
-    /// Runs that were given up.
-    ending: HashMap<Life, JoinHandle<()>>,
-}
-
-impl Runs {
-    /// Gives a run up, if there is one.
-    fn give_up(&mut self, life: &Life) {
-        if let Some(Run { task, .. }) = self.under_way.remove(life) {
-            self.end(life.clone(), task);
-        }
-    }
-
-    fn end(&mut self, life: Life, task: JoinHandle<()>) {
-        task.abort();
-        if self.ending.len() >= ENDING_MAX {
-            self.ending.retain(|_, task| !task.is_finished());
-        }
-        self.ending.insert(life, task);
-    }
-}
-
-type Running = Arc<Mutex<Runs>>;
 
 /// What a spawn needs of the host. Cheap to clone.
 #[derive(Clone)]
@@ -92,11 +52,7 @@ pub(crate) struct Parts {
 pub(crate) struct Runner {
     parts: Parts,
     runtime: Handle,
-    running: Running,
-}
-
-fn lock(running: &Running) -> MutexGuard<'_, Runs> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+    runs: Arc<Runs>,
 }
 
 impl Runner {
@@ -120,7 +76,7 @@ impl Runner {
                 hooks: Arc::default(),
             },
             runtime: Handle::current(),
-            running: Running::default(),
+            runs: Arc::default(),
         }
     }
 
@@ -128,56 +84,33 @@ impl Runner {
     pub(crate) fn spawn(&self, number: u64, job: SpawnJob) {
         Metrics::count(&self.parts.metrics.spawns);
         let life = (job.key.clone(), job.incarnation);
-        let parts = self.parts.clone();
-        let running = Arc::clone(&self.running);
-        // Held until the entry is made, so that a run which ends at once finds its own.
-        let mut runs = lock(&self.running);
-        let replaced = runs.under_way.remove(&life);
-        let (before, said) = match replaced {
-            // What that one has sent may still be on its way, and a later try begins anew.
-            Some(Run { task, said, .. }) => (Some(task), said),
-            None => (runs.ending.remove(&life), Arc::default()),
-        };
-        let (of, says) = (life.clone(), Arc::clone(&said));
-        let task = self.runtime.spawn(async move {
-            if let Some(before) = before {
-                before.abort();
-                let _ = before.await;
-            }
-            let result = carry_out(&parts, job, &says).await;
-            let mut runs = lock(&running);
-            let current = runs.under_way.get(&of).map(|run| run.number);
-            if current != Some(number) {
-                // Given up, or replaced, just now: what this one has heard is not the last word.
-                return;
-            }
-            runs.under_way.remove(&of);
-            drop(runs);
-            if matches!(result, Spawned::Started { .. }) {
-                Metrics::count(&parts.metrics.spawns_started);
-            }
-            let (key, incarnation) = of;
-            parts.inbox.push(Input::Spawned {
-                key,
-                incarnation,
-                result,
-                over: says.is_over(),
-            });
-        });
-        runs.under_way.insert(life, Run { number, task, said });
+        let (parts, tells) = (self.parts.clone(), self.parts.clone());
+        self.runs.begin(
+            &self.runtime,
+            (life, number),
+            move |said| async move { carry_out(&parts, job, &said).await },
+            move |(key, incarnation), result, over| {
+                if matches!(result, Spawned::Started { .. }) {
+                    Metrics::count(&tells.metrics.spawns_started);
+                }
+                tells.inbox.push(Input::Spawned {
+                    key,
+                    incarnation,
+                    result,
+                    over,
+                });
+            },
+        );
     }
 
     /// Gives up a spawn that is under way, if there is one.
     pub(crate) fn stop(&self, key: &ProcessKey, incarnation: Incarnation) {
-        lock(&self.running).give_up(&(key.clone(), incarnation));
+        self.runs.give_up(&(key.clone(), incarnation));
     }
 
     /// Gives up all of them: this host leads no more, or ends.
     pub(crate) fn stop_all(&self) {
-        let mut runs = lock(&self.running);
-        for (life, run) in std::mem::take(&mut runs.under_way) {
-            runs.end(life, run.task);
-        }
+        self.runs.give_up_all();
     }
 
     /// Asks a callback what becomes of a process.
@@ -189,49 +122,10 @@ impl Runner {
     /// Has a life compensated; a spawn of it that is under way is given up, and has ended before.
     pub(crate) fn compensate(&self, compensation: Compensation) {
         let life = (compensation.key.clone(), compensation.incarnation);
-        let mut runs = lock(&self.running);
-        runs.give_up(&life);
-        let before = runs.ending.remove(&life);
-        drop(runs);
+        let turn = self.runs.after(&life);
         let parts = self.parts.clone();
         self.runtime
-            .spawn(advice_runner::compensate(parts, compensation, before));
-    }
-}
-
-/// What the node has said to the starts of a life that it was sent, by one run and those that it has
-/// replaced.
-#[derive(Debug, Default)]
-struct Said {
-    sent: AtomicU32,
-    /// Answers that the life does not run.
-    refused: AtomicU32,
-    /// Whether the node was asked to stop it, so that it cannot be said to run.
-    stop_sent: AtomicBool,
-    /// Whether it has said that it did, and so starts it no more.
-    stopped: AtomicBool,
-}
-
-impl Said {
-    /// Whether the node has said of every start that it did not do it: only then is it known that
-    /// nothing runs, and that nothing is on its way. A run that sent none knows nothing of those
-    /// before it. Or the node has stopped it: then it starts it no more, whatever is on its way.
-    fn is_over(&self) -> bool {
-        if self.stopped.load(Ordering::Relaxed) {
-            return true;
-        }
-        let sent = self.sent.load(Ordering::Relaxed);
-        sent > 0 && self.refused.load(Ordering::Relaxed) == sent
-    }
-
-    fn answered(&self, answer: &NodeAnswer) {
-        let refused = matches!(
-            answer,
-            NodeAnswer::Busy(_) | NodeAnswer::Failed(_) | NodeAnswer::Stopped
-        );
-        if refused {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-        }
+            .spawn(advice_runner::compensate(parts, compensation, turn));
     }
 }
 
@@ -433,50 +327,5 @@ impl NodePort for Port {
 
     fn lookup(&self, key: ProcessKey) -> BoxFuture<'_, Option<Process>> {
         Box::pin(find(&self.parts.router, key))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_node_that_has_refused_every_start_has_said_that_nothing_runs() {
-        let busy = || NodeAnswer::Busy(String::new());
-        let failed = || NodeAnswer::Failed(String::new());
-        let started = || NodeAnswer::Started {
-            pid: "1".to_owned(),
-            share: Vec::new(),
-        };
-        // The answer to each start; none when it did not come.
-        for (answers, over) in [
-            (vec![], false),
-            (vec![None], false),
-            (vec![Some(busy())], true),
-            (vec![Some(failed())], true),
-            (vec![Some(NodeAnswer::Stopped)], true),
-            (vec![Some(NodeAnswer::Fenced)], false),
-            (vec![Some(started())], false),
-            (vec![Some(busy()), Some(failed())], true),
-            (vec![Some(busy()), Some(started())], false),
-            (vec![Some(busy()), None], false),
-            (vec![None, Some(failed())], false),
-        ] {
-            let said = Said::default();
-            for answer in &answers {
-                said.sent.fetch_add(1, Ordering::Relaxed);
-                if let Some(answer) = answer {
-                    said.answered(answer);
-                }
-            }
-            assert_eq!(said.is_over(), over, "{answers:?}");
-        }
-        // A node that has stopped a life starts it no more, whatever it has not answered.
-        let said = Said::default();
-        said.sent.fetch_add(1, Ordering::Relaxed);
-        said.stop_sent.store(true, Ordering::Relaxed);
-        assert!(!said.is_over());
-        said.stopped.store(true, Ordering::Relaxed);
-        assert!(said.is_over());
     }
 }

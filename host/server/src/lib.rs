@@ -49,6 +49,7 @@ mod replica_loop;
 mod router;
 mod run;
 mod running;
+mod runs;
 mod slog_bridge;
 mod snapshot_load;
 mod snapshot_thread;
