@@ -242,8 +242,9 @@ impl Nodes {
         self.send_stop((name, epoch), term, life, None);
     }
 
-    /// The same for a run that waits for it; its answer ends without one when the session does. None
-    /// when too many wait already. The tombstone outlives the wait.
+    /// The same for a run that waits for it; its answer ends without one when the session does, and at
+    /// once when that has ended: nobody ever would answer. None when too many wait already. The
+    /// tombstone outlives the wait.
     pub(crate) fn stop_and_tell(
         &self,
         node: (&NodeName, NodeEpoch),
@@ -264,6 +265,9 @@ impl Nodes {
         waiter: Option<oneshot::Sender<NodeAnswer>>,
     ) -> bool {
         let mut state = self.lock();
+        if waiter.is_some() && !state.sessions.contains_key(&epoch) {
+            return true;
+        }
         let asked = state.session(name, epoch).stops.get(&life).copied();
         if let Some(number) = asked {
             let pending = state.pending.get_mut(&number);
@@ -380,3 +384,6 @@ fn is_bound(session: &Session, link: &Link) -> bool {
         .as_ref()
         .is_some_and(|bound| bound.id == link.id)
 }
+
+#[cfg(test)]
+mod tests;
