@@ -4,7 +4,8 @@
 //! They are part of the program, and come in the way every other module does: inspected, written
 //! down, made ready, recorded and activated. Whoever leads installs those that are missing before it
 //! says that it is ready, also on data that an older program has written; one that was removed comes
-//! back. Where the program brings other bytes than are active, they become a new version, in its own
+//! back. One that cannot be installed holds up none of the others, and holds up the host only where
+//! creates need it; the status says which, and why, and it is tried again. Where the program brings other bytes than are active, they become a new version, in its own
 //! time: most hosts must be able to run it, so that in a group whose hosts are upgraded one by one the
 //! older version decides until then. It is activated only in place of an older standard one, and not
 //! again when somebody has gone back: what an operator put in its place stays.
@@ -18,7 +19,7 @@ use maitred_protocol::{
     ClientId, Digest, ModuleAction, ModuleName, ModuleRecord, Rejection, Request, Response,
 };
 
-use self::list::{ALL, CALLBACK, Plan, Standard};
+use self::list::{ALL, CALLBACK, Plan, SELECTOR, Standard};
 use crate::activate;
 use crate::host::Host;
 use crate::upload::{Incoming, take_in};
@@ -46,6 +47,10 @@ pub(crate) async fn make_ready(host: Arc<Host>, install: bool) {
     let mut caught_up = false;
     loop {
         let serving = leader.borrow_and_update().serving;
+        if !serving {
+            // It is the next leader's to do.
+            host.modules.set_missing(Vec::new());
+        }
         if install && serving && !supply(&host).await {
             return;
         }
@@ -90,27 +95,29 @@ async fn has_caught_up(host: &Host) -> bool {
     )
 }
 
-/// Installs what is missing while this host leads. False when it is shutting down.
+/// Installs what is missing while this host leads, until nothing is missing that creates need. False
+/// when it is shutting down.
 async fn supply(host: &Arc<Host>) -> bool {
     let mut pause = RETRY_MIN;
     loop {
         // One for each try: what was left of the last one may be forgotten.
         let Some(client) = open_session(host).await else {
-            return host.alarm.raised().is_none() && !*host.stopping.borrow();
+            return !is_ending(host);
         };
-        let installed = install_all(host, client, Which::Missing).await;
+        let failed = install_all(host, client, Which::Missing).await;
         let _ = ask(host, 0, Request::CloseSession(client)).await;
-        let Err((from, why)) = installed else {
-            host.modules.set_missing(Vec::new());
-            return true;
-        };
         if !host.leader.borrow().serving {
-            // It is the next leader's to do.
-            host.modules.set_missing(Vec::new());
             return true;
         }
-        tracing::error!(%why, "the standard modules could not be installed; trying again in {} ms", pause.as_millis());
-        host.modules.set_missing(missing(from, &why));
+        host.modules.set_missing(missing(&failed));
+        let needed = are_needed(host, &failed).await;
+        if !failed.is_empty() {
+            let (why, ms) = (spelt_out(&failed), pause.as_millis());
+            tracing::error!(%why, needed, "standard modules could not be installed; trying again in {ms} ms");
+        }
+        if !needed {
+            return true;
+        }
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
             () = host.stopping() => return false,
@@ -121,33 +128,74 @@ async fn supply(host: &Arc<Host>) -> bool {
 /// Brings all of them up to date, however often that has to be tried. Ends when it is done, or when
 /// this host leads no more.
 async fn refresh(host: &Arc<Host>) {
+    let mut pause = RETRY_MIN;
+    let mut said = String::new();
     loop {
         let Some(client) = open_session(host).await else {
             return;
         };
-        let installed = install_all(host, client, Which::All).await;
+        let failed = install_all(host, client, Which::All).await;
         let _ = ask(host, 0, Request::CloseSession(client)).await;
-        let Err((_, why)) = installed else { return };
         if !host.leader.borrow().serving {
             return;
         }
-        tracing::warn!(%why, "a standard module is not up to date; trying again in {} s", RETRY_MAX.as_secs());
-        tokio::time::sleep(RETRY_MAX).await;
+        host.modules.set_missing(missing(&failed));
+        if failed.is_empty() {
+            return;
+        }
+        let why = spelt_out(&failed);
+        // Said once: what has not changed since the last try is no news.
+        if why == said {
+            tracing::debug!(%why, "standard modules still are not up to date");
+        } else {
+            tracing::warn!(%why, "standard modules are not up to date; tried again, every {} s in the end", RETRY_MAX.as_secs());
+            said = why;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
     }
 }
 
-/// The standard modules from the one that could not be installed on.
-fn missing(from: usize, why: &str) -> Vec<(ModuleName, String)> {
-    let names = ALL.iter().skip(from);
-    let names = names.filter_map(|standard| ModuleName::new(standard.name).ok());
-    names
-        .map(|name| {
-            (
-                name,
-                format!("it is not installed yet, and tried again: {why}"),
-            )
-        })
-        .collect()
+/// A standard module that could not be installed, or brought up to date.
+struct Failed {
+    name: &'static str,
+    why: String,
+    /// Whether an older version of it decides, or something else in its place.
+    is_active: bool,
+}
+
+fn spelt_out(failed: &[Failed]) -> String {
+    let each = failed
+        .iter()
+        .map(|Failed { name, why, .. }| format!("{name}: {why}"));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// Those of which no version is active, as the status shows them.
+fn missing(failed: &[Failed]) -> Vec<(ModuleName, String)> {
+    let missing = failed.iter().filter(|failed| !failed.is_active);
+    let missing = missing.filter_map(|Failed { name, why, .. }| {
+        let why = format!("it is not installed yet, and tried again: {why}");
+        Some((ModuleName::new(*name).ok()?, why))
+    });
+    missing.collect()
+}
+
+/// Whether creates need one of those: they are a default, or a type names it as its selector. What is
+/// not known counts as needed.
+async fn are_needed(host: &Host, failed: &[Failed]) -> bool {
+    if failed.is_empty() {
+        return false;
+    }
+    let Response::Types(types) = ask(host, 0, Request::ListTypes).await else {
+        return true;
+    };
+    let is_needed = |name| {
+        let mut types = types.iter();
+        [CALLBACK, SELECTOR].contains(&name)
+            || types.any(|spec| spec.selector.as_str() == name || spec.callback.as_str() == name)
+    };
+    failed.iter().any(|failed| is_needed(failed.name))
 }
 
 /// The digests of all that are or were standard modules.
@@ -155,11 +203,14 @@ pub(crate) fn digests() -> impl Iterator<Item = Digest> {
     list::known(None).chain(ALL.iter().map(Standard::digest))
 }
 
+fn is_ending(host: &Host) -> bool {
+    *host.stopping.borrow() || host.alarm.raised().is_some()
+}
+
 /// Opens a session; none when this host leads no more, or is shutting down.
 async fn open_session(host: &Host) -> Option<ClientId> {
     loop {
-        let ending = *host.stopping.borrow() || host.alarm.raised().is_some();
-        if ending || !host.leader.borrow().serving {
+        if is_ending(host) || !host.leader.borrow().serving {
             return None;
         }
         if let Response::Session(client) = ask(host, 0, Request::OpenSession).await {
@@ -173,18 +224,32 @@ async fn ask(host: &Host, sequence: u64, request: Request) -> Response {
     host.spell_out(host.router.request(sequence, request).await)
 }
 
-/// Installs what is to be; says with which one it ended, and why.
-async fn install_all(
-    host: &Arc<Host>,
-    client: ClientId,
-    which: Which,
-) -> Result<(), (usize, String)> {
+/// Installs what is to be, as long as this host leads; answers what could not be.
+async fn install_all(host: &Arc<Host>, client: ClientId, which: Which) -> Vec<Failed> {
+    let mut failed = Vec::new();
     for (at, standard) in ALL.iter().enumerate() {
         let sequence = 2 * at as u64 + 1;
-        let installed = install(host, (client, sequence), standard, which).await;
-        installed.map_err(|why| (at, why))?;
+        let (name, mut is_active) = (standard.name, false);
+        let installed = async {
+            let record = find(host, standard).await?;
+            is_active = record.as_ref().is_some_and(|have| have.active.is_some());
+            if is_active && which == Which::Missing {
+                return Ok(());
+            }
+            install(host, (client, sequence), standard, record).await
+        };
+        if let Err(why) = installed.await {
+            failed.push(Failed {
+                name,
+                why,
+                is_active,
+            });
+        }
+        if is_ending(host) || !host.leader.borrow().serving {
+            break;
+        }
     }
-    Ok(())
+    failed
 }
 
 /// Installs one, if it is to be. Takes two sequence numbers.
@@ -192,17 +257,10 @@ async fn install(
     host: &Arc<Host>,
     (client, sequence): (ClientId, u64),
     standard: &Standard,
-    which: Which,
+    record: Option<ModuleRecord>,
 ) -> Result<(), String> {
-    let text = standard.name;
-    let name = ModuleName::new(text).map_err(|error| error.to_string())?;
-    let record = find(host, &name).await?;
-    let is_active = record
-        .as_ref()
-        .is_some_and(|record| record.active.is_some());
-    if is_active && which == Which::Missing {
-        return Ok(());
-    }
+    let name = ModuleName::new(standard.name).map_err(|error| error.to_string())?;
+    let is_active = record.as_ref().is_some_and(|have| have.active.is_some());
     let went_back = went_back(host, standard, record.as_ref()).await?;
     let plan = Plan::new(standard, record.as_ref(), went_back);
     if plan.is_nothing() {
@@ -226,7 +284,7 @@ async fn install(
             };
             match take_in(host, module, Arc::new(|_| ())).await {
                 Response::Pushed(_, version) => version,
-                other => return Err(format!("{text} was not taken: {}", refusal(other))),
+                other => return Err(format!("it was not taken: {}", refusal(other))),
             }
         }
     };
@@ -249,7 +307,7 @@ async fn install(
     let answer = activate::carry_out(host, sequence + 1, activation).await;
     match answer.into_response() {
         Response::Module(_) => Ok(()),
-        other => Err(format!("{text} was not activated: {}", refusal(other))),
+        other => Err(format!("it was not activated: {}", refusal(other))),
     }
 }
 
@@ -269,12 +327,13 @@ fn refusal(response: Response) -> String {
     }
 }
 
-/// A module; none when there is no such one.
-async fn find(host: &Host, name: &ModuleName) -> Result<Option<ModuleRecord>, String> {
-    match ask(host, 0, Request::GetModule(name.clone())).await {
+/// What is recorded under its name; none when nothing is.
+async fn find(host: &Host, standard: &Standard) -> Result<Option<ModuleRecord>, String> {
+    let name = ModuleName::new(standard.name).map_err(|error| error.to_string())?;
+    match ask(host, 0, Request::GetModule(name)).await {
         Response::Module(module) => Ok(Some(*module)),
         Response::Rejected(Rejection::NotFound(_)) => Ok(None),
-        other => Err(format!("{name} could not be looked up: {}", refusal(other))),
+        other => Err(format!("it could not be looked up: {}", refusal(other))),
     }
 }
 
@@ -304,8 +363,7 @@ async fn went_back(
             Ok(was_active || last.is_some_and(|last| back.contains(&last)))
         }
         other => Err(format!(
-            "the history of {} could not be looked up: {}",
-            record.name,
+            "its history could not be looked up: {}",
             refusal(other)
         )),
     }

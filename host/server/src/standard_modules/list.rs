@@ -48,8 +48,10 @@ pub(super) static ALL: [Standard; 17] = prebuilt! {
     Callback "start",
 };
 
-/// The callback that the others wait for.
+/// The callback of types that nobody described.
 pub(super) const CALLBACK: &str = "start";
+/// And their selector.
+pub(super) const SELECTOR: &str = "least-loaded";
 
 const DIGESTS: &str = include_str!("digests.txt");
 

@@ -3,12 +3,18 @@
 use std::collections::BTreeSet;
 
 use maitred_client::Client;
-use maitred_client::protocol::{Chooser, ModuleKind, ModuleName};
-use maitred_server::{CompilerCommand, Server, ServerConfig};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+use maitred_client::protocol::{Chooser, MemberRole, ModuleKind, ModuleName};
+use maitred_server::{CompilerCommand, GuestConfig, Server, ServerConfig};
 
 use crate::harness::{Group, Starter, key, node, standard_modules, within};
 use crate::wire::page;
 
+const START: &[u8] = include_bytes!("../../../../selectors/prebuilt/start.wasm");
+const LEAST_LOADED: &[u8] = include_bytes!("../../../../selectors/prebuilt/least-loaded.wasm");
 const SPREAD: &[u8] = include_bytes!("../../../../selectors/prebuilt/spread.wasm");
 
 /// The same selector in other bytes: with a custom section that nobody reads.
@@ -111,8 +117,7 @@ async fn bytes_that_were_refused_or_removed_do_not_stay_on_the_disk() {
             .count()
     };
     assert_eq!(stored(), 2);
-    let start = include_bytes!("../../../../selectors/prebuilt/start.wasm");
-    let taken = client.push_module(&name, ModuleKind::Callback, start, |_| ());
+    let taken = client.push_module(&name, ModuleKind::Callback, START, |_| ());
     let error = within(taken).await.unwrap_err();
     assert!(error.to_string().contains("is a selector"), "{error}");
     let until = async |count| {
@@ -181,7 +186,7 @@ async fn an_active_module_that_cannot_be_loaded_is_named_and_tried_again() {
     assert!(error.contains("could not be run"), "{error}");
 
     let real = group.config().compiler.unwrap().program;
-    std::os::unix::fs::symlink(real, compiler).unwrap();
+    symlink(real, compiler).unwrap();
     let loaded = async {
         while !within(client.status())
             .await
@@ -237,7 +242,7 @@ async fn standard_modules_that_cannot_be_installed_are_named_and_tried_again() {
     );
 
     let real = group.config().compiler.unwrap().program;
-    std::os::unix::fs::symlink(real, compiler).unwrap();
+    symlink(real, compiler).unwrap();
     within(running.ready()).await.unwrap();
     let status = within(client.status()).await.unwrap();
     assert_eq!(status.unavailable_modules, []);
@@ -292,4 +297,161 @@ async fn a_data_directory_gets_the_standard_modules_that_it_lacks_and_keeps_what
     let module = within(client.get_module(&spread)).await.unwrap();
     assert_eq!((module.active, module.versions.len()), (Some(1), 1));
     within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_modules_that_creates_do_not_need_do_not_hold_up_the_host() {
+    let group = Group::new();
+    let bare = ServerConfig {
+        standard_modules: false,
+        ..group.config()
+    };
+    let running = Server::start(bare).await.unwrap();
+    within(running.ready()).await.unwrap();
+    let client = group.client(&running).await;
+    let needed = [
+        ("start", ModuleKind::Callback, START),
+        ("least-loaded", ModuleKind::Selector, LEAST_LOADED),
+    ];
+    for (name, kind, bytes) in needed {
+        let name: ModuleName = name.parse().unwrap();
+        let push = client.push_module(&name, kind, bytes, |_| ());
+        within(push).await.unwrap();
+        let activate = client.activate_module(&name, 1, None);
+        within(activate).await.unwrap();
+    }
+    within(running.shutdown()).await.unwrap();
+
+    // What they are compiled to is there, and nothing else can be compiled.
+    let compiler = group.data_dir().with_file_name("compiler");
+    let config = ServerConfig {
+        compiler: Some(CompilerCommand {
+            program: compiler.clone(),
+            args: Vec::new(),
+        }),
+        ..group.config()
+    };
+    let running = Server::start(config).await.unwrap();
+    within(running.ready()).await.unwrap();
+    let client = group.client(&running).await;
+    let missing = within(client.status()).await.unwrap().unavailable_modules;
+    let names: BTreeSet<&str> = missing.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names.len(), standard_modules() - needed.len(), "{names:?}");
+    assert!(missing.iter().all(|(_, why)| why.contains("not installed")));
+    // They are tried again, all of them.
+    symlink(group.config().compiler.unwrap().program, compiler).unwrap();
+    let installed = async {
+        loop {
+            let status = within(client.status()).await.unwrap();
+            if status.unavailable_modules.is_empty() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within(installed).await;
+    let modules = within(client.modules()).await.unwrap();
+    let active = modules.iter().filter(|module| module.active.is_some());
+    assert_eq!(active.count(), standard_modules());
+    within(running.shutdown()).await.unwrap();
+}
+
+async fn both_vote(client: &Client) {
+    let voting = async {
+        loop {
+            let members = client.members().await.unwrap().items;
+            let votes = members.iter().filter(|one| one.role == MemberRole::Voter);
+            if votes.count() == 2 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within(voting).await;
+}
+
+/// A compiler that says that it was called, and waits until it may work.
+fn patient_compiler(path: &Path, real: &Path) {
+    let script = format!(
+        "#!/bin/sh\n: > \"$0.called\"\nwhile [ ! -e \"$0.open\" ]; do /bin/sleep 0.02; done\nexec \"{}\" \"$@\"\n",
+        real.display()
+    );
+    std::fs::write(path, script).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_is_taken_back_while_another_module_is_being_made_ready() {
+    let group = Group::new();
+    let guests = GuestConfig {
+        modules: 8,
+        ..group.bare().guests
+    };
+    let bare = ServerConfig {
+        guests,
+        ..group.bare()
+    };
+    let first = Server::start(bare).await.unwrap();
+    within(first.ready()).await.unwrap();
+    let compiler = group.data_dir().with_file_name("compiler");
+    let real = group.config().compiler.unwrap().program;
+    symlink(&real, &compiler).unwrap();
+    let second_config = ServerConfig {
+        guests,
+        compiler: Some(CompilerCommand {
+            program: compiler.clone(),
+            args: Vec::new(),
+        }),
+        ..group.joining("second", &first)
+    };
+    let second = Server::start(second_config.clone()).await.unwrap();
+    within(second.ready()).await.unwrap();
+    let client = group.client(&first).await;
+    both_vote(&client).await;
+
+    let slow: ModuleName = "slow".parse().unwrap();
+    let tried: ModuleName = "tried".parse().unwrap();
+    let compiled = || -> BTreeSet<_> {
+        let files = std::fs::read_dir(second_config.data_dir.join("compiled")).unwrap();
+        files.map(|entry| entry.unwrap().path()).collect()
+    };
+    push(&client, &slow, 1).await;
+    let others = compiled();
+    push(&client, &slow, 2).await;
+    let of_it = compiled().difference(&others).next().unwrap().clone();
+    push(&client, &slow, 3).await;
+    for number in 4..=5 {
+        push(&client, &tried, number).await;
+    }
+    for name in [&slow, &tried] {
+        let activate = client.activate_module(name, 1, None);
+        within(activate).await.unwrap();
+    }
+    let canary = client.activate(&tried).version(2).percent(50);
+    assert!(within(canary.send()).await.unwrap().canary.is_some());
+
+    // One host has to compile the version that is neither active nor the newest anew, and takes its time.
+    within(second.shutdown()).await.unwrap();
+    std::fs::remove_file(of_it).unwrap();
+    std::fs::remove_file(&compiler).unwrap();
+    patient_compiler(&compiler, &real);
+    let second = Server::start(second_config.clone()).await.unwrap();
+    within(second.ready()).await.unwrap();
+
+    let beside = |what: &str| compiler.with_file_name(format!("compiler.{what}"));
+    let activation = client.activate_module(&slow, 2, None);
+    let back = async {
+        while !beside("called").exists() {
+            tokio::task::yield_now().await;
+        }
+        let back = client.rollback_module(&tried);
+        let back = tokio::time::timeout(Duration::from_secs(10), back).await;
+        let back = back.expect("it needs nothing").unwrap();
+        assert_eq!((back.active, back.canary), (Some(1), None));
+        std::fs::write(beside("open"), "").unwrap();
+    };
+    let (activated, ()) = within(async { tokio::join!(activation, back) }).await;
+    assert_eq!(activated.unwrap().active, Some(2));
+    within(second.shutdown()).await.unwrap();
+    within(first.shutdown()).await.unwrap();
 }
