@@ -10,6 +10,7 @@ use wasmtime::{Engine, ResourceLimiter, Store, Trap};
 use crate::bindings::selector::maitred::policy::host::{Host, Level};
 use crate::bindings::selector::maitred::policy::{answers, types};
 use crate::limits::{self, Limits};
+use crate::log;
 use crate::meter::Deadline;
 use crate::node::Call;
 use crate::nodes::View;
@@ -19,7 +20,7 @@ pub(crate) struct Guest {
     pub(crate) room: Room,
     /// Whether its engine counts fuel.
     pub(crate) metered: bool,
-    /// What a selector's call may compute.
+    /// What a selector's call may compute; where fuel is counted, all of them together.
     pub(crate) deadline: Deadline,
     /// What a callback may ask, within `spawn` and its hooks, and a fence, within `examine`.
     pub(crate) call: Option<Call>,
@@ -86,7 +87,7 @@ impl ResourceLimiter for Room {
     }
 }
 
-/// A store for one instance.
+/// A store for one instance. One of no name is on trial: nobody hears what it logs.
 pub(crate) fn store(
     engine: &Engine,
     limits: &Limits,
@@ -103,7 +104,7 @@ pub(crate) fn store(
     let guest = Guest {
         room,
         metered: false,
-        deadline: Deadline::default(),
+        deadline: Deadline::of_ms(limits.rehearsal_ms),
         call: None,
         view: None,
         lines_dropped: 0,
@@ -136,6 +137,10 @@ impl Guest {
         let trap = error.downcast_ref::<Trap>();
         let Budget { what, ms, limit } = budget;
         let late = match trap {
+            Some(Trap::Interrupt) if self.metered => Some(format!(
+                "{what} took more than {} ms, with the calls before it (limit rehearsal_ms)",
+                limits.rehearsal_ms
+            )),
             Some(Trap::Interrupt) => Some(format!(
                 "{what} computed for more than {ms} ms (limit {limit})"
             )),
@@ -207,7 +212,9 @@ impl Host for Guest {
 impl Guest {
     /// `host.log`.
     pub(crate) fn write(&mut self, level: Level, text: &str) {
-        if self.lines_left == 0 {
+        // What is only tried must not read as if it had happened.
+        let tried = self.metered || self.name.is_empty();
+        if tried || self.lines_left == 0 || !log::admit(&self.name) {
             self.lines_dropped += 1;
             return;
         }

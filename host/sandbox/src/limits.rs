@@ -21,6 +21,12 @@ pub(crate) const LOG_LINES_MAX: u32 = 16;
 /// Bytes of one logged line; longer ones are cut.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 512;
 
+/// Lines that all instances of a module together may log in a second, on the average.
+pub(crate) const LOG_LINES_PER_S: u32 = 100;
+
+/// Lines of a module that was silent before.
+pub(crate) const LOG_BURST: u32 = 200;
+
 /// Look-ups that a callback or a fence may make in one call.
 pub(crate) const LOOKUPS_MAX: u32 = 16;
 
@@ -50,10 +56,6 @@ pub(crate) const LISTED_CHARS_MAX: usize = 80;
 
 /// Bytes of the name of a score term.
 pub(crate) const TERM_BYTES_MAX: usize = 32;
-
-/// Milliseconds of computing after which a rehearsal is cut although it has fuel left: what one
-/// instruction fills or copies costs no fuel.
-pub(crate) const REHEARSAL_MS_MAX: u64 = 2_000;
 
 /// Milliseconds after which a fence may ask to be asked again.
 pub(crate) const RETRY_MS: RangeInclusive<u32> = 100..=60_000;
@@ -119,6 +121,10 @@ pub struct Limits {
     /// instruction costs about one; measured were 2 to 7.5 million a millisecond, and what a lane lets
     /// pass a rehearsal should.
     pub fuel_per_ms: u64,
+    /// Milliseconds of computing after which a rehearsal as a whole, an instance and all its calls, is
+    /// cut although it has fuel left: what one instruction fills or copies costs no fuel, and what the
+    /// host does for it hardly any.
+    pub rehearsal_ms: u64,
     /// Batches that may wait for their shadow; those beyond are not compared, and counted.
     pub shadow_batches: usize,
     /// Bytes of those, about.
@@ -201,6 +207,7 @@ impl Default for Limits {
             trial_growth_bytes: 2 << 20,
             breaker: BreakerLimits::default(),
             fuel_per_ms: 10_000_000,
+            rehearsal_ms: 2_000,
             shadow_batches: 64,
             shadow_bytes: 32 << 20,
             scan: ScanLimits::default(),
@@ -327,6 +334,11 @@ impl Limits {
                 (1_000..=100_000_000).contains(&self.fuel_per_ms),
                 "fuel_per_ms",
                 "1,000 to 100,000,000",
+            ),
+            (
+                (self.describe_ms..=60_000).contains(&self.rehearsal_ms),
+                "rehearsal_ms",
+                "describe_ms to 60,000",
             ),
             (
                 (1..=65_536).contains(&self.shadow_batches),

@@ -4,6 +4,7 @@
 //! It holds a share of the fleet, so it must be gone when the call is over: a decision is counted
 //! into the fleet next, which would copy it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use maitred_registry::candidates::{Fleet, SelectRequest, Slot};
@@ -42,6 +43,8 @@ impl View {
         if labels.len() > MATCHING_MAX {
             return Vec::new();
         }
+        // What is asked for twice is looked for once.
+        let labels: BTreeSet<&(String, String)> = labels.iter().collect();
         let carries = |slot: &Slot| {
             let facts = &self.fleet.facts[*slot as usize];
             let mut labels = labels.iter();

@@ -21,6 +21,13 @@ use crate::limits::Limits;
 use crate::sandbox::{Loaded, Sandbox};
 use crate::selector::{Failed, Selector, SelectorPre};
 
+/// Lowers the priority of this thread, for good: for one that rehearses, so that lanes go first.
+pub fn give_way() {
+    if let Err(error) = rustix::process::nice(10) {
+        tracing::debug!(%error, "a thread that rehearses keeps its priority");
+    }
+}
+
 /// A selector or a scanner, with its configuration, that decides nothing.
 pub struct Rehearsal {
     module: Result<ModuleRef, (ModuleName, String)>,

@@ -263,7 +263,7 @@ pub(crate) fn validate(
     limits: &Arc<Limits>,
     config: &str,
 ) -> Result<Result<(), String>, ModuleError> {
-    let (name, config): (Arc<str>, Arc<str>) = ("validate".into(), config.into());
+    let (name, config): (Arc<str>, Arc<str>) = ("".into(), config.into());
     let judged = match module {
         Loaded::Selector(module) => selector::validate(module, limits, Arc::clone(&name), &config),
         Loaded::Callback(module) => fiber::block_on(

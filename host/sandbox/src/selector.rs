@@ -17,7 +17,7 @@ use crate::bindings::selector::{SelectorModule, SelectorModulePre};
 use crate::convert::{self, Ask};
 use crate::error::{ModuleError, Stage};
 use crate::guest::{self, Budget, Failure, Guest};
-use crate::limits::{CALLS_MAX, Limits, REHEARSAL_MS_MAX};
+use crate::limits::{CALLS_MAX, Limits};
 use crate::meter::Deadline;
 use crate::nodes::View;
 use crate::v0_1;
@@ -264,15 +264,14 @@ fn failed(
 }
 
 /// Begins a call that may compute for so many milliseconds: in fuel where that is counted, so that
-/// it ends at the same instruction each time; else by the clock.
+/// it ends at the same instruction each time, and the clock goes on; else by the clock.
 fn begin(store: &mut Store<Guest>, limits: &Limits, budget_ms: u64) {
-    let mut clock_ms = budget_ms;
-    if store.data().metered && store.set_fuel(fuel(limits, budget_ms)).is_ok() {
-        clock_ms = REHEARSAL_MS_MAX;
-    }
+    let metered = store.data().metered && store.set_fuel(fuel(limits, budget_ms)).is_ok();
     let guest = store.data_mut();
     guest.begin();
-    guest.deadline = Deadline::of_ms(clock_ms);
+    if !metered {
+        guest.deadline = Deadline::of_ms(budget_ms);
+    }
     store.set_epoch_deadline(1);
 }
 

@@ -4,6 +4,7 @@
 //! What holds: a lane never waits for it. A batch that finds the queue full, in batches or in bytes,
 //! is not compared, and counted; what waits holds no traces. A shadow sees the nodes as the deciding version saw them, its decisions included, not
 //! its own. Which shadow runs is what the batches name: with another one the comparison begins anew.
+//! One that cannot be made is tried again after a while: its bytes may come.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,15 +13,20 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use maitred_protocol::{ComparedVersion, Comparison, Digest, ModuleName};
 use maitred_registry::compare::{Compared, Comparing, Failure, Tried};
 use maitred_registry::decide::{ModuleRef, SelectBatch};
 use maitred_registry::inputs::{Outcome, waiting_bytes};
 
-use crate::rehearsal::Rehearsal;
+use crate::rehearsal::{Rehearsal, give_way};
 use crate::sandbox::Sandbox;
 use crate::selector::Failed;
+
+/// How long after a failed attempt a shadow is tried again, at least; ten times as long as the
+/// attempt took, when that is more.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Finds the bytes of a module on this host.
 type Bytes = dyn Fn(&Digest) -> Option<Vec<u8>> + Send + Sync;
@@ -58,8 +64,14 @@ struct Shared {
 struct Run {
     shadow: ModuleRef,
     comparing: Comparing,
-    /// Why it cannot be rehearsed.
-    broken: Option<String>,
+    broken: Option<Broken>,
+}
+
+/// Why a shadow cannot be rehearsed.
+struct Broken {
+    reason: String,
+    /// When to try again.
+    again_at: Instant,
 }
 
 /// The state of one shadow.
@@ -75,7 +87,7 @@ pub struct ShadowReport {
 
 impl Shadows {
     /// Shadows over a sandbox; no thread is started yet. `bytes` finds the bytes of a module on this
-    /// host; it is called on the shadows' thread, once for each that begins.
+    /// host; it is called on the shadows' thread, for each that begins.
     #[must_use]
     pub fn new(
         sandbox: Arc<Sandbox>,
@@ -101,10 +113,11 @@ impl Shadows {
         let (shadow, mut comparing, broken) = {
             let runs = self.shared.runs();
             let run = runs.get(module)?;
+            let broken = run.broken.as_ref();
             (
                 run.shadow.clone(),
                 run.comparing.clone(),
-                run.broken.clone(),
+                broken.map(|broken| broken.reason.clone()),
             )
         };
         let dropped = lock(&self.shared.dropped);
@@ -210,24 +223,32 @@ impl Shared {
     }
 
     fn run(&self, inbox: &Receiver<Box<Followed>>) {
-        // Lanes go first. A thread may always lower its own priority.
-        if let Err(error) = rustix::process::nice(10) {
-            tracing::debug!(%error, "shadows keep their priority");
-        }
+        give_way();
         let mut rehearsals: HashMap<ModuleName, Rehearsal> = HashMap::new();
         while let Ok(followed) = inbox.recv() {
-            let one = AssertUnwindSafe(|| self.rehearse(&mut rehearsals, &followed));
-            if catch_unwind(one).is_err() {
+            let mut compared = 0;
+            let one = || self.rehearse(&mut rehearsals, &followed, &mut compared);
+            if catch_unwind(AssertUnwindSafe(one)).is_err() {
                 tracing::error!("the host failed on a shadow, which is a bug");
                 rehearsals.remove(&followed.shadow.name);
+                let reason = "the host failed on it, which is a bug; its log says more".to_owned();
+                self.fail(&followed.shadow, reason, Duration::ZERO);
             }
+            let left = followed.batch.jobs.len() - compared;
+            self.with(&followed.shadow, |run| run.comparing.skip(left as u64));
             self.waiting.fetch_sub(followed.bytes, Relaxed);
             let runs = self.runs();
             rehearsals.retain(|name, _| runs.contains_key(name));
         }
     }
 
-    fn rehearse(&self, rehearsals: &mut HashMap<ModuleName, Rehearsal>, followed: &Followed) {
+    /// Compares a batch, and counts in `compared` as it goes.
+    fn rehearse(
+        &self,
+        rehearsals: &mut HashMap<ModuleName, Rehearsal>,
+        followed: &Followed,
+        compared: &mut usize,
+    ) {
         let Followed {
             shadow,
             batch,
@@ -236,8 +257,6 @@ impl Shared {
         } = followed;
         self.begin(rehearsals, shadow);
         let Some(rehearsal) = rehearsals.get(&shadow.name) else {
-            let skip = |run: &mut Run| run.comparing.skip(batch.jobs.len() as u64);
-            self.with(shadow, skip);
             return;
         };
         let mut fleet = Arc::clone(&batch.fleet);
@@ -245,7 +264,7 @@ impl Shared {
             let rehearsed = rehearsal.consider(&fleet, job, batch.time_s);
             let other = Outcome::of(&rehearsed.decision);
             let failure = rehearsed.failed.as_ref();
-            let compared = Compared {
+            let both = Compared {
                 fleet: &batch.fleet,
                 key: &job.request.key,
                 selector: batch.selector.as_ref().ok(),
@@ -257,23 +276,50 @@ impl Shared {
                     failure: failure.map(|(how, cause)| (Failure::from(*how), cause.as_str())),
                 },
             };
-            self.with(shadow, |run| run.comparing.add(&compared));
+            self.with(shadow, |run| run.comparing.add(&both));
+            *compared += 1;
             if let Some(slot) = decided.chosen {
                 Arc::make_mut(&mut fleet).take(slot, &job.request);
             }
         }
     }
 
-    /// Begins a comparison when another shadow than before is named.
+    /// Begins a comparison when another shadow than before is named, and makes what rehearses it when
+    /// there is none.
     fn begin(&self, rehearsals: &mut HashMap<ModuleName, Rehearsal>, shadow: &ModuleRef) {
-        let known = self
-            .runs()
-            .get(&shadow.name)
-            .is_some_and(|run| run.shadow == *shadow);
-        if known {
+        if self.is_new(shadow) {
+            rehearsals.remove(&shadow.name);
+        }
+        let broken = |run: &Run| run.broken.as_ref().map(|broken| broken.again_at);
+        let again_at = self.runs().get(&shadow.name).and_then(broken);
+        let waits = again_at.is_some_and(|again_at| Instant::now() < again_at);
+        if waits || rehearsals.contains_key(&shadow.name) {
             return;
         }
-        rehearsals.remove(&shadow.name);
+        let begun = Instant::now();
+        let made = match (self.bytes)(&shadow.digest) {
+            None => Err("its bytes are not on this host".to_owned()),
+            Some(bytes) => Rehearsal::new(&self.sandbox, shadow.clone(), &bytes)
+                .map_err(|error| error.to_string()),
+        };
+        match made {
+            Ok(rehearsal) => {
+                rehearsals.insert(shadow.name.clone(), rehearsal);
+                self.with(shadow, |run| run.broken = None);
+            }
+            Err(reason) => self.fail(shadow, reason, begun.elapsed()),
+        }
+    }
+
+    /// Whether another shadow than before is named; its comparison has begun then.
+    fn is_new(&self, shadow: &ModuleRef) -> bool {
+        let mut runs = self.runs();
+        if runs
+            .get(&shadow.name)
+            .is_some_and(|run| run.shadow == *shadow)
+        {
+            return false;
+        }
         let other = ComparedVersion {
             version: shadow.version,
             digest: shadow.digest,
@@ -284,21 +330,20 @@ impl Shared {
             comparing: Comparing::new(shadow.name.clone(), other),
             broken: None,
         };
-        self.runs().insert(shadow.name.clone(), run);
-        let made = match (self.bytes)(&shadow.digest) {
-            None => Err("its bytes are not on this host".to_owned()),
-            Some(bytes) => Rehearsal::new(&self.sandbox, shadow.clone(), &bytes)
-                .map_err(|error| error.to_string()),
-        };
-        match made {
-            Ok(rehearsal) => {
-                rehearsals.insert(shadow.name.clone(), rehearsal);
-            }
-            Err(reason) => {
+        runs.insert(shadow.name.clone(), run);
+        true
+    }
+
+    /// Says once why a shadow cannot be rehearsed.
+    fn fail(&self, shadow: &ModuleRef, reason: String, took: Duration) {
+        let again_at = Instant::now() + RETRY_AFTER.max(took * 10);
+        self.with(shadow, |run| {
+            let before = run.broken.as_ref().map(|broken| &broken.reason);
+            if before != Some(&reason) {
                 tracing::warn!(module = %shadow.name, version = shadow.version, reason, "a shadow cannot be rehearsed");
-                self.with(shadow, |run| run.broken = Some(reason));
             }
-        }
+            run.broken = Some(Broken { reason, again_at });
+        });
     }
 
     /// Its comparison, unless it has ended meanwhile.

@@ -30,7 +30,7 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// Two starts, one that succeeds and one on a node that is busy; and each hook that it names.
 pub(crate) fn callback(module: &CallbackPre, limits: &Limits) -> Result<Tried, ModuleError> {
     block_on(Stage::Trying, async {
-        let made = Instance::<callback::Exports>::new(module, limits, "upload".into(), "{}".into());
+        let made = Instance::<callback::Exports>::new(module, limits, "".into(), "{}".into());
         let mut callback = made.await?;
         let mut notes = Vec::new();
         for node in [TrialNode::Starts, TrialNode::Busy] {
@@ -95,7 +95,7 @@ async fn try_hook(
 /// Two examinations of one node: with no record at all, and with records whose share means nothing.
 pub(crate) fn fence(module: &FencePre, limits: &Limits) -> Result<Tried, ModuleError> {
     block_on(Stage::Trying, async {
-        let made = Instance::<fence::Exports>::new(module, limits, "upload".into(), "{}".into());
+        let made = Instance::<fence::Exports>::new(module, limits, "".into(), "{}".into());
         let mut fence = made.await?;
         let mut notes = Vec::new();
         for records in [TrialRecords::None, TrialRecords::Meaningless] {

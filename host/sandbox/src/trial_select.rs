@@ -231,7 +231,7 @@ impl<'a> Trial<'a> {
 }
 
 fn instance(module: &SelectorPre, limits: &Arc<Limits>) -> Result<Selector, ModuleError> {
-    Selector::new(module, limits, "upload".into(), "{}".into())
+    Selector::new(module, limits, "".into(), "{}".into())
 }
 
 fn checked(case: Case, answer: Answer, slots: &[Slot], terms: usize) -> Result<Went, ModuleError> {

@@ -6,11 +6,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use maitred_protocol::{Chooser, ModuleKind};
 use maitred_registry::inputs::Outcome;
 use maitred_sandbox::{Failed, Lanes, Limits, Rehearsal, Rehearsed, Sandbox, Stage};
-use support::guests::{FIRST, Parts, START, choose, first, spin, start, unlucky};
+use rustix::time::{ClockId, clock_gettime};
+use support::guests::{FIRST, LOG, Parts, START, choose, first, spin, start, unlucky};
 use support::{batch, bench, compiler, decided, fleet, jobs, module, patient, prebuilt};
 
 fn rehearsal(sandbox: &Arc<Sandbox>, guest: &[u8]) -> Rehearsal {
@@ -201,4 +203,100 @@ fn what_cannot_be_rehearsed_says_why() {
         new(&mute.selector()).err().unwrap().stage,
         Stage::Describing
     );
+}
+
+/// Counts the lines of guests.
+struct Listener(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "guest"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn what_is_only_tried_does_not_write_the_log() {
+    let guest = Parts {
+        imports: LOG,
+        body: format!(
+            "(call $log (i32.const 3) (i32.const 0) (i32.const 6)) {}",
+            choose(FIRST)
+        ),
+        ..Parts::default()
+    };
+    let guest = guest.selector();
+    let sandbox = bench(patient()).sandbox;
+    let lines = Arc::new(AtomicUsize::new(0));
+    tracing::subscriber::with_default(Listener(Arc::clone(&lines)), || {
+        sandbox
+            .inspect(ModuleKind::Selector, &guest, |_| ())
+            .unwrap();
+        assert_eq!(one(&rehearsal(&sandbox, &guest), 1).failed, None);
+        assert_eq!(lines.load(Relaxed), 0);
+        // And it would have been heard.
+        tracing::error!(target: "guest", "a line");
+        assert_eq!(lines.load(Relaxed), 1);
+    });
+}
+
+#[test]
+fn one_budget_of_time_holds_for_all_calls_of_a_rehearsal() {
+    // What the host does costs hardly any fuel: `describe` and `select` take the same long while.
+    let busy = "(local.set $n (i32.const 20000))
+        (loop $again
+          (call $log (i32.const 3) (i32.const 8192) (i32.const 50000))
+          (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))";
+    let guest = Parts {
+        imports: LOG,
+        items: format!("(func $busy (local $n i32) {busy})"),
+        describe: "(call $busy) (i32.const 256)".to_owned(),
+        body: format!("(call $busy) {}", choose(FIRST)),
+        ..Parts::default()
+    }
+    .selector();
+    let with = |rehearsal_ms| {
+        // Fuel is no matter here.
+        let limits = Limits {
+            select_ms: 5,
+            describe_ms: 5,
+            fuel_per_ms: 100_000_000,
+            rehearsal_ms,
+            ..Limits::default()
+        };
+        let sandbox = bench(limits).sandbox;
+        let rehearsal = Rehearsal::new(&sandbox, module("tester", &guest, "{}"), &guest).ok()?;
+        let computed = || {
+            let time = clock_gettime(ClockId::ThreadCPUTime);
+            time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
+        };
+        let begun = computed();
+        let rehearsed = one(&rehearsal, 1);
+        Some((rehearsed, computed() - begun))
+    };
+    // Half of what three calls take is enough for one of them, and not for two. A machine that other
+    // things slow down may need another try to show it.
+    let mut tries = (0..10).filter_map(|_| {
+        let (whole, ms) = with(60_000)?;
+        assert_eq!(whole.failed, None);
+        with(ms / 2)?.0.failed
+    });
+    let (how, cause) = tries.next().unwrap();
+    assert_eq!(how, Failed::Timeout);
+    assert!(cause.contains("(limit rehearsal_ms)"), "{cause}");
 }

@@ -233,3 +233,50 @@ fn one_that_cannot_be_had_says_why_and_ends_when_it_is_over() {
     assert_eq!(world.shadows.report(&world.active.name), None);
     assert_eq!(world.lanes.counters()[0].decisions, 3);
 }
+
+#[test]
+fn one_that_could_not_be_had_at_first_is_tried_again() {
+    let world = world(patient());
+    // Not there yet; then the host itself fails on it; then all is well.
+    let asked = Mutex::new(0);
+    let shadows = Shadows::new(Arc::clone(&world.bench.sandbox), move |_| {
+        let asked = {
+            let mut asked = asked.lock().unwrap();
+            *asked += 1;
+            *asked
+        };
+        match asked {
+            1 => None,
+            2 => panic!("on purpose"),
+            _ => Some(first()),
+        }
+    });
+    let world = World {
+        lanes: Lanes::with_shadows(Arc::clone(&world.bench.sandbox), Arc::clone(&shadows)),
+        shadows,
+        ..world
+    };
+    let shadow = world.shadow(&first());
+    let patience = Instant::now() + Duration::from_secs(60);
+    let (mut decided, mut said) = (0, Vec::new());
+    let report = loop {
+        world.decide(&shadow, 8, 1, 2);
+        decided += 2;
+        let report = world.after(decided);
+        if report.comparison.decisions > 0 {
+            break report;
+        }
+        assert!(Instant::now() < patience, "{report:?}");
+        said.extend(report.broken);
+    };
+    said.dedup();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_eq!(said[0], "its bytes are not on this host");
+    assert!(said[1].contains("a bug"), "{said:?}");
+    assert_eq!(report.broken, None);
+    assert_eq!(
+        (report.comparison.decisions, report.comparison.agreed),
+        (2, 2)
+    );
+    assert_eq!(report.comparison.skipped, decided - 2);
+}
