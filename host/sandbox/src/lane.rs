@@ -143,6 +143,16 @@ impl Lanes {
         counters
     }
 
+    /// Forgets the lanes that are not to be kept and have no thread any more, with what was counted of
+    /// them. One that is idle ends a while later, so say it again, now and then.
+    pub fn retain(&self, keep: impl Fn(&LaneId) -> bool) {
+        let ended = |lane: &Lane| lane.inbox.is_none();
+        let kept = |id: &Option<LaneId>| id.as_ref().is_none_or(&keep);
+        self.shared
+            .lanes()
+            .retain(|id, lane| kept(id) || !ended(lane));
+    }
+
     /// The selectors that failed too often and are not asked for so many seconds yet, by name; the
     /// longer one where its canary is bypassed, too.
     #[must_use]

@@ -478,3 +478,30 @@ fn what_is_recorded_is_what_came_out_and_is_nobodys_time() {
     lanes.submit_recorded(gone, drop, keep);
     assert!(recorded.recv().unwrap().iter().all(|one| one.fallback));
 }
+
+#[test]
+fn lanes_of_modules_that_are_gone_are_forgotten() {
+    let bench = bench(Limits {
+        lane_idle_ms: 1,
+        ..patient()
+    });
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    for name in ["stays", "goes"] {
+        let module = bench.load(name, ModuleKind::Selector, &first(), "{}");
+        assert_eq!(cause(&decide_one(&lanes, &module)), None);
+    }
+    let names = || {
+        let counters = lanes.counters();
+        let names = counters.iter().map(|one| one.lane.module.to_string());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["goes", "stays"]);
+    // One whose thread has not ended yet is kept until it has.
+    let patience = Instant::now() + Duration::from_secs(60);
+    while names().len() > 1 {
+        lanes.retain(|id| id.module.as_str() == "stays");
+        assert!(Instant::now() < patience);
+        std::thread::yield_now();
+    }
+    assert_eq!(names(), ["stays"]);
+}

@@ -1,16 +1,17 @@
 //! Watches what decides with a rule, and has it taken back when the rule comes true; and lets shadows
-//! go that have ended.
+//! and lanes go that have ended.
 //!
 //! Only while this host leads, since only then do its lanes decide. A rule is judged by what its
 //! version has done on this host since it was activated. The replica is told for as long as the rule
 //! holds, and takes back only what still decides.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use maitred_protocol::ModuleKind;
 use maitred_registry::Registry;
-use maitred_registry::decide::ModuleRef;
+use maitred_registry::decide::{LaneId, ModuleRef};
 use maitred_registry::guard::Guard;
 use maitred_replica::Input;
 use maitred_sandbox::LaneCounters;
@@ -47,6 +48,8 @@ struct State {
     watched: Vec<Watched>,
     /// What runs in shadow.
     shadows: Vec<ModuleRef>,
+    /// What decides.
+    deciding: Arc<BTreeSet<LaneId>>,
 }
 
 /// All that is watched.
@@ -73,6 +76,7 @@ impl Guards {
         state.shadows = names
             .filter_map(|name| registry.shadow_module(name))
             .collect();
+        state.deciding = Arc::new(deciding(registry).collect());
     }
 
     /// What runs in shadow.
@@ -99,6 +103,18 @@ impl Guards {
         }
         (back, news)
     }
+}
+
+/// The lanes of all selectors that are active, and of their canaries.
+fn deciding(registry: &Registry) -> impl Iterator<Item = LaneId> {
+    registry.modules().flat_map(|(name, _)| {
+        let active = registry.active_module(name, ModuleKind::Selector).ok();
+        let both = active.into_iter().chain(registry.canary_module(name));
+        both.map(|module| LaneId {
+            module: module.name,
+            canary: module.canary,
+        })
+    })
 }
 
 /// What decides with a rule. One that this program cannot read, another version of it recorded: it
@@ -128,12 +144,14 @@ pub(crate) async fn run(host: Arc<Host>) {
             _ = ticks.tick() => {}
             () = host.stopping() => return,
         }
-        let (watches, shadows) = {
+        let (watches, shadows, deciding) = {
             let state = host.guards.lock();
-            (!state.watched.is_empty(), state.shadows.clone())
+            let deciding = Arc::clone(&state.deciding);
+            (!state.watched.is_empty(), state.shadows.clone(), deciding)
         };
         // One that was ended may have come back with a batch that was on its way.
         host.shadows.retain(|shadow| shadows.contains(shadow));
+        host.lanes.retain(|lane| deciding.contains(lane));
         if !watches || !host.leader.borrow().serving {
             continue;
         }
