@@ -30,7 +30,7 @@ enum Job {
     Find {
         last: u64,
         of: Option<ModuleName>,
-        waiter: oneshot::Sender<Result<Newest, String>>,
+        waiter: oneshot::Sender<Newest>,
     },
 }
 
@@ -106,7 +106,7 @@ impl Recorder {
         let busy = |_| "the thread that records decisions is busy; try again".to_owned();
         self.jobs.try_send(job).map_err(busy)?;
         let ended = |_| "the host is shutting down".to_owned();
-        found.await.map_err(ended)?
+        found.await.map_err(ended)
     }
 }
 
@@ -122,17 +122,15 @@ impl Writer {
                     self.waiting.fetch_sub(record.bytes, Ordering::Relaxed);
                 }
                 Ok(Job::Find { last, of, waiter }) => {
-                    let tag = of.as_ref().map(inputs::tag);
-                    let found = self.inputs.newest(last, tag);
+                    self.flush();
+                    let found = self.inputs.newest(last, of.as_ref().map(inputs::tag));
                     // Whoever asked may have gone.
-                    let _ = waiter.send(found.map_err(|error| error.to_string()));
+                    let _ = waiter.send(found);
                 }
                 Err(RecvTimeoutError::Timeout) if !dirty => {}
                 Err(end) => {
                     dirty = false;
-                    if let Err(error) = self.inputs.flush() {
-                        tracing::debug!(%error, "inputs of decisions were not written out");
-                    }
+                    self.flush();
                     if end == RecvTimeoutError::Disconnected {
                         return;
                     }
@@ -165,7 +163,20 @@ impl Writer {
                 Metrics::add(&metrics.inputs_dropped, count);
             }
         }
+        self.count_lost();
         say(&kept);
+    }
+
+    fn flush(&mut self) {
+        let kept = self.inputs.flush();
+        self.count_lost();
+        say(&Ok(kept));
+    }
+
+    /// What was recorded and then lost is dropped all the same.
+    fn count_lost(&mut self) {
+        let lost = self.inputs.take_lost();
+        Metrics::add(&self.metrics.inputs_dropped, lost as usize);
     }
 }
 

@@ -1,12 +1,15 @@
 //! Recorded decisions, made again: by any version, off the path of creates.
 //!
 //! A host has recorded what it decided while it led; whoever asks it gets what it has. One replay
-//! runs at a time, on a thread that may block, and few wait; it ends after a while, and what was left
-//! is counted as skipped. What a decision costs in fuel is found the same way, for `explain`.
+//! runs at a time, on a thread of its own behind all others, and few wait; it ends after a while, and
+//! what was left, or cannot be read, is counted as skipped. What a decision costs in fuel is found the same way, for `explain`.
 
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
 use std::time::Duration;
 
 use maitred_protocol::{
@@ -15,11 +18,11 @@ use maitred_protocol::{
 };
 use maitred_registry::compare::Comparing;
 use maitred_registry::decide::{ModuleRef, SelectJob};
-use maitred_registry::inputs::{FileWriter, RecordedBatch, Tail};
+use maitred_registry::inputs::{self, FileWriter, RecordedBatch, Tail};
 use maitred_replica::Answer;
-use maitred_sandbox::{Rehearsal, Sandbox, ShadowReport};
+use maitred_sandbox::{Rehearsal, Sandbox, ShadowReport, give_way};
 use maitred_storage::inputs::Newest;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 
 use self::run::Run;
 use crate::activate::subject;
@@ -57,7 +60,7 @@ pub(crate) struct Replays {
     recorder: OnceLock<Weak<Recorder>>,
     /// Permits for [`REPLAYS_MAX`].
     waiting: Semaphore,
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
     /// One permit: whoever is explained meanwhile is told no fuel.
     explaining: Arc<Semaphore>,
 }
@@ -78,7 +81,7 @@ impl Replays {
             stopping,
             recorder: OnceLock::new(),
             waiting: Semaphore::new(REPLAYS_MAX),
-            turn: Mutex::default(),
+            turn: Arc::default(),
             explaining: Arc::new(Semaphore::new(1)),
         }
     }
@@ -130,27 +133,35 @@ impl Replays {
             };
             return Err(Box::new(Response::Rejected(no)));
         };
-        let _turn = self.turn.lock().await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let last = u64::from(asked.last);
         let newest = self.newest(last, Some(asked.name.clone())).await;
         let newest = newest.map_err(|why| unavailable(Unavailable::Overloaded(why)))?;
         let replays = Arc::clone(self);
-        let running = tokio::task::spawn_blocking(move || {
+        let running = aside(move || {
             let other = (version, subject);
-            Run::new(&replays, &asked, other).all(newest)
+            let made = Run::new(&replays, &asked, other).all(newest);
+            // The next one begins when this one has ended, and not when nobody waits for it any more.
+            drop(turn);
+            made
         });
         match running.await {
-            Ok(Ok(comparison)) => Ok(comparison),
-            Ok(Err(_)) if *self.stopping.borrow() => Err(unavailable(Unavailable::ShuttingDown)),
-            Ok(Err(reason)) => Err(Box::new(Response::Rejected(Rejection::Module {
+            Some(Ok(comparison)) => Ok(comparison),
+            Some(Err(_)) if self.is_stopping() => Err(unavailable(Unavailable::ShuttingDown)),
+            Some(Err(reason)) => Err(Box::new(Response::Rejected(Rejection::Module {
                 stage: "replaying".to_owned(),
                 reason,
             }))),
-            Err(_) => {
+            None => {
                 let why = "the replay was broken off; this host's log says more".to_owned();
                 Err(unavailable(Unavailable::Overloaded(why)))
             }
         }
+    }
+
+    /// Whether the host ends, or has ended.
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow() || self.stopping.has_changed().is_err()
     }
 
     /// What a decision has cost, when its inputs are kept here and are not too old.
@@ -165,26 +176,27 @@ impl Replays {
             let subject = subject(&record, *version)?;
             let (replays, key, seed) = (Arc::clone(self), key.clone(), why.seed);
             let of = name.clone();
-            let found = tokio::task::spawn_blocking(move || {
+            let found = aside(move || {
                 let found = replays.fuel_of(newest, of, &subject, (&key, seed));
-                drop::<OwnedSemaphorePermit>(permit);
+                drop(permit);
                 found
             });
-            found.await.ok()?
+            found.await?
         };
         tokio::time::timeout(FUEL_TIMEOUT, work).await.ok()?
     }
 
     fn fuel_of(
         &self,
-        newest: Newest,
+        mut newest: Newest,
         name: ModuleName,
         subject: &Subject,
         (key, seed): (&ProcessKey, u32),
     ) -> Option<u64> {
-        let mut tail = Tail::new(Some(name), Newest::skip(&newest));
-        for frame in newest {
-            let Ok(Some(RecordedBatch { batch, outcomes })) = tail.next(&frame.ok()?.frame) else {
+        // Older ones will do as well.
+        let mut tail = Tail::new(Some(name), 0);
+        for frame in newest.by_ref().flatten() {
+            let Ok(Some(RecordedBatch { batch, outcomes })) = tail.next(&frame.frame) else {
                 continue;
             };
             let mut jobs = batch.jobs.iter();
@@ -224,15 +236,47 @@ impl Replays {
     }
 }
 
-fn write(newest: Newest, name: Option<ModuleName>) -> Result<(u64, Vec<u8>), String> {
+/// Runs what rehearses on a thread of its own, that goes behind all others: a pooled one would stay
+/// slow for whoever gets it next. None when it panicked, or could not be started.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, done) = oneshot::channel();
+    let started = thread::Builder::new()
+        .name("replay".to_owned())
+        .spawn(move || {
+            give_way();
+            // Whoever waited may have gone.
+            let _ = sender.send(work());
+        });
+    if let Err(error) = started {
+        tracing::error!(%error, "the thread of a replay could not be started");
+        return None;
+    }
+    done.await.ok()
+}
+
+fn write(mut newest: Newest, name: Option<ModuleName>) -> Result<(u64, Vec<u8>), String> {
+    let tag = name.as_ref().map(inputs::tag);
     let mut tail = Tail::new(name, Newest::skip(&newest));
     let mut writer = FileWriter::default();
     let mut file = FileWriter::header().to_vec();
-    for frame in newest {
-        let frame = frame.map_err(|error| error.to_string())?;
+    while let Some(frame) = newest.next() {
         // What is damaged is left out, up to the next whole picture.
-        let Ok(Some(batch)) = tail.next(&frame.frame) else {
-            continue;
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::warn!(%error, "recorded inputs are left out of a file");
+                tail.lose(newest.take_lost());
+                continue;
+            }
+        };
+        let batch = match tail.next(&frame.frame) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => continue,
+            Err(_) => {
+                let wanted = tag.is_none_or(|tag| tag == frame.of);
+                tail.lose(u64::from(frame.decisions) * u64::from(wanted));
+                continue;
+            }
         };
         let bytes = writer.push(&batch).map_err(|error| error.to_string())?;
         if file.len() + bytes.len() > FILE_BYTES_MAX {

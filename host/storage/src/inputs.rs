@@ -13,6 +13,8 @@
 //! ```
 
 mod newest;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -86,6 +88,8 @@ pub struct Inputs {
     /// Whether the next frame must be a keyframe.
     due: bool,
     stopped: Option<Instant>,
+    /// Decisions that were gathered and that the disk did not take.
+    lost: u64,
 }
 
 /// Decisions by whose they are.
@@ -134,6 +138,7 @@ impl Inputs {
             gathered: Counts::default(),
             due: true,
             stopped: None,
+            lost: 0,
         };
         for name in files::names(&inputs.dir)? {
             let number = name.strip_suffix(SUFFIX).and_then(|n| n.parse().ok());
@@ -173,24 +178,25 @@ impl Inputs {
         })
     }
 
-    /// Hands what was gathered to the system.
-    ///
-    /// # Errors
-    /// [`StorageError::DiskFull`], [`StorageError::Io`]: what was gathered is lost, and recording
-    /// has stopped for a while.
-    pub fn flush(&mut self) -> Result<(), StorageError> {
-        self.write_out().inspect_err(|_| {
-            self.stopped = Some(Instant::now());
-        })
+    /// Hands what was gathered to the system. When it does not take it, that is lost, and recording
+    /// has stopped for a while: [`Kept::Stopped`], or [`Kept::No`] when it had before.
+    pub fn flush(&mut self) -> Kept {
+        match self.write_out() {
+            Ok(()) => Kept::Yes,
+            Err(error) => self.stop(error),
+        }
+    }
+
+    /// Decisions of frames that were kept and then lost all the same, because the system did not take
+    /// what was gathered; since this was last asked.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// The files that hold the newest decisions, of one or of all, as they are now: what is recorded
-    /// or removed later does not change it.
-    ///
-    /// # Errors
-    /// As [`Inputs::flush`].
-    pub fn newest(&mut self, decisions: u64, of: Option<u64>) -> Result<Newest, StorageError> {
-        self.flush()?;
+    /// or removed later does not change it. Flush before: what is gathered is not among them.
+    #[must_use]
+    pub fn newest(&self, decisions: u64, of: Option<u64>) -> Newest {
         let mut found = 0;
         let mut parts = VecDeque::new();
         for segment in self.segments.iter().rev() {
@@ -202,9 +208,10 @@ impl Inputs {
                 path: segment.path.clone(),
                 file: Arc::clone(&segment.file),
                 bytes: segment.written,
+                decisions: segment.counts.of(of),
             });
         }
-        Ok(Newest::new(parts, found.saturating_sub(decisions)))
+        Newest::new(parts, of, found.saturating_sub(decisions))
     }
 
     /// How many decisions are kept, of one or of all.
@@ -264,8 +271,12 @@ impl Inputs {
         self.gathered.add(of, decisions.into());
         self.due = false;
         self.drop_oldest()?;
-        if self.buffer.len() >= BUFFER_BYTES {
-            self.write_out()?;
+        if self.buffer.len() >= BUFFER_BYTES
+            && let Err(error) = self.write_out()
+        {
+            // Of this frame the caller is told.
+            self.lost -= u64::from(decisions);
+            return Err(error);
         }
         Ok(())
     }
@@ -287,6 +298,7 @@ impl Inputs {
             // What is there of it does not count, and gives its room back if it can.
             let _ = segment.file.set_len(segment.written);
             self.due = true;
+            self.lost += gathered.of(None);
             return Err(StorageError::io("write", &segment.path)(error));
         }
         segment.written += bytes;

@@ -114,6 +114,44 @@ async fn recorded_decisions_are_made_again_to_the_bit_and_by_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_configuration_that_will_not_do_ends_no_replay() {
+    let group = Group::new();
+    let running = group.start_bare().await;
+    let client = group.client(&running).await;
+    let _nodes = nodes(&client).await;
+    push(&client, &Parts::body(&choose(FIRST)).selector()).await;
+    // The next version cannot describe itself with a configuration of five bytes.
+    let picky = Parts {
+        imports: r#"(import "maitred:policy/host@0.2.0" "config" (func $config (param i32)))"#,
+        describe: "(call $config (i32.const 512))
+            (if (i32.eq (i32.load (i32.const 516)) (i32.const 5)) (then unreachable))
+            (i32.const 256)"
+            .to_owned(),
+        ..Parts::default()
+    };
+    push(&client, &picky.selector()).await;
+    for (config, ids) in [("{}", 0..3), ("{   }", 3..6), ("{ }", 6..9)] {
+        let config = Some(config.to_owned());
+        within(client.activate_module(&MINE, 1, config))
+            .await
+            .unwrap();
+        create(&client, "room", ids).await;
+    }
+    let replay = async |version| {
+        let replay = client.replay_module(&MINE, version, None, 100);
+        within(replay).await
+    };
+    until(async || replay(1).await.unwrap(), 9).await;
+    let picky = replay(2).await.unwrap();
+    assert_eq!((picky.decisions, picky.skipped), (6, 3));
+    // Where it can be made with none of them, that is the answer.
+    let replay = client.replay_module(&MINE, 2, Some("{   }".to_owned()), 100);
+    let error = within(replay).await.unwrap_err().to_string();
+    assert!(error.contains("describing"), "{error}");
+    within(running.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn recorded_decisions_outlive_a_restart_and_none_are_kept_when_told_so() {
     let group = Group::new();
     let running = group.start_bare().await;

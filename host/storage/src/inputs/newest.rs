@@ -27,7 +27,11 @@ pub struct Newest {
     parts: VecDeque<Part>,
     /// The file that is being read, and where.
     current: Option<(PathBuf, Vec<u8>, usize)>,
+    of: Option<u64>,
     older: u64,
+    /// Decisions that the current file has yet.
+    left: u64,
+    lost: u64,
 }
 
 /// One file, as far as it was written.
@@ -36,15 +40,25 @@ pub(super) struct Part {
     pub(super) path: PathBuf,
     pub(super) file: Arc<File>,
     pub(super) bytes: u64,
+    /// The decisions in it, of whom it is about.
+    pub(super) decisions: u64,
 }
 
 impl Newest {
-    pub(super) fn new(parts: VecDeque<Part>, older: u64) -> Self {
+    pub(super) fn new(parts: VecDeque<Part>, of: Option<u64>, older: u64) -> Self {
         Self {
             parts,
             current: None,
+            of,
             older,
+            left: 0,
+            lost: 0,
         }
+    }
+
+    /// Decisions (of the one that was asked for) that errors have cost, since this was last asked.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 
     /// How many older decisions (of the one that was asked for) come before the newest: files are
@@ -65,9 +79,11 @@ impl Iterator for Newest {
                 let part = self.parts.pop_front()?;
                 let mut bytes = vec![0; part.bytes as usize];
                 if let Err(error) = part.file.read_exact_at(&mut bytes, 0) {
+                    self.lost += part.decisions;
                     return Some(Err(StorageError::io("read", &part.path)(error)));
                 }
                 self.current = Some((part.path, bytes, HEADER.len()));
+                self.left = part.decisions;
                 continue;
             };
             let rest = bytes.get(*at..).unwrap_or_default();
@@ -77,6 +93,9 @@ impl Iterator for Newest {
             }
             if let Some((record, _)) = split_record(rest) {
                 *at += RECORD_HEADER_BYTES + record.frame.len();
+                if self.of.is_none_or(|of| of == record.of) {
+                    self.left = self.left.saturating_sub(record.decisions.into());
+                }
                 return Some(Ok(StoredFrame {
                     of: record.of,
                     decisions: record.decisions,
@@ -88,6 +107,7 @@ impl Iterator for Newest {
                 offset: *at as u64,
             };
             self.current = None;
+            self.lost += self.left;
             return Some(Err(error));
         }
     }

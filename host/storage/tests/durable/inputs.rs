@@ -53,8 +53,8 @@ fn append(inputs: &mut Inputs, of: u64, decisions: u32, number: u32, bytes: usiz
 }
 
 fn all(inputs: &mut Inputs) -> Vec<StoredFrame> {
-    let newest = inputs.newest(u64::MAX, None).unwrap();
-    newest.map(Result::unwrap).collect()
+    assert!(matches!(inputs.flush(), Kept::Yes));
+    inputs.newest(u64::MAX, None).map(Result::unwrap).collect()
 }
 
 /// The numbers of all frames; what leans on something must have a keyframe before it.
@@ -146,9 +146,10 @@ fn the_newest_are_those_of_one_or_of_all() {
             1_000,
         );
     }
+    inputs.flush();
     for (of, step) in [(None, 1), (Some(3), 3)] {
         for wanted in [1, 2, 100, 301, 330] {
-            let newest = inputs.newest(wanted, of).unwrap();
+            let newest = inputs.newest(wanted, of);
             let skip = Newest::skip(&newest);
             let those: Vec<StoredFrame> = newest
                 .map(Result::unwrap)
@@ -163,9 +164,9 @@ fn the_newest_are_those_of_one_or_of_all() {
         }
     }
     // More than there are: all.
-    let newest = inputs.newest(5_000, None).unwrap();
+    let newest = inputs.newest(5_000, None);
     assert_eq!(Newest::skip(&newest), 0);
-    assert_eq!(inputs.newest(0, None).unwrap().count(), 0);
+    assert_eq!(inputs.newest(0, None).count(), 0);
 }
 
 #[test]
@@ -175,7 +176,8 @@ fn reading_goes_on_while_more_is_recorded_and_removed() {
     for number in 0..700 {
         append(&mut inputs, 1, 1, number, 1_000);
     }
-    let mut newest = inputs.newest(700, None).unwrap();
+    inputs.flush();
+    let mut newest = inputs.newest(700, None);
     let reader = std::thread::spawn(move || {
         let first = newest.next().unwrap().unwrap();
         (first, newest)
@@ -184,7 +186,7 @@ fn reading_goes_on_while_more_is_recorded_and_removed() {
     for number in 700..3_000 {
         append(&mut inputs, 1, 1, number, 1_000);
     }
-    inputs.flush().unwrap();
+    inputs.flush();
     let rest = newest.map(|stored| number(&stored.unwrap()));
     assert_eq!(number(&first), 0);
     assert_eq!(rest.collect::<Vec<_>>(), (1..700).collect::<Vec<_>>());
@@ -224,14 +226,15 @@ fn damage_costs_the_rest_of_one_file() {
     let place = Place::new();
     let mut inputs = open(&place, MIB);
     (0..500).for_each(|number| drop(append(&mut inputs, 1, 1, number, 1_000)));
-    inputs.flush().unwrap();
+    inputs.flush();
     let second = OpenOptions::new()
         .write(true)
         .open(&files(&place)[1])
         .unwrap();
     second.write_all_at(&[0xFF; 4], 50_000).unwrap();
     let (mut read, mut errors) = (Vec::new(), Vec::new());
-    for stored in inputs.newest(500, None).unwrap() {
+    let mut newest = inputs.newest(500, None);
+    for stored in newest.by_ref() {
         match stored {
             Ok(stored) => read.push(stored),
             Err(error) => errors.push(error),
@@ -241,6 +244,10 @@ fn damage_costs_the_rest_of_one_file() {
         matches!(&errors[..], [StorageError::InputsDamaged { .. }]),
         "{errors:?}"
     );
+    // What that cost is known, and told once.
+    let lost = 500 - read.len() as u64;
+    assert_eq!((newest.take_lost(), newest.take_lost()), (lost, 0));
+    assert!(lost > 50, "{lost}");
     let hole = read
         .windows(2)
         .position(|two| number(&two[1]) != number(&two[0]) + 1);
