@@ -64,16 +64,16 @@ impl Replica {
         self.decide_lane(number);
     }
 
-    /// Has those decided whose lane is next; says whether there was one.
-    fn decide_lane(&mut self, number: u64) -> bool {
+    /// Has those decided whose lane is next.
+    fn decide_lane(&mut self, number: u64) {
         let Some(saga) = self.parties.all.get_mut(&number) else {
-            return false;
+            return;
         };
         let Step::Deciding(deciding) = &mut saga.step else {
-            return false;
+            return;
         };
         let Some((lane, members)) = deciding.lanes.pop_front() else {
-            return false;
+            return;
         };
         deciding.out = members.len();
         let later = deciding.lanes.iter().flat_map(|(_, later)| later);
@@ -98,7 +98,6 @@ impl Replica {
             });
             self.decide_in(lane.clone(), Purpose::Party(number, *member), request);
         }
-        true
     }
 
     /// A member has been decided; perhaps it was the last one of its lane.
@@ -120,8 +119,7 @@ impl Replica {
             return self.party_has_no_place(number, &trace);
         }
         if !deciding.lanes.is_empty() {
-            self.decide_lane(number);
-            return;
+            return self.decide_lane(number);
         }
         let decided: Vec<Decision> = deciding.decided.drain(..).flatten().collect();
         self.propose_party(number, &decided);

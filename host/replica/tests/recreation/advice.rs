@@ -2,8 +2,8 @@
 //! wants to be asked.
 
 use maitred_protocol::{
-    Digest, Hook, ModuleKind, ModuleName, NodeEpoch, ProcessKey, ProcessState, Request, Response,
-    Restart, Waits,
+    CreateParty, Digest, Hook, ModuleKind, ModuleName, NodeEpoch, PartyRule, ProcessKey,
+    ProcessState, Request, Response, Restart, Waits,
 };
 use maitred_registry::{EndedBy, PushModule};
 use maitred_replica::{Advice, Input, Push, Ticket};
@@ -400,4 +400,45 @@ fn no_reason_makes_an_end_look_like_a_move() {
     assert_eq!(world.questions[0].reason, "exited: moved: to the cellar");
     world.pass(2_000);
     assert!(world.runs(&key(1)));
+}
+
+#[test]
+fn the_node_where_it_ran_is_no_advice_when_its_party_keeps_it_out() {
+    let mut world = World::new(|_| {});
+    world.hooks(1, &[Hook::Exit]);
+    for node in ["a", "b", "c"] {
+        world.join(node, 9);
+    }
+    world.game("b").refuses = true;
+    // Its member keeps the party from being settled.
+    world.game("c").dead = true;
+    let members =
+        [1, 2, 3].map(
+            |id| match world.create_of(&key(id), |options| options.back_off_ms = 100) {
+                Request::CreateProcess(_, create) => *create,
+                other => panic!("{other:?}"),
+            },
+        );
+    let party = CreateParty {
+        group: "raid".to_owned(),
+        rule: PartyRule::Apart,
+        members: members.into(),
+    };
+    let client = world.client;
+    world.send(Request::CreateParty(client, Box::new(party)));
+    world.run();
+    let on = |world: &World, node: &str| {
+        let mut members = (1..4).map(key);
+        let is_there = |key: &ProcessKey| world.record(key).unwrap().node.as_str() == node;
+        members.find(is_there).unwrap()
+    };
+    let (ran, other) = (on(&world, "a"), on(&world, "b"));
+    let life = world.record(&ran).unwrap().incarnation;
+    world.exits(&ran, "out of memory");
+    world.pass(200);
+    assert_eq!(world.node_of(&other), "a", "it is the only one left for it");
+    world.game("b").refuses = false;
+    world.advise(ran.clone(), life, Advice::Here);
+    world.run();
+    assert_eq!(world.node_of(&ran), "b");
 }
