@@ -217,6 +217,9 @@ fn mending(stage: &str) -> &'static str {
         "validating the configuration" => {
             "mend the configuration: the module's own `validate` refuses it"
         }
+        "receiving" => {
+            "make it smaller, or push it to hosts that allow large modules, as `maitred dev` does; if it came damaged, push it again"
+        }
         "loading" => "see which hosts cannot run it, and why, with `maitred status`",
         _ => {
             "mend the module and push it again: `maitred module check FILE` says the same without a host, and wit/ what it may do"
@@ -226,6 +229,9 @@ fn mending(stage: &str) -> &'static str {
 
 /// The command that lists what there is instead of `what`.
 fn whereabouts(what: &str) -> String {
+    if let Some((_, module)) = what.split_once(" of module ") {
+        return format!("see its versions with `maitred module get {module}`");
+    }
     let mut words = what.split(' ');
     let verb = words.find(|word| ["process", "node", "module", "type", "member"].contains(word));
     match verb {

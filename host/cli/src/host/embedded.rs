@@ -330,6 +330,8 @@ fn config(data: &Path, name: &str, listen: SocketAddr, identity: &Identity) -> S
         // Connections of killed nodes are never closed by the other side.
         shutdown_ms: SHUTDOWN_MS,
         build: concat!("maitred ", env!("CARGO_PKG_VERSION"), " dev").to_owned(),
+        // Python makes 18 MB, and this is where policies are tried.
+        allow_large_modules: true,
         ..ServerConfig::default()
     }
 }

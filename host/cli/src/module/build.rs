@@ -184,11 +184,17 @@ impl From<ComponentError> for Failure {
                     "see the world of this kind in wit/policy.wit, and `kind` in maitred.toml";
                 Self::new(Exit::Module, "world", message, help)
             }
-            ComponentError::Encode(_) | ComponentError::Decode(_) => Self::new(
+            ComponentError::Encode(_) => Self::new(
                 Exit::Module,
                 "component",
                 message,
                 "see `maitred module build --help`",
+            ),
+            ComponentError::Decode(_) => Self::new(
+                Exit::Module,
+                "component",
+                message,
+                "name the NAME.wasm that `maitred module build` writes",
             ),
         }
     }

@@ -25,12 +25,13 @@ mod test;
 mod version;
 
 use clap::{Args, Subcommand};
+use maitred_client::Error;
 use maitred_protocol::limits::CONFIG_BYTES_MAX;
 use maitred_protocol::{ModuleName, ModuleRecord, TypeName};
 use serde_json::json;
 
 use crate::connect::Shell;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::files;
 use crate::json as shape;
 use activate::{Activate, Configure};
@@ -119,13 +120,27 @@ impl Module {
             }
             Self::Rollback(name) => {
                 let client = shell.client().await?;
-                let record = client.rollback_module(&name.module).await?;
+                let back = client.rollback_module(&name.module).await;
+                let record = back.map_err(|error| nothing_before(&name.module, error))?;
                 show(shell, &record, &decides(&record))?;
                 client.close().await;
                 Ok(())
             }
         }
     }
+}
+
+/// What to do instead of going back.
+fn nothing_before(name: &ModuleName, error: Error) -> Failure {
+    let failure = Failure::from(error);
+    if failure.exit != Exit::Conflict {
+        return failure;
+    }
+    let help = format!(
+        "see what was done with `maitred module history {name}`; any version can be made to decide: \
+         `maitred module activate {name}@VERSION`"
+    );
+    Failure { help, ..failure }
 }
 
 fn show(shell: &Shell, record: &ModuleRecord, text: &str) -> Result<(), Failure> {
@@ -166,15 +181,55 @@ fn share(percent: u8, types: &[TypeName]) -> String {
     }
 }
 
-/// The text itself, or the content of the file behind an `@`.
+/// The text itself, or the content of the file behind an `@`; JSON, or it is refused here.
 fn config(given: Option<&str>) -> Result<Option<String>, Failure> {
-    match given.map(|text| (text, text.strip_prefix('@'))) {
-        Some((_, Some(path))) => {
+    let Some(given) = given else {
+        return Ok(None);
+    };
+    let text = match given.strip_prefix('@') {
+        Some(path) => {
             let path = std::path::Path::new(path);
-            let text = files::read_text("read the configuration", path, CONFIG_BYTES_MAX as u64);
-            text.map(Some)
+            files::read_text("read the configuration", path, CONFIG_BYTES_MAX as u64)?
         }
-        Some((text, None)) => Ok(Some(text.to_owned())),
-        None => Ok(None),
+        None => given.to_owned(),
+    };
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+        let help = "--config takes JSON, such as '{\"label\": \"rack\"}', or @FILE";
+        let message = format!("the configuration is not JSON: {error}");
+        return Err(Failure::usage(message, help));
+    }
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_json_or_refused_before_anything_is_sent() {
+        let good = "{\"a\": 1}";
+        assert_eq!(config(None).unwrap(), None);
+        assert_eq!(config(Some(good)).unwrap().as_deref(), Some(good));
+        for bad in ["", "{bad", "[1", "{} {}"] {
+            let failure = config(Some(bad)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{bad}");
+            assert!(failure.help.contains("@FILE"), "{bad}");
+        }
+        let missing = config(Some("@/nonexistent/config.json")).unwrap_err();
+        assert!(missing.message.contains("/nonexistent/config.json"));
+    }
+
+    #[test]
+    fn who_cannot_go_back_is_told_where_to_go() {
+        let name = ModuleName::new("spread").unwrap();
+        let conflict =
+            |text: &str| Error::Rejected(maitred_protocol::Rejection::Conflict(text.to_owned()));
+        let failure = nothing_before(&name, conflict("no earlier version"));
+        assert!(failure.help.contains("maitred module history spread"));
+        assert_eq!(failure.message, "no earlier version");
+        let none = Error::Rejected(maitred_protocol::Rejection::NotFound(
+            "module spread".into(),
+        ));
+        assert!(nothing_before(&name, none).help.contains("module ls"));
     }
 }

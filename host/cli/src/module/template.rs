@@ -137,15 +137,15 @@ fn next(name: &str, lang: Lang, kind: Kind) -> Vec<String> {
         Lang::Python => "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt",
         Lang::C => "python3 -m venv .venv && .venv/bin/pip install ziglang==0.17.1",
     };
-    let push = match kind {
-        Kind::Selector | Kind::Scanner => "",
-        Kind::Callback => " --kind callback",
-        Kind::Fence => " --kind fence",
+    let tried = match kind {
+        Kind::Selector | Kind::Scanner => "maitred module test".to_owned(),
+        Kind::Callback | Kind::Fence => format!("maitred module check {name}.wasm"),
     };
     vec![
         install.to_owned(),
         "maitred module build".to_owned(),
-        format!("maitred module push {name} {name}.wasm{push}"),
+        tried,
+        format!("maitred module push {name} {name}.wasm --activate"),
     ]
 }
 

@@ -44,6 +44,12 @@ pub(crate) struct Test {
 impl Test {
     pub(super) async fn run(&self, shell: &Shell) -> Result<(), Failure> {
         let (folder, file) = self.places();
+        if self.component.is_none() {
+            // Before its scenario is missed, which it has none of.
+            if let Ok(project) = Project::read(&folder) {
+                decides(Some(project.kind))?;
+            }
+        }
         let scenario = read(&file)?;
         let (name, bytes) = match &self.component {
             Some(path) => {
@@ -62,7 +68,7 @@ impl Test {
                 (project.name, built.bytes)
             }
         };
-        decides(&bytes)?;
+        decides(inspect(&bytes)?.kind)?;
         let results = blocking(move || results(&name, bytes, &scenario)).await?;
         let failed = results.iter().filter(|one| !one.passed()).count();
         let body = json!({
@@ -113,19 +119,20 @@ fn read(file: &Path) -> Result<Scenario, Failure> {
     Scenario::parse(&text).map_err(|error| {
         let message = format!("{}: {error}", file.display());
         let help =
-            "docs/MODULES.md describes the keys of a scenario, and a new project has an example";
+            "guest-sdk/scenario/README.md describes the keys, and a new project has an example";
         Failure::new(Exit::Usage, "scenario", message, help)
     })
 }
 
 /// Whether it is one that decides: there are no scenarios of others.
-fn decides(bytes: &[u8]) -> Result<(), Failure> {
-    match inspect(bytes)?.kind {
+fn decides(kind: Option<Kind>) -> Result<(), Failure> {
+    match kind {
         Some(Kind::Selector | Kind::Scanner) => Ok(()),
         kind => {
-            let is = kind.map_or("nothing that hosts know", Kind::name);
-            let message =
-                format!("it exports {is}, and only selectors and scanners have scenarios");
+            let is = kind.map_or("nothing that hosts know".to_owned(), |kind| {
+                format!("a {kind}")
+            });
+            let message = format!("it is {is}, and only selectors and scanners have scenarios");
             let help = "look at it with `maitred module check`, or try it on `maitred dev`";
             Err(Failure::usage(message, help))
         }

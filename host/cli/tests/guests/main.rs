@@ -55,7 +55,7 @@ fn every_template_is_written_whole_and_never_over_something() {
         assert!(folder.join("wit/policy.wit").is_file());
         let tried = kind == "selector" || kind == "scanner";
         assert_eq!(folder.join("scenario.toml").is_file(), tried);
-        assert_eq!(made["next"].as_array().unwrap().len(), 3);
+        assert_eq!(made["next"].as_array().unwrap().len(), 4);
         let name = format!("{lang}-{kind}");
         let again = place.error(&["module", "new", &name, "--lang", lang, "-o", "json"], 4);
         assert_eq!(again["code"], "exists");
