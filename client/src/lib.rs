@@ -52,6 +52,7 @@ pub use failover::PendingPage;
 pub use group::HostStatus;
 pub use maitred_protocol as protocol;
 pub use maitred_transport::Identity;
+pub use modules::Pushed;
 pub use node::{NodeHandle, NodeHandler, SpawnRequest};
 pub use node_builder::NodeBuilder;
 pub use party::{Party, PartyCreated};

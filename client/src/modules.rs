@@ -1,8 +1,8 @@
 //! The verbs of modules. A push goes over a stream of its own, so that it delays nobody.
 
 use maitred_protocol::{
-    ClientId, Digest, Kind, ModuleKind, ModuleName, ModuleRecord, Rejection, Request, Response,
-    Revision, Signature, Upload, UploadStage, codec,
+    ClientId, Digest, Findings, Kind, ModuleKind, ModuleName, ModuleRecord, Rejection, Request,
+    Response, Revision, Signature, Upload, UploadStage, codec,
 };
 use maitred_transport::{FrameReader, LinkError, ReadError, SendStream};
 use tokio::time::{Instant, timeout_at};
@@ -13,6 +13,17 @@ use crate::conn::{Conn, Failure};
 use crate::error::Error;
 use crate::pool::Route;
 use crate::verbs::{Client, NO_SESSION, answer};
+
+/// A module that was uploaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pushed {
+    /// The module.
+    pub record: ModuleRecord,
+    /// The version that it became; an older one when its newest has the same bytes.
+    pub version: u32,
+    /// What the host found out about it.
+    pub findings: Findings,
+}
 
 struct Push<'a, P> {
     upload: Upload,
@@ -34,10 +45,12 @@ impl Client {
         bytes: &[u8],
         progress: impl FnMut(UploadStage) + Send,
     ) -> Result<(ModuleRecord, u32), Error> {
-        self.push_signed(name, kind, bytes, None, progress).await
+        let pushed = self.push_signed(name, kind, bytes, None, progress).await?;
+        Ok((pushed.record, pushed.version))
     }
 
-    /// As [`Client::push_module`], with a signature for hosts that want one.
+    /// As [`Client::push_module`], with a signature for hosts that want one; says also what the host
+    /// found out about the module.
     ///
     /// # Errors
     /// As there; a signature that does not fit is refused while `checking the signature`.
@@ -48,7 +61,7 @@ impl Client {
         bytes: &[u8],
         signature: Option<Signature>,
         progress: impl FnMut(UploadStage) + Send,
-    ) -> Result<(ModuleRecord, u32), Error> {
+    ) -> Result<Pushed, Error> {
         let mut push = Push {
             upload: Upload {
                 client: NO_SESSION,
@@ -66,7 +79,11 @@ impl Client {
         }
         let timeout = self.settings().push_timeout;
         match self.caller().ask(Route::Leader, &mut push, timeout).await? {
-            (Response::Pushed(record, version), _) => Ok((*record, version)),
+            (Response::Pushed(record, version, findings), _) => Ok(Pushed {
+                record: *record,
+                version,
+                findings: *findings,
+            }),
             _ => Err(wrong_answer("a pushed module")),
         }
     }

@@ -17,10 +17,11 @@ use std::path::Path;
 
 use maitred_protocol::codec::{Wire, decode, encode, split};
 use maitred_protocol::{
-    Chooser, ClientId, CreateOptions, CreateProcess, Digest, Drain, Hello, Incarnation, KeepAlive,
-    KeepAliveAck, Load, ModuleKind, ModuleName, NodeAnswer, NodeCommand, NodeEpoch, NodeName,
-    OnConflict, ProcessKey, ProcessRecord, ProcessState, RegisterNode, Request, RequestId,
-    Response, Revision, SetProcess, Switch, TypeName, TypeSpec, Upload, UploadStage, Welcome, Why,
+    Answered, Candidate, Chooser, ClientId, CreateOptions, CreateProcess, Digest, Drain, Evidence,
+    Findings, Hello, Incarnation, KeepAlive, KeepAliveAck, Load, ModuleKind, ModuleName,
+    NodeAnswer, NodeCommand, NodeEpoch, NodeName, OnConflict, Plan, ProcessKey, ProcessRecord,
+    ProcessState, RegisterNode, Request, RequestId, Response, Revision, SetProcess, Switch,
+    TypeName, TypeSpec, Upload, UploadStage, Welcome, Why,
 };
 use maitred_registry::{Command, Entry, Loader, Place, PushModule, Registry, Reserve};
 
@@ -49,6 +50,26 @@ fn why(version: u32) -> Why {
         seed: 11,
         micros: 12,
         candidates: 13,
+    }
+}
+
+fn evidence() -> Evidence {
+    Evidence {
+        why: why(2),
+        features: vec!["processes".to_owned()],
+        candidates: vec![Candidate {
+            node: node(),
+            values: vec![3.0],
+            chosen: true,
+            load_age_ms: 40.0,
+            scores: vec![0.5],
+        }],
+        refusals: Vec::new(),
+        refusals_more: 0,
+        decided_ms: 1_000,
+        filtered: vec![("cordoned".to_owned(), 1)],
+        terms: vec!["few".to_owned()],
+        answered: Answered::Ranked(2),
     }
 }
 
@@ -416,6 +437,27 @@ impl Formats {
         };
         self.frame("upload", &upload);
         self.frame("upload-stage", &UploadStage::Received(50));
+        let mut findings = Findings {
+            compile_ms: 30,
+            memory_bytes: 131_072,
+            decision_nanos: 900,
+            nodes: 8,
+            ..Findings::default()
+        };
+        findings.note("odd".to_owned());
+        let record = registry()
+            .module(&module("spread"))
+            .unwrap()
+            .to_wire(&module("spread"));
+        let pushed = Response::Pushed(Box::new(record), 1, Box::new(findings));
+        self.frame("response-pushed", &pushed);
+        let plan = Plan {
+            node: Some(node()),
+            then: vec![NodeName::new("eu-2").unwrap()],
+            evidence: evidence(),
+            revision: Revision(11),
+        };
+        self.frame("response-planned", &Response::Planned(Box::new(plan)));
     }
 }
 

@@ -20,6 +20,7 @@ pub mod peer;
 pub mod record;
 pub mod request;
 pub mod response;
+pub mod world;
 
 pub use codec::{Frame, FrameError, Header, Kind, Wire};
 pub use comparison::{ComparedVersion, Comparison, Difference, Evenness, Quantiles};
@@ -33,8 +34,8 @@ pub use id::{
 };
 pub use member::{MemberRecord, MemberRole, Members, Notice, Progress};
 pub use module::{
-    CanaryRecord, Hook, ModuleAction, ModuleEvent, ModuleKind, ModuleRecord, ModuleVersion,
-    ShadowRecord, Signature, config_hash,
+    CanaryRecord, Findings, Hook, ModuleAction, ModuleEvent, ModuleKind, ModuleRecord,
+    ModuleVersion, ShadowRecord, Signature, config_hash,
 };
 pub use node::{Hello, KeepAlive, KeepAliveAck, Load, NodeAnswer, NodeCommand, Welcome};
 pub use peer::{
@@ -50,3 +51,4 @@ pub use request::{
     Request, SaveInputs, SaveSnapshot, SavedInputs, SavedSnapshot, SetProcess, Upload, UploadStage,
 };
 pub use response::{Attempt, Plan, Rejection, Response, Unavailable, Verdict};
+pub use world::World;

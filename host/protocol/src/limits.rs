@@ -117,6 +117,12 @@ pub const CAPACITY_MAX: u32 = 1_000_000;
 /// Bytes of a module that can be uploaded at all; the operator's own limit is lower.
 pub const MODULE_BYTES_MAX: u64 = 32 << 20;
 
+/// Notes about an uploaded module that its sender is told; each has at most [`REASON_BYTES_MAX`] bytes.
+pub const FINDINGS_NOTES_MAX: usize = 8;
+
+/// Nodes that a selector may rank, best first.
+pub const RANKED_MAX: usize = 8;
+
 /// Largest distance from zero of a create's priority.
 pub const PRIORITY_MAX: i32 = 1_000;
 

@@ -5,6 +5,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::id::{Digest, ModuleName, Revision, TypeName};
+use crate::limits::{FINDINGS_NOTES_MAX, REASON_BYTES_MAX};
 
 /// What a module is for.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -174,4 +175,52 @@ pub struct ModuleRecord {
     pub activated: Revision,
     /// When anything of it last changed.
     pub revision: Revision,
+}
+
+/// What the host that took an upload found out about it. For its author: it is kept nowhere, and
+/// another host, or the same one an hour later, measures something else.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+pub struct Findings {
+    /// What is odd about it although it was accepted; see [`Findings::note`] for its bounds.
+    pub notes: Vec<String>,
+    /// Milliseconds until it could be run; next to none where its machine code had been kept.
+    pub compile_ms: u32,
+    /// Bytes of all memories of one instance, after the trial.
+    pub memory_bytes: u64,
+    /// Nanoseconds of one decision over [`Findings::nodes`] nodes, the mean of the trial's; 0 where none
+    /// was made: a callback, a fence, or a selector that wants a configuration.
+    pub decision_nanos: u64,
+    /// Nodes that the trial's decisions chose from.
+    pub nodes: u32,
+}
+
+impl Findings {
+    /// Adds a note: the first [`FINDINGS_NOTES_MAX`] are kept, [`REASON_BYTES_MAX`] bytes of each. They
+    /// may hold a module's own words.
+    pub fn note(&mut self, mut note: String) {
+        if self.notes.len() < FINDINGS_NOTES_MAX {
+            note.truncate(note.floor_char_boundary(REASON_BYTES_MAX));
+            self.notes.push(note);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_bounded_in_number_and_length() {
+        let mut findings = Findings::default();
+        for _ in 0..20 {
+            findings.note("\u{e9}".repeat(REASON_BYTES_MAX));
+        }
+        assert_eq!(findings.notes.len(), FINDINGS_NOTES_MAX);
+        assert!(
+            findings
+                .notes
+                .iter()
+                .all(|note| note.len() == REASON_BYTES_MAX)
+        );
+    }
 }

@@ -11,7 +11,7 @@ use crate::comparison::Comparison;
 use crate::failover::{LostNode, PendingProcess, RebalancePlan};
 use crate::id::{ClientId, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision};
 use crate::member::{MemberRecord, Members};
-use crate::module::{ModuleEvent, ModuleRecord};
+use crate::module::{Findings, ModuleEvent, ModuleRecord};
 use crate::record::{Evidence, Explanation, NodeRecord, ProcessRecord, Refusal, Status, TypeSpec};
 
 /// A try of a create that did not succeed.
@@ -147,6 +147,9 @@ pub enum Verdict {
 pub struct Plan {
     /// The node that would be chosen; none when none would do.
     pub node: Option<NodeName>,
+    /// Those that would be tried next when that one could not take it, best first; at most
+    /// [`RANKED_MAX`](crate::limits::RANKED_MAX) less one, none unless the selector ranks.
+    pub then: Vec<NodeName>,
     /// What the decision would be made from.
     pub evidence: Evidence,
     /// The state that it was made on.
@@ -194,8 +197,8 @@ pub enum Response {
     Node(Box<NodeRecord>),
     /// To `ListNodes`.
     Nodes(Vec<NodeRecord>),
-    /// To an upload: the module and the version that it became.
-    Pushed(Box<ModuleRecord>, u32),
+    /// To an upload: the module, the version that it became, and what the host found out about it.
+    Pushed(Box<ModuleRecord>, u32, Box<Findings>),
     /// To `GetModule`, `ActivateModule` and `RollbackModule`.
     Module(Box<ModuleRecord>),
     /// To `ListModules`.

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+pub use maitred_protocol::limits::RANKED_MAX;
+
 /// Columns that one selector may ask for.
 pub const FEATURES_MAX: usize = 32;
 
@@ -14,9 +16,6 @@ pub const TERMS_MAX: usize = 8;
 
 /// Nodes that an answer may give scores of.
 pub const SCORED_MAX: usize = 5;
-
-/// Nodes that an answer may rank.
-pub const RANKED_MAX: usize = 8;
 
 /// Milliseconds for which a selector may ask to be asked again.
 pub const WAIT_MS: std::ops::RangeInclusive<u32> = 10..=60_000;

@@ -371,7 +371,8 @@ impl Replica {
                 Response::Registered { epoch, verdicts: verdicts.to_vec() }
             }
             Outcome::Pushed(module, version) => {
-                Response::Pushed(Box::new((*module).clone()), version)
+                // What was found out is for whoever took the upload in to add.
+                Response::Pushed(Box::new((*module).clone()), version, Box::default())
             }
             Outcome::Module(module) => Response::Module(Box::new((*module).clone())),
             Outcome::Type(spec) => Response::Type(Box::new((*spec).clone())),

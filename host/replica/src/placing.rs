@@ -388,6 +388,7 @@ impl Replica {
                             .node
                             .as_ref()
                             .map(|(name, _): &(NodeName, NodeEpoch)| name.clone()),
+                        then: decision.then.iter().map(|(name, _)| name.clone()).collect(),
                         evidence: decision.trace.evidence(),
                         revision: Revision(self.registry.applied()),
                     };

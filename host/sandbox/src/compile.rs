@@ -186,7 +186,7 @@ impl Compiler {
                 return STOPPED.to_owned();
             }
             return format!(
-                "the compiler was stopped after {wall_s} s (limit compile.wall_s); {advice}"
+                "the compiler was stopped after {wall_s} s (limit compile.wall_s), of which it had computed less than {cpu_s}: the machine is busy, try it again"
             );
         };
         let killed_by = |signal: Signal| status.signal() == Some(signal.as_raw());

@@ -384,8 +384,13 @@ impl<W: World> Instance<W> {
         std::mem::take(&mut self.store.data_mut().lines_dropped)
     }
 
+    /// Bytes of all its memories.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.store.data().room.memory_bytes
+    }
+
     fn worn(&self) -> bool {
-        self.calls >= CALLS_MAX || self.store.data().room.memory_bytes > self.memory_bytes_worn
+        self.calls >= CALLS_MAX || self.memory_bytes() > self.memory_bytes_worn
     }
 }
 

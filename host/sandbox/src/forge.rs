@@ -23,7 +23,7 @@ use crate::fence::FencePre;
 use crate::guest::Guest;
 use crate::limits::Limits;
 use crate::sandbox::Loaded;
-use crate::scan;
+use crate::scan::{self, Scanned};
 use crate::selector::SelectorPre;
 use crate::v0_1;
 use crate::world::{Abi, Fit, Interface};
@@ -87,13 +87,13 @@ impl Forge {
         limits: &Limits,
         compiler: &Compiler,
         progress: &mut dyn FnMut(UploadStage),
-    ) -> Result<(Loaded, Fit), ModuleError> {
+    ) -> Result<(Loaded, Fit, Scanned), ModuleError> {
         progress(UploadStage::Scanning);
-        let fit = scan::scan(kind, bytes, limits)?;
+        let (fit, scanned) = scan::scan(kind, bytes, limits)?;
         progress(UploadStage::Compiling);
         let component = self.component(&digest, bytes, compiler)?;
         let linked = self.link(&fit, &component);
-        Ok((linked.map_err(ModuleError::of_world)?, fit))
+        Ok((linked.map_err(ModuleError::of_world)?, fit, scanned))
     }
 
     fn component(

@@ -6,12 +6,14 @@
 //! a policy may want a configuration, which an upload does not have.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use maitred_protocol::{Digest, Hook, ModuleKind, ProcessKey, UploadStage};
+use maitred_protocol::{Digest, Findings, Hook, ModuleKind, ProcessKey, UploadStage};
 
 use crate::error::{ModuleError, Stage};
 use crate::limits::Limits;
 use crate::sandbox::{self, Loaded, Sandbox};
+use crate::scan::Scanned;
 use crate::world::Fit;
 use crate::{trial, trial_select};
 
@@ -32,6 +34,33 @@ pub struct Inspected {
     pub hooks: Vec<Hook>,
     /// What its author should know, although it is accepted.
     pub notes: Vec<String>,
+    /// What the scan saw.
+    pub scanned: Scanned,
+    /// Until it could be run; next to nothing where its machine code had been kept.
+    pub compile: Duration,
+    /// Bytes of all memories of one instance, after the trial.
+    pub memory_bytes: usize,
+    /// The mean of the trial's decisions, and over how many nodes they were; 0 where none was made.
+    pub decision: (Duration, u32),
+}
+
+impl Inspected {
+    /// What its author is told, within the wire's bounds.
+    #[must_use]
+    pub fn findings(&self) -> Findings {
+        let (decision, nodes) = self.decision;
+        let mut findings = Findings {
+            notes: Vec::new(),
+            compile_ms: u32::try_from(self.compile.as_millis()).unwrap_or(u32::MAX),
+            memory_bytes: self.memory_bytes as u64,
+            decision_nanos: u64::try_from(decision.as_nanos()).unwrap_or(u64::MAX),
+            nodes,
+        };
+        for note in &self.notes {
+            findings.note(note.clone());
+        }
+        findings
+    }
 }
 
 /// What a trial found.
@@ -42,6 +71,10 @@ pub(crate) struct Tried {
     pub(crate) terms: Vec<String>,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) notes: Vec<String>,
+    /// Of the instance, at the end.
+    pub(crate) memory_bytes: usize,
+    /// See [`Inspected::decision`].
+    pub(crate) decision: (Duration, u32),
 }
 
 impl Sandbox {
@@ -57,7 +90,15 @@ impl Sandbox {
         bytes: &[u8],
         mut progress: impl FnMut(UploadStage),
     ) -> Result<Inspected, ModuleError> {
-        let (module, fit) = self.make(Digest::of(bytes), kind, bytes, &mut progress)?;
+        let mut compiling = Instant::now();
+        let mut staged = |stage| {
+            if stage == UploadStage::Compiling {
+                compiling = Instant::now();
+            }
+            progress(stage);
+        };
+        let (module, fit, scanned) = self.make(Digest::of(bytes), kind, bytes, &mut staged)?;
+        let compile = compiling.elapsed();
         progress(UploadStage::Trying);
         let mut tried = match &module {
             Loaded::Selector(module) => trial_select::selector(module, &self.limits),
@@ -65,7 +106,7 @@ impl Sandbox {
             Loaded::Fence(module) => trial::fence(module, &self.limits),
         }?;
         tried.notes.extend(unconfigured(&module, &self.limits));
-        Ok(tried.of(&fit))
+        Ok(tried.of(&fit, scanned, compile))
     }
 }
 
@@ -81,7 +122,7 @@ fn unconfigured(module: &Loaded, limits: &Arc<Limits>) -> Option<String> {
 }
 
 impl Tried {
-    fn of(self, fit: &Fit) -> Inspected {
+    fn of(self, fit: &Fit, scanned: Scanned, compile: Duration) -> Inspected {
         Inspected {
             title: self.title,
             world: fit.interface.name().to_owned(),
@@ -90,6 +131,10 @@ impl Tried {
             terms: self.terms,
             hooks: self.hooks,
             notes: self.notes,
+            scanned,
+            compile,
+            memory_bytes: self.memory_bytes,
+            decision: self.decision,
         }
     }
 }

@@ -48,12 +48,6 @@ pub(crate) const NAMES_MAX: usize = 1_024;
 /// Bytes of the reason that a module is refused for: most of it may be the module's own words.
 pub(crate) const REASON_BYTES_MAX: usize = 2_048;
 
-/// Names of imports or exports that such a reason lists, and characters of each. A component that was
-/// built for WASI imports some 25, and its author wants to see them all.
-pub(crate) const LISTED_MAX: usize = 32;
-/// See [`LISTED_MAX`].
-pub(crate) const LISTED_CHARS_MAX: usize = 80;
-
 /// Bytes of the name of a score term.
 pub(crate) const TERM_BYTES_MAX: usize = 32;
 

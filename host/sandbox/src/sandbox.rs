@@ -15,6 +15,7 @@ use crate::fence::{self, FencePre};
 use crate::fiber;
 use crate::forge::Forge;
 use crate::limits::Limits;
+use crate::scan::Scanned;
 use crate::selector::{self, Selector, SelectorPre};
 use crate::world::Fit;
 
@@ -126,7 +127,7 @@ impl Sandbox {
         let read = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         self.room(&read, &digest)?;
         drop(read);
-        let (ready, _) = self.make(digest, kind, bytes, &mut |_| ())?;
+        let (ready, ..) = self.make(digest, kind, bytes, &mut |_| ())?;
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         self.room(&loaded, &digest)?;
         loaded.insert(digest, ready);
@@ -222,7 +223,7 @@ impl Sandbox {
         kind: ModuleKind,
         bytes: &[u8],
         progress: &mut dyn FnMut(UploadStage),
-    ) -> Result<(Loaded, Fit), ModuleError> {
+    ) -> Result<(Loaded, Fit, Scanned), ModuleError> {
         let module = (digest, kind, bytes);
         self.running
             .make(module, &self.limits, &self.compiler, progress)
@@ -241,7 +242,7 @@ impl Sandbox {
         })?;
         let module = (digest, kind, bytes);
         let made = forge.make(module, &self.limits, &self.compiler, &mut |_| ());
-        made.map(|(module, _)| module)
+        made.map(|(module, ..)| module)
     }
 
     fn rehearsing(&self) -> Result<Arc<Forge>, SandboxError> {

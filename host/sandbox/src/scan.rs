@@ -15,11 +15,49 @@ use crate::world::{self, Fit};
 /// A WebAssembly page.
 const PAGE_BYTES: u64 = 64 << 10;
 
-/// Scans a module, and says what it is.
+/// Memories that are listed: no more than that can be used, and a file can declare millions.
+const MEMORIES_LISTED_MAX: usize = 16;
+
+/// What the scan saw of an acceptable module.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scanned {
+    /// What was held against a limit, in the order in which it was first met.
+    pub measures: Vec<Measure>,
+    /// The memories of its core modules, the first 16.
+    pub memories: Vec<MemoryPages>,
+}
+
+/// The largest of one thing, and how large it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measure {
+    /// What was counted, for people: `bytes in one function`.
+    pub what: &'static str,
+    /// The name of the limit.
+    pub limit: &'static str,
+    /// How many there are; of what is limited by function, in the function that has most.
+    pub got: u64,
+    /// How many there may be.
+    pub most: u64,
+}
+
+/// A memory as a module declares it, in pages of 64 KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPages {
+    /// From the start.
+    pub minimum: u64,
+    /// What it may grow to by its own word; the limit on memory holds anyhow.
+    pub maximum: Option<u64>,
+}
+
+/// Scans a module, and says what it is and what was seen.
 ///
 /// # Errors
 /// Names the limit that was passed, or the difference to the world.
-pub(crate) fn scan(kind: ModuleKind, bytes: &[u8], limits: &Limits) -> Result<Fit, ModuleError> {
+pub(crate) fn scan(
+    kind: ModuleKind,
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<(Fit, Scanned), ModuleError> {
     if bytes.len() as u64 > limits.upload_bytes {
         let (got, most) = (bytes.len(), limits.upload_bytes);
         return Err(ModuleError::new(
@@ -37,6 +75,7 @@ pub(crate) fn scan(kind: ModuleKind, bytes: &[u8], limits: &Limits) -> Result<Fi
         custom_bytes: 0,
         imports: Vec::new(),
         exports: Vec::new(),
+        seen: Scanned::default(),
     };
     if bytes.starts_with(b"\x7fELF") {
         return Err(refuse(
@@ -51,7 +90,8 @@ pub(crate) fn scan(kind: ModuleKind, bytes: &[u8], limits: &Limits) -> Result<Fi
     for payload in Parser::new(0).parse_all(bytes) {
         scan.payload(payload.map_err(|error| malformed(&error))?)?;
     }
-    world::check(kind, &scan.imports, &scan.exports)
+    let fit = world::check(kind, &scan.imports, &scan.exports)?;
+    Ok((fit, scan.seen))
 }
 
 struct Scan<'a> {
@@ -63,11 +103,13 @@ struct Scan<'a> {
     custom_bytes: usize,
     imports: Vec<&'a str>,
     exports: Vec<&'a str>,
+    seen: Scanned,
 }
 
 impl<'a> Scan<'a> {
     fn payload(&mut self, payload: Payload<'a>) -> Result<(), ModuleError> {
-        let scan = &self.limits.scan;
+        let limits = self.limits;
+        let scan = &limits.scan;
         match payload {
             Payload::Version {
                 encoding: Encoding::Module,
@@ -80,7 +122,7 @@ impl<'a> Scan<'a> {
             Payload::ModuleSection { .. } => {
                 self.depth += 1;
                 self.core_modules += 1;
-                within(
+                self.within(
                     "core modules",
                     u64::from(self.core_modules),
                     u64::from(scan.core_modules),
@@ -91,7 +133,7 @@ impl<'a> Scan<'a> {
             Payload::End(_) => self.depth = self.depth.saturating_sub(1),
             Payload::FunctionSection(section) => {
                 self.functions = self.functions.saturating_add(section.count());
-                within(
+                self.within(
                     "functions",
                     u64::from(self.functions),
                     u64::from(scan.functions),
@@ -100,7 +142,7 @@ impl<'a> Scan<'a> {
             }
             Payload::CustomSection(section) => {
                 self.custom_bytes += section.data().len();
-                within(
+                self.within(
                     "bytes of custom sections",
                     self.custom_bytes as u64,
                     scan.custom_bytes as u64,
@@ -109,9 +151,16 @@ impl<'a> Scan<'a> {
             }
             Payload::MemorySection(section) => {
                 for memory in section {
-                    let pages = memory.map_err(|error| malformed(&error))?.initial;
-                    let most = self.limits.memory_bytes as u64;
-                    within(
+                    let memory = memory.map_err(|error| malformed(&error))?;
+                    let pages = memory.initial;
+                    if self.seen.memories.len() < MEMORIES_LISTED_MAX {
+                        self.seen.memories.push(MemoryPages {
+                            minimum: pages,
+                            maximum: memory.maximum,
+                        });
+                    }
+                    let most = limits.memory_bytes as u64;
+                    self.within(
                         "bytes of memory from the start",
                         pages.saturating_mul(PAGE_BYTES),
                         most,
@@ -122,10 +171,10 @@ impl<'a> Scan<'a> {
             Payload::TableSection(section) => {
                 for table in section {
                     let elements = table.map_err(|error| malformed(&error))?.ty.initial;
-                    within(
+                    self.within(
                         "table elements from the start",
                         elements,
-                        self.limits.table_elements as u64,
+                        limits.table_elements as u64,
                         "table_elements",
                     )?;
                 }
@@ -148,9 +197,10 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    fn body(&self, body: &FunctionBody<'_>) -> Result<(), ModuleError> {
-        let scan = &self.limits.scan;
-        within(
+    fn body(&mut self, body: &FunctionBody<'_>) -> Result<(), ModuleError> {
+        let limits = self.limits;
+        let scan = &limits.scan;
+        self.within(
             "bytes in one function",
             body.range().len() as u64,
             scan.body_bytes as u64,
@@ -162,14 +212,14 @@ impl<'a> Scan<'a> {
             .map_err(|error| malformed(&error))?
         {
             locals += u64::from(group.map_err(|error| malformed(&error))?.0);
-            within(
-                "locals in one function",
-                locals,
-                u64::from(scan.locals),
-                "locals",
-            )?;
         }
-        let (mut blocks, mut nesting) = (0u64, 0u32);
+        self.within(
+            "locals in one function",
+            locals,
+            u64::from(scan.locals),
+            "locals",
+        )?;
+        let (mut blocks, mut nesting, mut deepest, mut targets_most) = (0u64, 0u64, 0u64, 0u64);
         for operator in body
             .get_operators_reader()
             .map_err(|error| malformed(&error))?
@@ -180,41 +230,60 @@ impl<'a> Scan<'a> {
                 | Operator::If { .. }
                 | Operator::TryTable { .. } => {
                     (blocks, nesting) = (blocks + 1, nesting + 1);
-                    within(
-                        "blocks within blocks",
-                        u64::from(nesting),
-                        u64::from(scan.nesting),
-                        "nesting",
-                    )?;
+                    deepest = deepest.max(nesting);
                 }
                 Operator::End => nesting = nesting.saturating_sub(1),
                 Operator::BrTable { targets } => {
-                    within(
-                        "targets of one br_table",
-                        u64::from(targets.len()),
-                        u64::from(scan.branch_targets),
-                        "branch_targets",
-                    )?;
+                    targets_most = targets_most.max(targets.len().into());
                 }
                 _ => {}
             }
         }
-        within(
+        self.within(
+            "blocks within blocks",
+            deepest,
+            u64::from(scan.nesting),
+            "nesting",
+        )?;
+        self.within(
+            "targets of one br_table",
+            targets_most,
+            u64::from(scan.branch_targets),
+            "branch_targets",
+        )?;
+        self.within(
             "locals times blocks in one function",
             locals * blocks,
             scan.locals_by_blocks,
             "locals_by_blocks",
         )
     }
-}
 
-fn within(what: &str, got: u64, most: u64, limit: &str) -> Result<(), ModuleError> {
-    if got <= most {
-        return Ok(());
+    /// Notes the largest of each, and refuses what is beyond its limit.
+    fn within(
+        &mut self,
+        what: &'static str,
+        got: u64,
+        most: u64,
+        limit: &'static str,
+    ) -> Result<(), ModuleError> {
+        if got > most {
+            return Err(refuse(format!(
+                "it has {got} {what}, of at most {most} (limit {limit}); split it up, or build it with less inlining"
+            )));
+        }
+        let measures = &mut self.seen.measures;
+        match measures.iter_mut().find(|one| one.limit == limit) {
+            Some(known) => known.got = known.got.max(got),
+            None => measures.push(Measure {
+                what,
+                limit,
+                got,
+                most,
+            }),
+        }
+        Ok(())
     }
-    Err(refuse(format!(
-        "it has {got} {what}, of at most {most} (limit {limit}); split it up, or build it with less inlining"
-    )))
 }
 
 fn malformed(error: &BinaryReaderError) -> ModuleError {

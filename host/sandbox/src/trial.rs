@@ -53,6 +53,7 @@ pub(crate) fn callback(module: &CallbackPre, limits: &Limits) -> Result<Tried, M
             try_hook(&mut callback, hook, limits).await?;
         }
         Ok(Tried {
+            memory_bytes: callback.memory_bytes(),
             title: callback.title,
             hooks: callback.hooks,
             notes,
@@ -114,6 +115,7 @@ pub(crate) fn fence(module: &FencePre, limits: &Limits) -> Result<Tried, ModuleE
             }
         }
         Ok(Tried {
+            memory_bytes: fence.memory_bytes(),
             title: fence.title,
             notes,
             ..Tried::default()

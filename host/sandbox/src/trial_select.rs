@@ -7,6 +7,7 @@
 //! calls before.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use maitred_protocol::{NodeEpoch, NodeName};
 use maitred_registry::candidates::{Fleet, NEVER, NodeFacts, NodeLive, SelectRequest, Slot};
@@ -46,7 +47,8 @@ struct Case {
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "over {} nodes", self.nodes)?;
+        let s = if self.nodes == 1 { "" } else { "s" };
+        write!(f, "over {} node{s}", self.nodes)?;
         if !self.known {
             f.write_str(" whose features are not known (NaN)")?;
         }
@@ -98,10 +100,16 @@ pub(crate) fn selector(module: &SelectorPre, limits: &Arc<Limits>) -> Result<Tri
     }
     trial.grows(FEW.min(most))?;
     trial.depends(FEW.min(most))?;
+    let memory_bytes = trial.selector.memory_bytes();
     let Trial {
-        manifest, notes, ..
+        manifest,
+        notes,
+        decision,
+        ..
     } = trial;
     Ok(Tried {
+        memory_bytes,
+        decision,
         features: manifest.features.iter().map(ToString::to_string).collect(),
         title: manifest.title,
         terms: manifest.terms,
@@ -116,6 +124,10 @@ struct Trial<'a> {
     selector: Selector,
     manifest: Manifest,
     notes: Vec<String>,
+    /// What all decisions took so far.
+    deciding: Duration,
+    /// See [`Tried::decision`].
+    decision: (Duration, u32),
 }
 
 impl<'a> Trial<'a> {
@@ -127,6 +139,8 @@ impl<'a> Trial<'a> {
             manifest: selector.manifest().clone(),
             selector,
             notes: Vec::new(),
+            deciding: Duration::ZERO,
+            decision: (Duration::ZERO, 0),
         })
     }
 
@@ -151,7 +165,10 @@ impl<'a> Trial<'a> {
             features: &features,
             fleet: &fleet,
         };
-        let reason = match self.selector.choose(offer) {
+        let begun = Instant::now();
+        let answer = self.selector.choose(offer);
+        self.deciding += begun.elapsed();
+        let reason = match answer {
             Ok(answer) => return checked(case, answer, &slots, self.manifest.terms.len()),
             Err(reason) => reason,
         };
@@ -188,12 +205,14 @@ impl<'a> Trial<'a> {
             self.ask(Case::of(nodes, seed))?;
         }
         let before = self.selector.memory_bytes();
+        self.deciding = Duration::ZERO;
         for seed in 0..TRIAL_CALLS {
             if let Went::Failed = self.ask(Case::of(nodes, seed))? {
                 // What it would do otherwise cannot be tried.
                 return Ok(());
             }
         }
+        self.decision = (self.deciding / TRIAL_CALLS, nodes);
         let grown = self.selector.memory_bytes().saturating_sub(before);
         let most = self.limits.trial_growth_bytes;
         if grown <= most {

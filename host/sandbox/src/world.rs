@@ -1,5 +1,6 @@
 //! Which world a component is of, by the names of what it imports and exports, whether it fits, and
-//! what to tell its author when it does not.
+//! what to tell its author when it does not. The names are the protocol's (`maitred_protocol::world`),
+//! as are the words about imports from elsewhere, because the tools that build modules use both.
 //!
 //! The one interface of ours that it exports decides, and so does its version: this host offers the
 //! minor version 0.2 and the one before. An interface fits when its version agrees in major and
@@ -7,13 +8,12 @@
 //! some); an import that is not offered never is.
 
 use maitred_protocol::ModuleKind;
-use wasmparser::{Encoding, Parser, Payload};
+pub(crate) use maitred_protocol::World as Interface;
+use maitred_protocol::world::{PACKAGE, foreign_imports, listed, split};
 
 use crate::error::{ModuleError, Stage};
-use crate::limits::{LISTED_CHARS_MAX, LISTED_MAX};
 
-/// The package that everything belongs to, and the newest version that this host offers.
-const PACKAGE: &str = "maitred:policy";
+/// The newest version of the package that this host offers.
 const OFFERED: &str = "0.2.0";
 
 /// What a component is built against.
@@ -22,15 +22,6 @@ pub(crate) enum Abi {
     /// See `v0_1`.
     V0_1,
     V0_2,
-}
-
-/// What a component exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Interface {
-    Selector,
-    Scanner,
-    Callback,
-    Fence,
 }
 
 /// What a component turned out to be.
@@ -55,36 +46,6 @@ impl Abi {
     }
 }
 
-impl Interface {
-    const ALL: [Self; 4] = [Self::Selector, Self::Scanner, Self::Callback, Self::Fence];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Selector => "selector",
-            Self::Scanner => "scanner",
-            Self::Callback => "callback",
-            Self::Fence => "fence",
-        }
-    }
-
-    fn kind(self) -> ModuleKind {
-        match self {
-            Self::Selector | Self::Scanner => ModuleKind::Selector,
-            Self::Callback => ModuleKind::Callback,
-            Self::Fence => ModuleKind::Fence,
-        }
-    }
-
-    fn imports(self) -> &'static [&'static str] {
-        match self {
-            Self::Selector => &["types", "host", "answers"],
-            Self::Scanner => &["types", "host", "answers", "nodes"],
-            Self::Callback => &["types", "host", "node", "records"],
-            Self::Fence => &["host", "records"],
-        }
-    }
-}
-
 /// Compares names with those of the worlds of a kind.
 pub(crate) fn check(
     kind: ModuleKind,
@@ -104,7 +65,8 @@ pub(crate) fn check(
         .collect();
     match refused.iter().find(|import| split(import).is_some()) {
         Some(ours) => Err(refuse(not_offered(&fit, ours))),
-        None => foreign_imports_advice(&refused).map_or(Ok(fit), |advice| Err(refuse(advice))),
+        None if refused.is_empty() => Ok(fit),
+        None => Err(refuse(foreign_imports(&refused))),
     }
 }
 
@@ -112,8 +74,7 @@ pub(crate) fn check(
 fn exported(kind: ModuleKind, exports: &[&str]) -> Option<Fit> {
     let fits = exports.iter().filter_map(|export| {
         let (name, version) = split(export)?;
-        let mut interfaces = Interface::ALL.into_iter();
-        let interface = interfaces.find(|one| one.name() == name && one.kind() == kind)?;
+        let interface = Interface::named(name).filter(|one| one.kind() == kind)?;
         let abi = Abi::of(version)?;
         // There were no scanners then.
         let known = abi == Abi::V0_2 || interface != Interface::Scanner;
@@ -124,12 +85,6 @@ fn exported(kind: ModuleKind, exports: &[&str]) -> Option<Fit> {
         })
     });
     fits.max_by_key(|fit| fit.abi == Abi::V0_2)
-}
-
-/// Interface and version of a name of our package.
-fn split(name: &str) -> Option<(&str, &str)> {
-    let rest = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
-    Some(rest.split_once('@').unwrap_or((rest, "")))
 }
 
 fn kind_name(kind: ModuleKind) -> &'static str {
@@ -147,9 +102,8 @@ fn missing_export(kind: ModuleKind, exports: &[&str]) -> String {
         ModuleKind::Callback | ModuleKind::Fence => String::new(),
     };
     let want = format!("a {wanted} exports the interface {PACKAGE}/{wanted}@{OFFERED}{or}");
-    let of = |name: &str| Interface::ALL.into_iter().find(|one| one.name() == name);
     let ours = exports.iter().find_map(|export| split(export));
-    match ours.map(|(name, version)| (name, version, of(name))) {
+    match ours.map(|(name, version)| (name, version, Interface::named(name))) {
         Some((_, version, Some(interface))) if interface.kind() == kind => {
             format!(
                 "{want}; this one exports version {version}: build it against the WIT package of this host"
@@ -178,67 +132,6 @@ fn not_offered(fit: &Fit, import: &str) -> String {
         ),
         _ => format!("it imports {import}, which a {world} is not offered"),
     }
-}
-
-/// What to tell the author of a component that imports what no host offers: all of it, and what
-/// takes it out, by language. None when there is nothing to tell.
-#[must_use]
-pub fn foreign_imports_advice<S: AsRef<str>>(imports: &[S]) -> Option<String> {
-    if imports.is_empty() {
-        return None;
-    }
-    Some(format!(
-        "it imports {}; a module may import nothing but {PACKAGE}: no system interface, no clock, no \
-         network. What leaves them out: Rust: build for wasm32-unknown-unknown, not for a WASI target. \
-         JavaScript: componentize-qjs --sync --stub-wasi. Python: componentize-py componentize -s. C and \
-         Zig: -mexec-model=reactor, and no stdio (printf, std.debug.print). Go: wasm-tools component new \
-         --adapt with an adapter that needs nothing from the host. Others: wasm-tools component embed and \
-         new on a core module without WASI imports",
-        listed(imports)
-    ))
-}
-
-/// Some of these names, which are as many and as long as their author likes.
-fn listed<S: AsRef<str>>(names: &[S]) -> String {
-    let short = |name: &S| name.as_ref().chars().take(LISTED_CHARS_MAX).collect();
-    let some: Vec<String> = names.iter().take(LISTED_MAX).map(short).collect();
-    let some = some.join(", ");
-    match names.len().saturating_sub(LISTED_MAX) {
-        0 => some,
-        more => format!("{some} and {more} more"),
-    }
-}
-
-/// What a component imports that no host offers, by name. For `module build` and `module check`,
-/// which say so before anything is uploaded.
-///
-/// # Errors
-/// It is not a component.
-pub fn foreign_imports(bytes: &[u8]) -> Result<Vec<String>, ModuleError> {
-    let malformed =
-        |error: wasmparser::BinaryReaderError| ModuleError::new(Stage::Scanning, error.to_string());
-    let mut foreign = Vec::new();
-    let mut depth = 0u32;
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(malformed)? {
-            Payload::Version { encoding, .. } if depth == 0 && encoding == Encoding::Module => {
-                let reason = "it is a core module, not a component";
-                return Err(ModuleError::new(Stage::Scanning, reason));
-            }
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(section) if depth == 0 => {
-                for import in section {
-                    let name = import.map_err(malformed)?.name.name;
-                    if split(name).is_none() {
-                        foreign.push(name.to_owned());
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(foreign)
 }
 
 fn refuse(reason: String) -> ModuleError {

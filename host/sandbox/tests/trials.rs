@@ -25,7 +25,7 @@ fn assert_refused(bytes: &[u8], limits: Limits, says: &str) {
 #[test]
 fn the_trial_refuses_what_would_only_fall_back() {
     let body = |body: &str| Parts::body(body).selector();
-    assert_refused(&body("unreachable"), patient(), "over 1 nodes, it trapped");
+    assert_refused(&body("unreachable"), patient(), "over 1 node, it trapped");
     assert_refused(
         &body(&choose("(i32.const 0)")),
         patient(),
@@ -69,7 +69,7 @@ fn an_error_of_the_policy_is_a_note() {
     .unwrap();
     assert_eq!(
         inspected.notes,
-        ["in the trial, without a configuration, over 1 nodes it answered an error: tester"]
+        ["in the trial, without a configuration, over 1 node it answered an error: tester"]
     );
 }
 
@@ -127,7 +127,11 @@ fn answers_that_depend_on_the_calls_before_are_noted() {
         body: format!("(global.set $turn (i32.add (global.get $turn) (i32.const 1))) {turns}"),
         ..Parts::default()
     };
-    let notes = notes(&guest.selector(), patient());
+    let guest = guest.selector();
+    let inspected = inspect(&bench(patient()), ModuleKind::Selector, &guest).unwrap();
+    // Which is what its author is told.
+    assert_eq!(inspected.findings().notes, inspected.notes);
+    let notes = inspected.notes;
     assert!(
         notes.len() == 1 && notes[0].starts_with("not deterministic: over 8 nodes"),
         "{notes:?}"

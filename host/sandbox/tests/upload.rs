@@ -59,9 +59,25 @@ fn a_good_selector_and_a_good_callback_pass() {
             features: vec!["processes".to_owned()],
             terms: Vec::new(),
             hooks: Vec::new(),
-            notes: Vec::new()
+            notes: Vec::new(),
+            ..selector.clone()
         }
     );
+    let (decision, nodes) = selector.decision;
+    assert!(decision > Duration::ZERO && nodes == 8, "{selector:?}");
+    assert_eq!(selector.memory_bytes, 64 << 10, "{selector:?}");
+    assert!(selector.compile > Duration::ZERO);
+    let most = |limit: &str| {
+        let measures = &selector.scanned.measures;
+        let measure = measures.iter().find(|one| one.limit == limit).unwrap();
+        (measure.got, measure.most)
+    };
+    assert_eq!(most("memory_bytes").0, 64 << 10);
+    assert_eq!(most("core_modules"), (1, 64));
+    let (body, most_bytes) = most("body_bytes");
+    assert!((10..=most_bytes).contains(&body), "{body}");
+    assert_eq!(selector.scanned.memories.len(), 1);
+    assert_eq!(selector.scanned.memories[0].minimum, 1);
     assert_eq!(
         stages,
         [
@@ -408,9 +424,9 @@ fn a_compiler_that_hangs_or_is_not_there_is_an_error() {
         .inspect(ModuleKind::Selector, &first(), |_| ())
         .unwrap_err();
     assert!(
-        error
-            .to_string()
-            .contains("while compiling: the compiler was stopped after 1 s (limit compile.wall_s)"),
+        error.to_string().contains(
+            "while compiling: the compiler was stopped after 1 s (limit compile.wall_s), of which"
+        ),
         "{error}"
     );
     let missing = sandbox_in(dir.path(), limits, command("/nowhere/compiler", &[]));
@@ -613,20 +629,8 @@ fn all_foreign_imports_are_listed_with_the_flags_that_remove_them() {
     let guest = parts.selector_of(&wit, "selector@0.2.0");
     let (stage, reason) = refused(&guest, patient());
     assert_eq!(stage, Stage::CheckingTheWorld);
-    let foreign = maitred_sandbox::foreign_imports(&guest).unwrap();
-    assert_eq!(
-        foreign,
-        ["wasi:clocks/now@0.2.0", "wasi:clocks/later@0.2.0"]
-    );
     // What `module build` says is what an upload is refused with.
-    assert_eq!(
-        Some(reason),
-        maitred_sandbox::foreign_imports_advice(&foreign)
-    );
-    assert!(
-        maitred_sandbox::foreign_imports(&first())
-            .unwrap()
-            .is_empty()
-    );
-    assert_eq!(maitred_sandbox::foreign_imports_advice::<&str>(&[]), None);
+    let foreign = ["wasi:clocks/now@0.2.0", "wasi:clocks/later@0.2.0"];
+    let advice = maitred_protocol::world::foreign_imports(&foreign);
+    assert_eq!(reason, advice);
 }

@@ -283,7 +283,7 @@ async fn install(
                 signature: None,
             };
             match take_in(host, module, Arc::new(|_| ())).await {
-                Response::Pushed(_, version) => version,
+                Response::Pushed(_, version, _) => version,
                 other => return Err(format!("it was not taken: {}", refusal(other))),
             }
         }

@@ -258,6 +258,7 @@ pub(crate) async fn take_in(host: &Arc<Host>, module: Incoming, progress: Progre
         }
     };
     drop(inspecting);
+    let findings = Box::new(inspected.findings());
     for note in &inspected.notes {
         tracing::info!(module = %name, note, "about an uploaded module");
     }
@@ -307,7 +308,11 @@ pub(crate) async fn take_in(host: &Arc<Host>, module: Incoming, progress: Progre
     // A task of its own: the record may come although whoever asked for it has gone, and the bytes
     // must be there then.
     let recorded = tokio::spawn(recording).await;
-    recorded.unwrap_or_else(|_| Response::Unknown("the host is ending".to_owned()))
+    match recorded {
+        Ok(Response::Pushed(record, version, _)) => Response::Pushed(record, version, findings),
+        Ok(response) => response,
+        Err(_) => Response::Unknown("the host is ending".to_owned()),
+    }
 }
 
 fn check_and_store(

@@ -4,22 +4,11 @@
 //! WASI, no clock, no network. The host refuses the rest; here it is refused before it is written,
 //! with the way to get rid of it in the language at hand.
 
+use maitred_protocol::world::{PACKAGE, split};
 use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, DecodedWasm};
 
 use crate::project::{Kind, Lang};
-
-const PACKAGE: &str = "maitred:policy/";
-
-/// What a component of a kind may import: the worlds of `wit/policy.wit`.
-fn offered(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::Selector => &["types", "host", "answers"],
-        Kind::Scanner => &["types", "host", "answers", "nodes"],
-        Kind::Callback => &["types", "host", "node", "records"],
-        Kind::Fence => &["types", "host", "records"],
-    }
-}
 
 /// Why there is no component, or none that a host takes.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +26,8 @@ pub enum ComponentError {
         of: &'static str,
         /// All that are not offered.
         imports: Vec<String>,
-        /// How to get rid of them; empty when nobody can tell.
-        advice: &'static str,
+        /// How to get rid of them.
+        advice: String,
     },
     /// It is a component of something else.
     #[error("it exports {}; {wanted}", listed(.exports))]
@@ -76,10 +65,20 @@ impl Inspection {
     pub fn foreign(&self, kind: Kind) -> Vec<String> {
         let is_offered = |name: &String| {
             let ours = split(name).map(|(interface, _)| interface);
-            ours.is_some_and(|interface| offered(kind).contains(&interface))
+            ours.is_some_and(|interface| kind.imports().contains(&interface))
         };
         let foreign = self.imports.iter().filter(|name| !is_offered(name));
         foreign.cloned().collect()
+    }
+
+    /// The imports that are not of our package: no host offers them to anybody.
+    #[must_use]
+    pub fn of_others(&self) -> Vec<String> {
+        let imports = self.imports.iter();
+        imports
+            .filter(|name| split(name).is_none())
+            .cloned()
+            .collect()
     }
 
     /// Whether it is a `kind`, written in `lang`.
@@ -90,7 +89,7 @@ impl Inspection {
         if self.kind != Some(kind) {
             return Err(ComponentError::Exports {
                 exports: self.exports.clone(),
-                wanted: format!("a {kind} exports {PACKAGE}{kind}"),
+                wanted: format!("a {kind} exports {PACKAGE}/{kind}"),
             });
         }
         refuse(self.foreign(kind), kind.name(), lang)
@@ -104,30 +103,8 @@ fn refuse(imports: Vec<String>, of: &'static str, lang: Lang) -> Result<(), Comp
     Err(ComponentError::Foreign {
         of,
         imports,
-        advice: advice(lang),
+        advice: lang.keep_out(),
     })
-}
-
-/// What brings imports of WASI into a component, and what keeps them out.
-fn advice(lang: Lang) -> &'static str {
-    match lang {
-        Lang::Rust => {
-            "build for wasm32-unknown-unknown, not for wasm32-wasip1 or wasm32-wasip2, and leave out crates \
-             that bring their own imports (getrandom with `wasm_js`, wasm-bindgen)"
-        }
-        Lang::Js => "pass --sync --stub-wasi to componentize-qjs, as `maitred module build` does",
-        Lang::Python => "pass --stub-wasi (-s) to componentize-py, as `maitred module build` does",
-        Lang::C => {
-            "link as a reactor (-mexec-model=reactor) and call nothing of the C library that needs a system: \
-             no stdio, no files, no time, no environment; `host.log` writes a line"
-        }
-    }
-}
-
-/// Interface and version of a name of our package.
-fn split(name: &str) -> Option<(&str, &str)> {
-    let rest = name.strip_prefix(PACKAGE)?;
-    Some(rest.split_once('@').unwrap_or((rest, "")))
 }
 
 /// Makes a component of a core module that carries wit-bindgen's sections.
@@ -171,6 +148,14 @@ fn system_calls(core: &[u8]) -> Result<Vec<String>, ComponentError> {
 /// # Errors
 /// When the bytes are no component.
 pub fn inspect(component: &[u8]) -> Result<Inspection, ComponentError> {
+    if !component.starts_with(b"\0asm") {
+        let what = "it is not WebAssembly: it does not begin with the bytes 00 61 73 6d";
+        return Err(ComponentError::Decode(what.to_owned()));
+    }
+    if component.get(4..8) == Some(&[1, 0, 0, 0]) {
+        let what = "it is a core module; `wasm-tools component new` wraps one";
+        return Err(ComponentError::Decode(what.to_owned()));
+    }
     let (resolve, world) = match wit_component::decode(component) {
         Ok(DecodedWasm::Component(resolve, world)) => (resolve, world),
         Ok(DecodedWasm::WitPackage(..)) => {
@@ -292,7 +277,15 @@ mod tests {
 
     #[test]
     fn what_is_no_component_is_refused() {
-        assert!(matches!(inspect(b""), Err(ComponentError::Decode(_))));
+        for (bytes, what) in [
+            (&b""[..], "not WebAssembly"),
+            (b"int main", "not WebAssembly"),
+            (b"\0asm\x01\0\0\0", "a core module"),
+        ] {
+            let error = inspect(bytes).unwrap_err();
+            assert!(matches!(error, ComponentError::Decode(_)));
+            assert!(error.to_string().contains(what), "{error}");
+        }
         let empty = inspect(b"\0asm\x0d\0\x01\0").unwrap();
         assert_eq!(empty.kind, None);
         let wrong = empty.check(Kind::Selector, Lang::Rust).unwrap_err();

@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use maitred_protocol::World;
+use maitred_protocol::world::keep_out;
 use serde::Deserialize;
 
 /// The file that makes a folder a project.
@@ -30,17 +32,16 @@ pub enum Lang {
     C,
 }
 
-/// What a policy does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Chooses among candidates.
+/// What a policy does; as in `maitred.toml` by its name.
+pub type Kind = World;
+
+/// How `maitred.toml` writes it.
+#[derive(Deserialize)]
+#[serde(remote = "World", rename_all = "lowercase")]
+enum Written {
     Selector,
-    /// Chooses from the whole fleet.
     Scanner,
-    /// Starts processes.
     Callback,
-    /// Says whether a node is dead.
     Fence,
 }
 
@@ -55,42 +56,19 @@ impl Lang {
             Self::C => "c",
         }
     }
-}
 
-impl Kind {
-    /// As in `maitred.toml`; also the interface that a component of this kind exports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Selector => "selector",
-            Self::Scanner => "scanner",
-            Self::Callback => "callback",
-            Self::Fence => "fence",
-        }
+    /// What keeps imports out of its components that no host offers.
+    pub(crate) fn keep_out(self) -> String {
+        keep_out(Some(match self {
+            Self::Rust => "Rust",
+            Self::Js => "JavaScript",
+            Self::Python => "Python",
+            Self::C => "C and Zig",
+        }))
     }
-
-    /// The world in `wit/policy.wit`.
-    #[must_use]
-    pub fn world(self) -> &'static str {
-        match self {
-            Self::Selector => "selector-module",
-            Self::Scanner => "scanner-module",
-            Self::Callback => "callback-module",
-            Self::Fence => "fence-module",
-        }
-    }
-
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Selector, Self::Scanner, Self::Callback, Self::Fence];
 }
 
 impl fmt::Display for Lang {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -126,6 +104,7 @@ pub enum ProjectError {
 struct Manifest {
     name: String,
     lang: Lang,
+    #[serde(with = "Written")]
     kind: Kind,
 }
 

@@ -131,7 +131,7 @@ fn response(response: &Response) -> Vec<String> {
         }
         Response::Node(record) => node(record),
         Response::Nodes(nodes) => return listed(nodes, "nodes", node),
-        Response::Pushed(record, version) => format!("version {version}; {}", module(record)),
+        Response::Pushed(record, version, _) => format!("version {version}; {}", module(record)),
         Response::Module(record) => module(record),
         Response::Modules(modules) => return listed(modules, "modules", module),
         Response::Type(spec) => type_spec(spec),
@@ -145,6 +145,10 @@ fn response(response: &Response) -> Vec<String> {
             let mut lines = vec![format!("would go to {node}")];
             lines.push(chooser(&plan.evidence.why.chooser));
             lines.extend(answered(&plan.evidence.answered));
+            let then: Vec<&str> = plan.then.iter().map(|node| node.as_str()).collect();
+            if !then.is_empty() {
+                lines.push(format!("then {}", then.join(", ")));
+            }
             lines.extend(refusals(&plan.evidence.refusals));
             return lines;
         }

@@ -165,7 +165,7 @@ fn in_what_the_host_calls_around_a_call() {
             ModuleKind::Selector,
             &wild,
             Stage::Trying,
-            "over 1 nodes, it",
+            "over 1 node, it",
         );
     }
 }

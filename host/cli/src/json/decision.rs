@@ -144,6 +144,7 @@ pub(crate) fn explanation(explanation: &Explanation) -> Value {
 pub(crate) fn plan(plan: &Plan) -> Value {
     json!({
         "node": plan.node.as_ref().map(|node| node.as_str()),
+        "then": plan.then.iter().map(|node| node.as_str()).collect::<Vec<_>>(),
         "evidence": evidence(&plan.evidence),
         "revision": plan.revision.to_string(),
     })

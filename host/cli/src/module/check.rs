@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use maitred_guest_build::{Inspection, inspect};
 use maitred_protocol::limits::MODULE_BYTES_MAX;
+use maitred_protocol::world::keep_out;
 use maitred_protocol::{Digest, ModuleKind, ModuleName};
 use maitred_registry::feature::Ask;
-use maitred_sandbox::{Inspected, foreign_imports, foreign_imports_advice};
+use maitred_sandbox::Inspected;
 use maitred_scenario::Scenario;
 use serde_json::{Value, json};
 
+use super::findings;
 use super::kind::{KindArg, kind_of};
 use super::rehearse::{Ran, Tools, Tried};
 use super::test::blocking;
@@ -81,17 +83,17 @@ impl Check {
     }
 }
 
-/// Whether it imports only what hosts offer.
+/// Whether it imports only what hosts offer. What is no component is for the sandbox to refuse.
 fn imports(bytes: &[u8]) -> Result<(), Failure> {
-    let foreign = foreign_imports(bytes)?;
-    let Some(advice) = foreign_imports_advice(&foreign) else {
+    let foreign = inspect(bytes).map_or(Vec::new(), |found| found.of_others());
+    if foreign.is_empty() {
         return Ok(());
-    };
+    }
     let message = format!(
         "it imports what no host offers:\n  {}",
         foreign.join("\n  ")
     );
-    let failure = Failure::new(Exit::Module, "foreign_imports", message, advice);
+    let failure = Failure::new(Exit::Module, "foreign_imports", message, keep_out(None));
     Err(failure.with(json!({ "imports": foreign })))
 }
 
@@ -133,7 +135,8 @@ impl Report {
             "features": found.features,
             "terms": found.terms,
             "hooks": found.hooks.iter().map(|one| shape::hook(*one)).collect::<Vec<_>>(),
-            "notes": found.notes,
+            "scan": findings::scanned_json(&found.scanned),
+            "findings": findings::to_json(&found.findings()),
             "decides": self.decides.as_ref().map(Decides::to_json),
         })
     }
@@ -151,6 +154,11 @@ impl Report {
             true => "none".to_owned(),
             false => names.join(", "),
         };
+        let memory = format!(
+            "{}; {} KiB an instance after the trial",
+            findings::pages(&found.scanned),
+            grouped(found.memory_bytes as u64 >> 10)
+        );
         let mut rows = vec![
             (
                 "component",
@@ -165,6 +173,7 @@ impl Report {
             ("pushed as", shape::module_kind(self.kind).to_owned()),
             ("exports", none(&self.exports.exports)),
             ("imports", none(&self.exports.imports)),
+            ("memory", memory),
         ];
         match self.kind {
             ModuleKind::Selector => {
@@ -181,7 +190,8 @@ impl Report {
             rows.extend(decides.rows());
         }
         rows.extend(found.notes.iter().map(|note| ("note", note.clone())));
-        format!("{}\n\na host would take it", fields(&rows))
+        let (rows, scanned) = (fields(&rows), findings::measures(&found.scanned));
+        format!("{rows}\n\n{scanned}\n\na host would take it")
     }
 }
 

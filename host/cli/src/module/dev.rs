@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
+use maitred_client::Pushed;
 use maitred_guest_build::{Built, Kind, Project};
-use maitred_protocol::{ModuleKind, ModuleName};
+use maitred_protocol::ModuleName;
 use serde_json::json;
 
 use super::build::build;
+use super::findings;
 use super::push::Upload;
 use super::test::{blocking, of_project, results};
 use crate::args::Global;
@@ -54,7 +56,7 @@ struct Round {
     built: Duration,
     /// Cases that passed; none without a scenario.
     cases: Option<usize>,
-    version: u32,
+    pushed: Pushed,
 }
 
 impl Dev {
@@ -114,7 +116,7 @@ impl Dev {
             bytes: built.bytes.len(),
             built: took,
             cases,
-            version: pushed?,
+            pushed: pushed?,
         };
         Ok((name, round))
     }
@@ -147,22 +149,22 @@ impl Dev {
     }
 }
 
-async fn push(shell: &Shell, name: &ModuleName, kind: Kind, bytes: &[u8]) -> Result<u32, Failure> {
-    let kind = match kind {
-        Kind::Selector | Kind::Scanner => ModuleKind::Selector,
-        Kind::Callback => ModuleKind::Callback,
-        Kind::Fence => ModuleKind::Fence,
-    };
+async fn push(
+    shell: &Shell,
+    name: &ModuleName,
+    kind: Kind,
+    bytes: &[u8],
+) -> Result<Pushed, Failure> {
     let client = shell.client().await?;
     let upload = Upload {
         name,
-        kind,
+        kind: kind.kind(),
         bytes,
         signature: None,
     };
-    let (_, version) = upload.push(shell, &client).await?;
-    client.activate_module(name, version, None).await?;
-    Ok(version)
+    let pushed = upload.push(shell, &client).await?;
+    client.activate_module(name, pushed.version, None).await?;
+    Ok(pushed)
 }
 
 /// The same surroundings, with the context `dev` unless others are named.
@@ -177,22 +179,28 @@ fn dev(global: &Global) -> Global {
 fn tell(shell: &Shell, name: &ModuleName, round: &Round) -> Result<(), Failure> {
     let body = json!({
         "name": name.as_str(),
-        "version": round.version,
+        "version": round.pushed.version,
         "bytes": round.bytes.to_string(),
         "build_ms": round.built.as_millis().to_string(),
         "cases": round.cases,
+        "findings": findings::to_json(&round.pushed.findings),
     });
     shell.out.show("ModuleDev", body, || {
         let cases = match round.cases {
             Some(cases) => format!("{cases} cases ok"),
             None => "no scenario.toml".to_owned(),
         };
-        format!(
+        let line = format!(
             "{name}@{} decides: built {} bytes in {}, {cases}",
-            round.version,
+            round.pushed.version,
             grouped(round.bytes as u64),
             short(round.built)
-        )
+        );
+        let notes = findings::notes(&round.pushed.findings);
+        std::iter::once(line)
+            .chain(notes)
+            .collect::<Vec<_>>()
+            .join("\n")
     })
 }
 

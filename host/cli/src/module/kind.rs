@@ -1,7 +1,7 @@
 //! What a component is for: as the command line says it, or as its exports do.
 
 use clap::ValueEnum;
-use maitred_guest_build::{Kind, inspect};
+use maitred_guest_build::inspect;
 use maitred_protocol::ModuleKind;
 
 use crate::failure::{Exit, Failure};
@@ -36,9 +36,7 @@ pub(super) fn kind_of(given: Option<KindArg>, component: &[u8]) -> Result<Module
         return Ok(kind.into());
     }
     match inspect(component)?.kind {
-        Some(Kind::Selector | Kind::Scanner) => Ok(ModuleKind::Selector),
-        Some(Kind::Callback) => Ok(ModuleKind::Callback),
-        Some(Kind::Fence) => Ok(ModuleKind::Fence),
+        Some(world) => Ok(world.kind()),
         None => Err(Failure::new(
             Exit::Module,
             "world",

@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod comparison;
 mod dev;
+mod findings;
 mod history;
 mod keys;
 mod kind;

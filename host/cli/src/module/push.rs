@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use maitred_client::Client;
+use maitred_client::{Client, Pushed};
 use maitred_protocol::limits::MODULE_BYTES_MAX;
 use maitred_protocol::{Digest, ModuleKind, ModuleName, ModuleRecord, Signature, UploadStage};
 use maitred_sandbox::signature;
 use serde_json::json;
 
 use super::activate::How;
-use super::decides;
 use super::kind::{KindArg, kind_of};
+use super::{decides, findings};
 use crate::connect::Shell;
 use crate::failure::Failure;
 use crate::files;
@@ -73,13 +73,27 @@ impl Push {
             bytes: &bytes,
             signature,
         };
-        let (mut record, version) = upload.push(shell, &client).await?;
+        let Pushed {
+            mut record,
+            version,
+            findings: found,
+        } = upload.push(shell, &client).await?;
         if self.activate {
             let activation = self.how.of(&client, &self.module, version)?;
             record = activation.send().await?;
         }
-        let body = json!({ "version": version, "module": shape::module(&record) });
-        let text = || self.text(&record, version);
+        let body = json!({
+            "version": version,
+            "module": shape::module(&record),
+            "findings": findings::to_json(&found),
+        });
+        let text = || {
+            format!(
+                "{}\n{}",
+                findings::text(&found),
+                self.text(&record, version)
+            )
+        };
         shell.out.show("Pushed", body, text)?;
         client.close().await;
         Ok(())
@@ -126,12 +140,8 @@ pub(super) struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    /// Uploads it, with a bar while it goes on; the module, and the version that it became.
-    pub(super) async fn push(
-        &self,
-        shell: &Shell,
-        client: &Client,
-    ) -> Result<(ModuleRecord, u32), Failure> {
+    /// Uploads it, with a bar while it goes on.
+    pub(super) async fn push(&self, shell: &Shell, client: &Client) -> Result<Pushed, Failure> {
         let progress = Progress::new(shell, self.bytes.len() as u64);
         let bar = progress.0.clone();
         let pushed = client

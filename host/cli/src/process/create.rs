@@ -3,7 +3,7 @@
 
 use clap::Args;
 use maitred_client::Error;
-use maitred_protocol::{Answered, Chooser, CreateProcess, ProcessKey, Rejection};
+use maitred_protocol::{Answered, Chooser, CreateProcess, Plan as Planned, ProcessKey, Rejection};
 use serde_json::json;
 
 use super::explain::decision;
@@ -78,11 +78,7 @@ impl Plan {
         let client = shell.client().await?;
         let plan = client.plan(request).await?;
         shell.out.show("Plan", shape::plan(&plan), || {
-            let key = &self.spec.process;
-            let verdict = plan.node.as_ref().map_or_else(
-                || format!("{key} would not be placed"),
-                |node| format!("{key} would be placed on {node}"),
-            );
+            let verdict = verdict(&self.spec.process, &plan);
             let (why, at) = (placed(&plan.evidence.why), plan.revision);
             let decision = decision(&plan.evidence);
             format!("{verdict}\nby {why}, at revision {at}\n\n{decision}")
@@ -95,7 +91,7 @@ impl Plan {
     }
 
     /// What the create would be answered.
-    fn refused(&self, plan: maitred_protocol::Plan) -> Rejection {
+    fn refused(&self, plan: Planned) -> Rejection {
         let evidence = plan.evidence;
         // It was asked only when there was something to choose from.
         let selector = match evidence.why.chooser {
@@ -113,6 +109,68 @@ impl Plan {
                 more: evidence.refusals_more,
                 selector,
             },
+        }
+    }
+}
+
+/// Where it would go, and where next.
+fn verdict(key: &ProcessKey, plan: &Planned) -> String {
+    let Some(node) = &plan.node else {
+        return format!("{key} would not be placed");
+    };
+    let then: Vec<&str> = plan.then.iter().map(|node| node.as_str()).collect();
+    match then.is_empty() {
+        true => format!("{key} would be placed on {node}"),
+        false => format!(
+            "{key} would be placed on {node}; if that cannot take it, on {}",
+            then.join(", then ")
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use maitred_protocol::{Evidence, NodeName};
+
+    use super::*;
+
+    #[test]
+    fn what_the_selector_ranked_next_is_told_in_its_order() {
+        let node = |name: &str| NodeName::new(name).unwrap();
+        let key = ProcessKey::new("player", "1").unwrap();
+        let mut plan = Planned {
+            node: Some(node("a")),
+            then: Vec::new(),
+            evidence: evidence(),
+            revision: maitred_protocol::Revision(1),
+        };
+        assert_eq!(verdict(&key, &plan), "player/1 would be placed on a");
+        plan.then = vec![node("c"), node("b")];
+        assert_eq!(
+            verdict(&key, &plan),
+            "player/1 would be placed on a; if that cannot take it, on c, then b"
+        );
+        assert_eq!(shape::plan(&plan)["then"], json!(["c", "b"]));
+        plan.node = None;
+        assert_eq!(verdict(&key, &plan), "player/1 would not be placed");
+    }
+
+    fn evidence() -> Evidence {
+        Evidence {
+            why: maitred_protocol::Why {
+                chooser: Chooser::Node,
+                seed: 0,
+                micros: 0,
+                candidates: 3,
+            },
+            features: Vec::new(),
+            candidates: Vec::new(),
+            refusals: Vec::new(),
+            refusals_more: 0,
+            decided_ms: 0,
+            filtered: Vec::new(),
+            terms: Vec::new(),
+            answered: Answered::Ranked(3),
         }
     }
 }

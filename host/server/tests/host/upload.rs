@@ -27,9 +27,19 @@ async fn an_uploaded_selector_decides_once_it_is_active() {
     let stages = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&stages);
     let progress = move |stage| seen.lock().unwrap().push(stage);
-    let push = client.push_module(&name, ModuleKind::Selector, SPREAD, progress);
-    let (module, version) = within(push).await.unwrap();
-    assert_eq!((version, module.active), (1, None));
+    let push = client.push_signed(&name, ModuleKind::Selector, SPREAD, None, progress);
+    let pushed = within(push).await.unwrap();
+    assert_eq!((pushed.version, pushed.record.active), (1, None));
+    let found = pushed.findings;
+    assert!(
+        found.memory_bytes >= 64 << 10 && found.notes.is_empty(),
+        "{found:?}"
+    );
+    assert!(found.decision_nanos > 0 && found.nodes == 8, "{found:?}");
+    // The same bytes are the same version; what they cost is measured again.
+    let again = client.push_signed(&name, ModuleKind::Selector, SPREAD, None, |_| ());
+    let again = within(again).await.unwrap();
+    assert_eq!((again.version, again.findings.nodes), (1, 8));
     let stages = stages.lock().unwrap().clone();
     assert!(
         stages.contains(&UploadStage::Received(SPREAD.len() as u64)),

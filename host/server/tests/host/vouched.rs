@@ -48,7 +48,7 @@ async fn push(
 ) -> Result<u32, Error> {
     let bytes = variant(number);
     let push = client.push_signed(name, ModuleKind::Selector, &bytes, signature, |_| ());
-    within(push).await.map(|(_, version)| version)
+    within(push).await.map(|pushed| pushed.version)
 }
 
 fn signed(private: &str, number: u8) -> Signature {
