@@ -326,7 +326,7 @@ mod tests {
     fn help_names_the_command_that_helps() {
         for (what, command) in [
             ("process player/9", "`maitred process ls`"),
-            ("version 3 of module spread", "`maitred module ls`"),
+            ("version 3 of module spread", "`maitred module get spread`"),
             ("node eu-9", "`maitred node ls`"),
         ] {
             assert!(whereabouts(what).contains(command), "{what}");

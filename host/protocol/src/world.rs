@@ -107,7 +107,7 @@ pub const KEEP_OUT: [(&str, &str); 6] = [
          their own (wasm-bindgen, getrandom with `wasm_js`)",
     ),
     ("JavaScript", "componentize-qjs --sync --stub-wasi"),
-    ("Python", "componentize-py componentize --stub-wasi (-s)"),
+    ("Python", "componentize-py componentize -s (--stub-wasi)"),
     (
         "C and Zig",
         "link as a reactor (-mexec-model=reactor), and call nothing that needs a system: no stdio (printf, \

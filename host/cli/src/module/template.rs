@@ -181,7 +181,7 @@ mod tests {
             assert!(kinds(lang).len() >= 2);
             for kind in kinds(lang) {
                 let template = project("quiet", lang, kind).unwrap().unwrap();
-                assert_eq!(template.next.len(), 3);
+                assert_eq!(template.next.len(), 4);
                 let own = template.files.iter();
                 for file in own.filter(|file| !file.path.starts_with("sdk/")) {
                     assert!(!file.text.contains("{{"), "{lang} {kind}: {}", file.path);
