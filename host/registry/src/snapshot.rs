@@ -8,19 +8,20 @@ mod digest;
 mod failover;
 mod load;
 mod mirror;
+mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use maitred_protocol::{DrainState, ModuleName, NodeEpoch, NodeName, TypeName, TypeSpec};
+use maitred_protocol::{ClientId, DrainState, ModuleName, NodeEpoch, NodeName, TypeName, TypeSpec};
 use rkyv::api::high::to_bytes_in;
 use rkyv::rancor;
 
 use failover::{FailoverMirror, HoldMirror, LostMirror};
 pub use load::Loader;
 use mirror::{
-    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, PartyMirror, RecordMirror,
-    SessionMirror,
+    AtOutcome, ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, OutcomeMirror,
+    PartyMirror, RecordMirror, SessionMirror,
 };
 
 use crate::Registry;
@@ -30,9 +31,10 @@ use crate::index::Shard;
 use crate::lost::Lost;
 use crate::member::Member;
 use crate::module::Module;
+use crate::outcome::Outcome;
 use crate::party::Party;
 use crate::process::Record;
-use crate::session::Sessions;
+use crate::session::{Session, Sessions};
 
 /// The version that this program writes.
 const VERSION: u8 = 1;
@@ -40,7 +42,8 @@ const VERSION: u8 = 1;
 /// Records in one chunk.
 const CHUNK_RECORDS: usize = 4_096;
 
-/// Bytes of arguments, shares and causes in one chunk, give or take one record's.
+/// Bytes in one chunk as [`weight`] counts them, give or take one item's: what is stored or sent
+/// takes chunks of at most 64 MiB.
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// The state at one index, detached from what comes after.
@@ -126,11 +129,16 @@ impl Snapshot {
             fleet_revision: self.fleet_revision,
             swept: self.sessions.swept,
         })?;
-        put(&Chunk::Nodes(self.nodes.clone()))?;
+        cut(
+            self.nodes.iter(),
+            |node| weight::of_node(node),
+            |nodes| put(&Chunk::Nodes(nodes.into_iter().cloned().collect())),
+        )?;
         put(&Chunk::Cordoned(self.cordoned.iter().cloned().collect()))?;
-        put(&Chunk::Modules(
-            self.modules.iter().map(ModuleMirror::from).collect(),
-        ))?;
+        let modules = self.modules.iter().map(ModuleMirror::from);
+        cut(modules, weight::of_module, |modules| {
+            put(&Chunk::Modules(modules))
+        })?;
         put(&Chunk::Types(
             self.types.values().map(|spec| (**spec).clone()).collect(),
         ))?;
@@ -141,14 +149,15 @@ impl Snapshot {
                 .collect(),
         ))?;
         put(&Chunk::Failover(FailoverMirror::from(&self.failover)))?;
-        let mut holds = HoldMirror::all(&self.holds).peekable();
-        while holds.peek().is_some() {
-            put(&Chunk::Holds(holds.by_ref().take(CHUNK_RECORDS).collect()))?;
+        let (holds, lost) = (HoldMirror::all(&self.holds), LostMirror::all(&self.lost));
+        if !self.holds.is_empty() {
+            cut(holds, |_| 0, |holds| put(&Chunk::Holds(holds)))?;
         }
-        put(&Chunk::Lost(LostMirror::all(&self.lost).collect()))?;
-        put(&Chunk::Parties(
-            self.parties.iter().map(PartyMirror::from).collect(),
-        ))?;
+        cut(lost, weight::of_lost, |lost| put(&Chunk::Lost(lost)))?;
+        let parties = self.parties.iter().map(PartyMirror::from);
+        cut(parties, weight::of_party, |parties| {
+            put(&Chunk::Parties(parties))
+        })?;
         // A state without them is written as ever, so that a program from before them can read it.
         if !self.members.is_empty() {
             let members = self.members.iter().map(MemberMirror::from).collect();
@@ -159,37 +168,61 @@ impl Snapshot {
         }
         let mut known = 0;
         let mut count = 0;
-        for shard in &self.shards {
+        for shard in self.shards.iter().filter(|shard| !shard.is_empty()) {
             // The order within a shard is the table's own; loading does not depend on it.
-            let mut records = shard.iter().peekable();
-            while records.peek().is_some() {
-                let mut room = CHUNK_BYTES;
-                let mut chunk = Vec::new();
-                while chunk.len() < CHUNK_RECORDS
-                    && room > 0
-                    && let Some(record) = records.next()
-                {
-                    room = room.saturating_sub(weight(record));
-                    chunk.push(RecordMirror::new(record, &mut choosers));
-                }
+            let weight = |record: &&Arc<Record>| weight::of_record(record);
+            cut(shard.iter(), weight, |records| {
+                let records = records.into_iter();
+                let records = records.map(|record| RecordMirror::new(record, &mut choosers));
+                let records: Vec<_> = records.collect();
                 put_choosers(&mut put, &choosers, &mut known)?;
-                count += chunk.len() as u64;
-                put(&Chunk::Records(chunk))?;
-            }
+                count += records.len() as u64;
+                put(&Chunk::Records(records))
+            })?;
         }
         for (client, session) in &self.sessions.all {
-            let mirror = SessionMirror::new(*client, session, &mut choosers);
-            put_choosers(&mut put, &choosers, &mut known)?;
-            put(&Chunk::Sessions(vec![mirror]))?;
+            // As many chunks as its outcomes need; mostly the first.
+            let mut begun = false;
+            let weight = |(_, (_, outcome)): &(_, &(_, Outcome))| weight::of_outcome(outcome);
+            cut(session.outcomes.iter(), weight, |outcomes| {
+                let outcomes = OutcomeMirror::all(outcomes, &mut choosers);
+                put_choosers(&mut put, &choosers, &mut known)?;
+                put(&match std::mem::replace(&mut begun, true) {
+                    false => sessions(*client, session, outcomes),
+                    true => Chunk::Outcomes(*client, outcomes),
+                })
+            })?;
         }
         put(&Chunk::End { records: count })
     }
 }
 
-/// Bytes of a record that can be many.
-fn weight(record: &Record) -> usize {
-    let spec = record.spec.as_deref();
-    record.share.len() + spec.map_or(0, |spec| spec.args.len() + spec.failures.len() * 512)
+/// Cuts items into parts that fit a chunk each; nothing is a part without any.
+fn cut<T, E>(
+    items: impl Iterator<Item = T>,
+    weight: impl Fn(&T) -> usize,
+    mut put: impl FnMut(Vec<T>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut items = items.peekable();
+    loop {
+        let mut room = CHUNK_BYTES;
+        let mut part = Vec::new();
+        while part.len() < CHUNK_RECORDS
+            && room > 0
+            && let Some(item) = items.next()
+        {
+            room = room.saturating_sub(weight(&item));
+            part.push(item);
+        }
+        put(part)?;
+        if items.peek().is_none() {
+            return Ok(());
+        }
+    }
+}
+
+fn sessions(client: ClientId, session: &Session, outcomes: Vec<AtOutcome>) -> Chunk {
+    Chunk::Sessions(vec![SessionMirror::new(client, session, outcomes)])
 }
 
 fn put_choosers<E>(

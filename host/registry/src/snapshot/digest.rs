@@ -11,8 +11,8 @@ use blake3::Hasher;
 use super::encode_chunk;
 use super::failover::{FailoverMirror, HoldMirror, LostMirror};
 use super::mirror::{
-    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, PartyMirror, RecordMirror,
-    SessionMirror,
+    ChooserTable, Chunk, MemberMirror, ModuleMirror, NodeMirror, OutcomeMirror, PartyMirror,
+    RecordMirror, SessionMirror,
 };
 use crate::Registry;
 
@@ -70,7 +70,8 @@ impl Registry {
         for (client, session) in &self.sessions.all {
             // A table for each: numbers that depend on this session alone.
             let mut choosers = ChooserTable::default();
-            let mirror = SessionMirror::new(*client, session, &mut choosers);
+            let outcomes = OutcomeMirror::all(&session.outcomes, &mut choosers);
+            let mirror = SessionMirror::new(*client, session, outcomes);
             put(hasher, &Chunk::Sessions(vec![mirror]));
             put(hasher, &Chunk::Choosers(choosers.list));
         }

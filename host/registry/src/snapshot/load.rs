@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use maitred_protocol::{Chooser, NodeEpoch, ProcessId, TypeName};
+use maitred_protocol::{Chooser, ClientId, NodeEpoch, ProcessId, TypeName};
 
 use super::failover::HoldMirror;
-use super::mirror::{Chunk, OutcomeMirror, RecordMirror, SessionMirror};
+use super::mirror::{AtOutcome, Chunk, OutcomeMirror, RecordMirror, SessionMirror};
 use super::{SnapshotError, VERSION};
 use crate::Registry;
 use crate::command::{EntryError, decode_archive};
@@ -116,6 +116,7 @@ impl Loader {
                     self.session(mirror)?;
                 }
             }
+            Chunk::Outcomes(client, outcomes) => self.outcomes(client, outcomes)?,
             Chunk::Members(members) => {
                 registry
                     .members
@@ -170,19 +171,30 @@ impl Loader {
     }
 
     fn session(&mut self, mirror: SessionMirror) -> Result<(), SnapshotError> {
-        let mut outcomes = BTreeMap::new();
-        for (sequence, index, outcome) in mirror.outcomes {
-            outcomes.insert(sequence, (index, self.outcome(outcome)?));
-        }
         let session = Session {
-            outcomes,
+            outcomes: BTreeMap::new(),
             forgotten_below: mirror.forgotten_below,
             last_index: mirror.last_index,
         };
-        self.registry
-            .sessions
-            .all
-            .insert(mirror.client, Arc::new(session));
+        let sessions = &mut self.registry.sessions.all;
+        sessions.insert(mirror.client, Arc::new(session));
+        self.outcomes(mirror.client, mirror.outcomes)
+    }
+
+    /// Adds to a session.
+    fn outcomes(
+        &mut self,
+        client: ClientId,
+        outcomes: Vec<AtOutcome>,
+    ) -> Result<(), SnapshotError> {
+        let outcomes = outcomes.into_iter();
+        let outcomes = outcomes
+            .map(|(sequence, index, outcome)| Ok((sequence, (index, self.outcome(outcome)?))));
+        let outcomes: Vec<_> = outcomes.collect::<Result<_, _>>()?;
+        let session = self.registry.sessions.all.get_mut(&client);
+        let session =
+            session.ok_or_else(|| SnapshotError::Damaged("a session is missing".to_owned()))?;
+        Arc::make_mut(session).outcomes.extend(outcomes);
         Ok(())
     }
 

@@ -45,6 +45,8 @@ pub(super) enum Chunk {
     Holds(Vec<HoldMirror>),
     Lost(Vec<LostMirror>),
     Parties(Vec<PartyMirror>),
+    /// Further outcomes of the session before.
+    Outcomes(ClientId, Vec<AtOutcome>),
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug)]
@@ -159,8 +161,11 @@ pub(super) struct SessionMirror {
     pub(super) client: ClientId,
     pub(super) forgotten_below: u64,
     pub(super) last_index: u64,
-    pub(super) outcomes: Vec<(u64, u64, OutcomeMirror)>,
+    pub(super) outcomes: Vec<AtOutcome>,
 }
+
+/// Sequence, index, and what it came to.
+pub(super) type AtOutcome = (u64, u64, OutcomeMirror);
 
 /// Numbers the choosers, which many records share.
 #[derive(Default)]
@@ -397,23 +402,30 @@ impl From<SpecMirror> for Spec {
 }
 
 impl SessionMirror {
-    pub(super) fn new(client: ClientId, session: &Session, choosers: &mut ChooserTable) -> Self {
-        let outcomes = session
-            .outcomes
-            .iter()
-            .filter_map(|(sequence, (index, outcome))| {
-                Some((*sequence, *index, OutcomeMirror::new(outcome, choosers)?))
-            });
+    /// A session with some of its outcomes.
+    pub(super) fn new(client: ClientId, session: &Session, outcomes: Vec<AtOutcome>) -> Self {
         Self {
             client,
             forgotten_below: session.forgotten_below,
             last_index: session.last_index,
-            outcomes: outcomes.collect(),
+            outcomes,
         }
     }
 }
 
 impl OutcomeMirror {
+    /// Those of them that are remembered.
+    pub(super) fn all<'a>(
+        outcomes: impl IntoIterator<Item = (&'a u64, &'a (u64, Outcome))>,
+        choosers: &mut ChooserTable,
+    ) -> Vec<AtOutcome> {
+        let outcomes = outcomes.into_iter();
+        let outcomes = outcomes.filter_map(|(sequence, (index, outcome))| {
+            Some((*sequence, *index, Self::new(outcome, choosers)?))
+        });
+        outcomes.collect()
+    }
+
     /// None for outcomes that are never remembered.
     pub(super) fn new(outcome: &Outcome, choosers: &mut ChooserTable) -> Option<Self> {
         Some(match outcome {
