@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use maitred_protocol::{CreateOptions, NodeEpoch, NodeName, PartyRule, ProcessKey, TypeName};
 
 use crate::feature::{Ask, CANDIDATES_MAX, Feature};
@@ -431,19 +432,13 @@ impl Fleet {
     ) {
         if let Feature::Label(key) = feature {
             // Equal values get equal numbers, in the order in which they are met.
-            let mut seen: Vec<&str> = Vec::new();
+            let mut seen: HashMap<&str, f32> = HashMap::new();
             for (row, &slot) in slots.iter().enumerate() {
                 let Some(value) = self.facts[slot as usize].label(key) else {
                     continue;
                 };
-                let number = seen
-                    .iter()
-                    .position(|have| *have == value)
-                    .unwrap_or_else(|| {
-                        seen.push(value);
-                        seen.len() - 1
-                    });
-                values[row * stride] = number as f32;
+                let next = seen.len() as f32;
+                values[row * stride] = *seen.entry(value).or_insert(next);
             }
             return;
         }
@@ -551,12 +546,14 @@ impl Fleet {
             .iter_mut()
             .find(|column| column.of == request.key.type_name)
         {
-            column.counts[slot as usize] += 1;
+            let count = &mut column.counts[slot as usize];
+            *count = count.saturating_add(1);
         }
         if let Some(group) = &request.group
             && let Some(column) = self.of_group.iter_mut().find(|column| &column.of == group)
         {
-            column.counts[slot as usize] += 1;
+            let count = &mut column.counts[slot as usize];
+            *count = count.saturating_add(1);
         }
     }
 }

@@ -10,7 +10,7 @@ mod support;
 use std::sync::Arc;
 
 use maitred_protocol::{Fallback, ModuleName, NodeName, ProcessKey};
-use maitred_registry::candidates::{Fleet, SelectRequest};
+use maitred_registry::candidates::{Fleet, NodeFacts, SelectRequest};
 use maitred_registry::decide::{Answer, Choose, Offer, SelectJob, decide};
 use maitred_registry::feature::{Ask, CANDIDATES_MAX, Feature, Manifest};
 
@@ -88,4 +88,29 @@ fn the_evidence_of_a_large_fleet_still_holds_the_one_that_was_chosen() {
     assert_eq!(evidence.candidates.len(), CANDIDATES_MAX as usize);
     assert_eq!(evidence.candidates.iter().filter(|c| c.chosen).count(), 1);
     assert_eq!(decision.node.unwrap().0.as_str(), "n-2500");
+}
+
+/// As many values as nodes, as of a host name: where each is looked up among all before it, this takes
+/// minutes.
+#[test]
+fn a_label_that_is_another_on_each_node_is_numbered_at_once() {
+    let nodes = 100_000;
+    let mut fleet = support::fleet(1, (0..nodes).map(|n| (format!("n-{n}"), 0)));
+    let label = |facts: &Arc<NodeFacts>| {
+        let mut facts = NodeFacts::clone(facts);
+        let value = facts.name.to_string();
+        facts.labels = vec![("host".to_owned(), value)];
+        Arc::new(facts)
+    };
+    fleet.facts = fleet.facts.iter().map(label).collect();
+    let slots: Vec<u32> = (0..nodes).rev().chain(0..nodes).collect();
+    let request = SelectRequest::new(ProcessKey::new("player", "1").unwrap());
+    let values = fleet.gather(&[Feature::Label("host".to_owned())], &slots, &request);
+    let met = |slot: u32| (nodes - 1 - slot) as f32;
+    assert!(
+        slots
+            .iter()
+            .zip(values)
+            .all(|(slot, value)| value == met(*slot))
+    );
 }

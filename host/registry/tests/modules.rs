@@ -407,3 +407,20 @@ fn the_same_bytes_with_a_signature_are_vouched_for_from_then_on() {
     }
     assert!(modules.events.is_empty());
 }
+
+#[test]
+fn the_same_shadow_again_goes_on_as_it_is() {
+    let mut modules = Modules::pushed(ModuleKind::Selector);
+    modules.done(activate(1, 100));
+    let begun = modules.done(shadow(Some((2, None))));
+    let told = modules.registry.module(&name()).unwrap().history.len();
+    assert_eq!(modules.done(shadow(Some((2, None)))), begun);
+    assert!(modules.events.is_empty());
+    let same = modules.done(shadow(Some((2, Some("{}".to_owned())))));
+    assert_eq!(same, begun, "the configuration that it has");
+    let module = modules.registry.module(&name()).unwrap();
+    assert_eq!(module.history.len(), told);
+    // Another configuration is another shadow.
+    let other = modules.done(shadow(Some((2, Some("{\"a\":1}".to_owned())))));
+    assert!(other.shadow.unwrap().since > begun.shadow.unwrap().since);
+}

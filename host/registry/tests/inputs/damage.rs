@@ -85,6 +85,23 @@ fn the_bytes_are_these() {
     assert_eq!(text, include_str!("frames.hex"));
 }
 
+/// A frame need not come from a recorder of ours: whatever it counts can be counted on from.
+#[test]
+fn the_largest_counts_can_be_decided_on() {
+    let mut cluster = Cluster::new(3);
+    for live in &mut cluster.fleet.live {
+        (live.processes, live.in_flight) = (u32::MAX, u32::MAX);
+        live.placed = [u32::MAX; 3];
+    }
+    cluster.fleet.of_type[0].counts.fill(u32::MAX);
+    let batch = cluster.batch(&module("spread", 3), 0);
+    let frame = Recorder::default().frame(&batch, &[], Start::Keyframe);
+    let mut played = Player::default().next(&frame.unwrap()).unwrap().batch;
+    played.jobs = cluster.batch(&module("spread", 3), 5).jobs;
+    let outcomes = run(&played, &mut Policy::new(1.0));
+    assert!(outcomes.iter().all(|outcome| outcome.chosen.is_some()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
