@@ -6,9 +6,8 @@
 //! way of every process that has lost its node ([`crate::recreation`]), with its gates, and only what
 //! ends the wait for good is proposed.
 
-use std::collections::VecDeque;
+mod questions;
 
-use hashbrown::HashMap;
 use maitred_protocol::{Chooser, Hook, Incarnation, ModuleKind, NodeName, ProcessKey};
 use maitred_registry::candidates::SelectRequest;
 use maitred_registry::decide::Decision;
@@ -19,10 +18,7 @@ use crate::input::Advice;
 use crate::recreation::is_wanted;
 use crate::replica::Replica;
 use crate::saga::{Life, Step};
-
-/// Questions that are out at one time: as many as callbacks answer side by side, and some more, so
-/// that those never wait.
-const ASKED_MAX: usize = 128;
+pub(crate) use questions::Questions;
 
 /// Milliseconds for an answer, those included that the callback takes to be ready.
 const ADVISE_WITHIN_MS: u32 = 5_000;
@@ -30,14 +26,8 @@ const ADVISE_WITHIN_MS: u32 = 5_000;
 /// Milliseconds that a callback may have a process wait.
 const BACK_OFF_MS: std::ops::RangeInclusive<u32> = 10..=600_000;
 
-/// What is asked of callbacks.
-#[derive(Debug, Default)]
-pub(crate) struct Advising {
-    /// To be asked, in this order.
-    waiting: VecDeque<Life>,
-    /// Out.
-    asked: HashMap<ProcessKey, Incarnation>,
-}
+/// Questions that have their turn at one time: where nobody is asked, all of those that wait would.
+const TURNS_MAX: usize = 1_024;
 
 impl Replica {
     /// Has a pending process asked about, if it has ended in a way that its callback wants to be asked
@@ -62,7 +52,9 @@ impl Replica {
         saga.step = Step::Asking;
         self.timers.cancel(saga.retry.take());
         let incarnation = record.incarnation;
-        self.advising.waiting.push_back(Life { key, incarnation });
+        let turn = (spec.options.priority, spec.pending_ms);
+        let life = Life { key, incarnation };
+        self.advising.push(&spec.callback, life, turn);
         true
     }
 
@@ -77,17 +69,18 @@ impl Replica {
 
     /// Asks about as many as may be asked about at one time.
     pub(crate) fn ask_callbacks(&mut self) {
-        while self.advising.asked.len() < ASKED_MAX {
-            let Some(life) = self.advising.waiting.pop_front() else {
+        let now_us = self.now.mono_us;
+        for _ in 0..TURNS_MAX {
+            let Some((life, asks)) = self.advising.next(now_us) else {
                 return;
             };
             match self.question(&life) {
-                Some(Ok(question)) => {
-                    let Life { key, incarnation } = life;
-                    self.advising.asked.insert(key, incarnation);
+                Some(Ok(question)) if asks => {
+                    let late_us = now_us + u64::from(ADVISE_WITHIN_MS) * 1_000;
+                    self.advising.sent(life, &question.callback.name, late_us);
                     self.effects.push(Effect::Advise(Box::new(question)));
                 }
-                Some(Err(_)) => self.advised(life.key, life.incarnation, Advice::Usual),
+                Some(_) => self.advised(life.key, life.incarnation, Advice::Usual),
                 None => {}
             }
         }
@@ -127,9 +120,8 @@ impl Replica {
 
     /// A callback has answered.
     pub(crate) fn advised(&mut self, key: ProcessKey, incarnation: Incarnation, advice: Advice) {
-        if self.advising.asked.get(&key) == Some(&incarnation) {
-            self.advising.asked.remove(&key);
-        }
+        let now_us = self.now.mono_us;
+        self.advising.answered(&key, incarnation, now_us);
         let life = Life { key, incarnation };
         let record = self.registry.process(&life.key);
         let Some(by) = record
@@ -138,7 +130,6 @@ impl Replica {
         else {
             return;
         };
-        let now_us = self.now.mono_us;
         let saga = self.sagas.current(&life);
         let Some(saga) = saga.filter(|saga| saga.step == Step::Asking) else {
             return;

@@ -17,7 +17,7 @@ use maitred_registry::random::Random;
 use maitred_registry::{Command, Registry};
 use raft::eraftpb::{ConfState, Message};
 
-use crate::advice::Advising;
+use crate::advice::Questions;
 use crate::compensation::Compensating;
 use crate::config::Config;
 use crate::consensus::{Consensus, Lost, Proposal, Refused};
@@ -63,7 +63,7 @@ pub struct Replica {
     /// What has been proposed to be taken back (modules, and when they were activated), and when that may
     /// be proposed again.
     pub(crate) guarded: BTreeMap<(ModuleName, u64), u64>,
-    pub(crate) advising: Advising,
+    pub(crate) advising: Questions,
     pub(crate) compensating: Compensating,
     /// The term in which this host leads and serves; none otherwise.
     pub(crate) serving: Option<u64>,
@@ -364,7 +364,7 @@ impl Replica {
         self.moves = Moves::default();
         self.recreation = Recreation::default();
         self.waiting = Waiting::default();
-        self.advising = Advising::default();
+        self.advising = Questions::default();
         self.compensating = Compensating::default();
         self.guarded.clear();
         self.timers.clear();

@@ -6,7 +6,7 @@ use maitred_registry::random::Random;
 use maitred_registry::{Entry, EntryError, Registry};
 use raft::eraftpb::{ConfState, Entry as RaftEntry, EntryType, HardState};
 
-use crate::advice::Advising;
+use crate::advice::Questions;
 use crate::compensation::Compensating;
 use crate::config::Config;
 use crate::consensus::Consensus;
@@ -177,7 +177,7 @@ impl Replica {
             recreation: Recreation::default(),
             waiting: Waiting::default(),
             guarded: BTreeMap::new(),
-            advising: Advising::default(),
+            advising: Questions::default(),
             compensating: Compensating::default(),
             reads: Reads::new(&config),
             timers: Timers::default(),

@@ -13,11 +13,16 @@ use crate::world::{World, key, spec};
 impl World {
     /// The callback of all types has these hooks from now on.
     pub(crate) fn hooks(&mut self, version: u32, hooks: &[Hook]) {
-        let name = ModuleName::new("start").unwrap();
+        self.hooks_of("start", version, hooks);
+    }
+
+    /// A callback has them; `number` is that of the push, for all callbacks.
+    fn hooks_of(&mut self, name: &str, number: u32, hooks: &[Hook]) {
+        let name = ModuleName::new(name).unwrap();
         let module = PushModule {
             name: name.clone(),
             kind: ModuleKind::Callback,
-            digest: Digest([version as u8; 32]),
+            digest: Digest([number as u8; 32]),
             bytes: 1,
             title: "start".to_owned(),
             features: Vec::new(),
@@ -28,7 +33,7 @@ impl World {
         };
         let client = self.client;
         // Tickets and sequences of requests are small.
-        let number = 1_000_000 + u64::from(version);
+        let number = 1_000_000 + u64::from(number);
         self.step(Input::Push {
             ticket: Ticket(number),
             sequence: number,
@@ -40,7 +45,7 @@ impl World {
         let activated = self.ask(Request::ActivateModule {
             client,
             name,
-            version,
+            version: 0,
             config: None,
             percent: 100,
             types: Vec::new(),
@@ -349,6 +354,85 @@ fn many_questions_are_asked_a_few_at_a_time_and_in_order() {
     assert_eq!(answered, 1_000);
     world.pass(3_000);
     assert_eq!(world.on("b"), 1_000);
+}
+
+/// 200 players on a node that is lost, whose callback does not answer, and some mobs with another
+/// callback; all of them can go on on `b`.
+fn world_of_two_callbacks(priorities: &[i32]) -> World {
+    let mut world = World::new(|_| {});
+    world.hooks(1, &[Hook::NodeLost]);
+    world.hooks_of("other", 2, &[Hook::NodeLost]);
+    let mut mob = spec("mob");
+    mob.callback = ModuleName::new("other").unwrap();
+    world.put_type(mob);
+    world.join("a", 2_000);
+    world.fill(0..200);
+    for (id, priority) in (0..).zip(priorities) {
+        world.create(&mob_key(id), |options| options.priority = *priority);
+    }
+    world.join("b", 2_000);
+    world
+}
+
+fn mob_key(id: u32) -> ProcessKey {
+    ProcessKey::new("mob", &id.to_string()).unwrap()
+}
+
+#[test]
+fn a_callback_that_does_not_answer_holds_up_nobody_elses_question() {
+    let mut world = world_of_two_callbacks(&[0]);
+    world.lose(&["a"]);
+    let asked = |world: &World, of: &str| {
+        let questions = world.questions.iter();
+        let questions = questions.filter(|question| question.key.type_name.as_str() == of);
+        questions.count()
+    };
+    assert_eq!(asked(&world, "mob"), 1, "in the turn of the loss");
+    assert!(asked(&world, "player") < 64, "{}", world.questions.len());
+}
+
+#[test]
+fn the_more_important_are_asked_about_first() {
+    // More than may be out at one time: the last ones are asked about when others are answered.
+    let priorities: Vec<i32> = (0..100).collect();
+    let mut world = world_of_two_callbacks(&priorities);
+    world.lose(&["a"]);
+    let mut order = Vec::new();
+    let mut at = 0;
+    while at < world.questions.len() {
+        let question = world.questions[at].clone();
+        at += 1;
+        if question.key.type_name.as_str() == "mob" {
+            order.push(question.key.id.as_str().parse::<u32>().unwrap());
+            world.advise(question.key, question.incarnation, Advice::Usual);
+            world.run();
+        }
+    }
+    let expected: Vec<u32> = (0..100).rev().collect();
+    assert_eq!(order, expected);
+}
+
+#[test]
+fn a_callback_that_lets_questions_time_out_is_not_asked_for_a_while() {
+    let mut world = world_of_two_callbacks(&[]);
+    world.lose(&["a"]);
+    let out = world.questions.clone();
+    world.pass(5_000);
+    for question in &out {
+        // What the host says of a question that nobody has answered in time.
+        world.advise(question.key.clone(), question.incarnation, Advice::Usual);
+    }
+    world.pass(2_000);
+    assert_eq!(world.on("b"), 200, "the usual, for all");
+    assert_eq!(world.questions.len(), out.len());
+    // After a while it is asked again.
+    world.join("c", 2_000);
+    world.pass(10_000);
+    world.advice = Some(Advice::Usual);
+    world.lose(&["b"]);
+    world.pass(2_000);
+    assert_eq!(world.on("c"), 200);
+    assert_eq!(world.questions.len(), out.len() + 200);
 }
 
 #[test]
