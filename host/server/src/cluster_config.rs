@@ -99,6 +99,7 @@ impl ServerConfig {
             mass_loss_percent: failover.mass_loss_percent,
             mass_loss_window_ms: failover.mass_loss_window_ms,
             mass_loss_pause_ms: failover.mass_loss_pause_ms,
+            record_inputs: self.inputs_bytes > 0,
             ..maitred_replica::Config::new(id)
         }
     }
@@ -234,6 +235,17 @@ mod tests {
         assert_eq!(named("bulk_bytes_per_s = 0"), "bulk_bytes_per_s");
         assert_eq!(named("[failover]\nmass_loss_percent = 0"), "failover");
         config("join = [\"a:1\"]\nlisten = \"0.0.0.0:7600\"\nadvertise = \"b:7600\"").unwrap();
+    }
+
+    #[test]
+    fn what_nobody_records_is_not_gathered() {
+        let gathers = |text: &str| {
+            let config = config(text).unwrap();
+            let name = config.host_name().unwrap();
+            config.replica(1, name, 1).record_inputs
+        };
+        assert!(gathers(""));
+        assert!(!gathers("inputs_bytes = 0"));
     }
 
     #[test]
