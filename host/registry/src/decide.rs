@@ -161,6 +161,9 @@ pub struct SelectBatch {
     pub time_s: u32,
     /// What is to be decided, in order.
     pub jobs: Vec<SelectJob>,
+    /// Nothing comes of it: it is asked what would be decided. Such decisions do not see each other, and
+    /// are neither counted, nor recorded, nor followed.
+    pub dry: bool,
 }
 
 /// What came out.

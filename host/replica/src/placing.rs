@@ -48,6 +48,21 @@ struct Job {
 struct Lane {
     busy: bool,
     queue: VecDeque<u64>,
+    /// Dry runs. They have batches of their own: a node that one of them would take is not taken.
+    plans: VecDeque<u64>,
+    /// Whether the last batch was of those.
+    planned: bool,
+}
+
+impl Lane {
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.plans.is_empty()
+    }
+
+    /// Whether the next batch is of dry runs: they take turns.
+    fn plans_next(&self) -> bool {
+        !self.plans.is_empty() && (self.queue.is_empty() || !self.planned)
+    }
 }
 
 /// What does not change from one fleet to the next, until a node comes, goes or changes.
@@ -70,7 +85,10 @@ pub(crate) struct Placing {
 impl Placing {
     /// Forgets everything; the tickets of dry runs come back to be answered.
     pub(crate) fn clear(&mut self) -> Vec<Ticket> {
-        self.lanes.values_mut().for_each(|lane| lane.queue.clear());
+        for lane in self.lanes.values_mut() {
+            lane.queue.clear();
+            lane.plans.clear();
+        }
         let jobs = std::mem::take(&mut self.jobs);
         let plans = jobs
             .into_iter()
@@ -136,6 +154,7 @@ impl Replica {
         let id = self.placing.last_job;
         let fallback = self.registry.type_spec(&request.key.type_name).fallback;
         let seed = self.random.next_u32();
+        let is_plan = matches!(purpose, Purpose::Plan(_));
         let job = Job {
             purpose,
             request: Arc::new(request),
@@ -144,7 +163,11 @@ impl Replica {
         };
         self.placing.jobs.insert(id, job);
         let lane = self.placing.lanes.entry(lane).or_default();
-        lane.queue.push_back(id);
+        let queue = match is_plan {
+            true => &mut lane.plans,
+            false => &mut lane.queue,
+        };
+        queue.push_back(id);
     }
 
     pub(crate) fn plan(&mut self, ticket: Ticket, lane: &ModuleName, create: &CreateProcess) {
@@ -156,22 +179,26 @@ impl Replica {
     fn close_lanes(&mut self) {
         let lanes = &self.placing.lanes;
         let over = lanes.iter().filter(|(lane, waits)| {
-            let waits = !waits.queue.is_empty();
-            lane.canary && waits && self.registry.canary_module(&lane.module).is_none()
+            lane.canary && !waits.is_empty() && self.registry.canary_module(&lane.module).is_none()
         });
         for mut lane in over.map(|(lane, _)| lane.clone()).collect::<Vec<_>>() {
             let from = self.placing.lanes.get_mut(&lane);
-            let queue = from.map(|from| std::mem::take(&mut from.queue));
+            let from = from.map(|from| {
+                let plans = std::mem::take(&mut from.plans);
+                (std::mem::take(&mut from.queue), plans)
+            });
+            let (queue, plans) = from.unwrap_or_default();
             lane.canary = false;
             let into = self.placing.lanes.entry(lane).or_default();
-            into.queue.extend(queue.unwrap_or_default());
+            into.queue.extend(queue);
+            into.plans.extend(plans);
         }
     }
 
     /// Hands out a batch for every lane that has something to decide and nothing out.
     pub(crate) fn emit_batches(&mut self) {
         self.close_lanes();
-        let idle = |lane: &Lane| !lane.busy && !lane.queue.is_empty();
+        let idle = |lane: &Lane| !lane.busy && !lane.is_empty();
         let ready: Vec<LaneId> = self
             .placing
             .lanes
@@ -183,16 +210,22 @@ impl Replica {
             let Some(lane) = self.placing.lanes.get_mut(&name) else {
                 continue;
             };
-            let mut take = lane.queue.len().min(self.config.batch_max);
+            let dry = lane.plans_next();
+            lane.planned = dry;
+            let queue = match dry {
+                true => &mut lane.plans,
+                false => &mut lane.queue,
+            };
+            let mut take = queue.len().min(self.config.batch_max);
             // The members of a party see each other, or its rule could not be kept.
-            let party = |at: usize| match self.placing.jobs.get(lane.queue.get(at)?)?.purpose {
+            let party = |at: usize| match self.placing.jobs.get(queue.get(at)?)?.purpose {
                 Purpose::Party(number, _) => Some(number),
                 _ => None,
             };
             while party(take).is_some() && party(take) == party(take - 1) {
                 take += 1;
             }
-            let ids: Vec<u64> = lane.queue.drain(..take).collect();
+            let ids: Vec<u64> = queue.drain(..take).collect();
             let jobs: Vec<SelectJob> = ids
                 .iter()
                 .filter_map(|id| {
@@ -210,28 +243,28 @@ impl Replica {
                 continue;
             }
             lane.busy = true;
-            let batch = self.batch(&name, jobs);
+            let batch = self.batch(&name, jobs, dry);
             self.effects.push(Effect::Select { lane: name, batch });
         }
         // Lanes that nobody uses are not kept: their names come from clients.
         self.placing
             .lanes
-            .retain(|_, lane| lane.busy || !lane.queue.is_empty());
+            .retain(|_, lane| lane.busy || !lane.is_empty());
     }
 
-    fn batch(&mut self, lane: &LaneId, jobs: Vec<SelectJob>) -> SelectBatch {
+    fn batch(&mut self, lane: &LaneId, jobs: Vec<SelectJob>, dry: bool) -> SelectBatch {
         let name = &lane.module;
         let canary = self.registry.canary_module(name).filter(|_| lane.canary);
         let selector = match canary {
             Some(canary) => Ok(canary),
             None => self.registry.active_module(name, ModuleKind::Selector),
         };
-        let shadow = self.registry.shadow_module(name);
+        let shadow = self.registry.shadow_module(name).filter(|_| !dry);
         let mut wants = Wants::default();
         for module in selector.iter().chain(&shadow) {
             wants.add(&self.registry, module);
         }
-        if self.config.record_inputs {
+        if self.config.record_inputs && !dry {
             wants.add_all();
         }
         let fleet = self.fleet(&wants, &jobs);
@@ -242,6 +275,7 @@ impl Replica {
             fleet: Arc::new(fleet),
             time_s,
             jobs,
+            dry,
         }
     }
 

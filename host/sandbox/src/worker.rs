@@ -11,7 +11,10 @@ use std::thread;
 use std::time::Instant;
 
 use maitred_protocol::{Chooser, ModuleName};
-use maitred_registry::decide::{Choose, Decision, ModuleRef, SelectBatch, decide};
+use maitred_registry::candidates::Fleet;
+use maitred_registry::decide::{
+    Choose, Decision, ModuleRef, SelectBatch, SelectJob, consider, decide,
+};
 use maitred_registry::inputs::Outcome;
 
 use crate::error::ModuleError;
@@ -19,7 +22,7 @@ use crate::lane::{LaneState, Record, Work};
 use crate::sandbox::{Loaded, Sandbox};
 use crate::selector::{Failed, Selector, SelectorPre};
 use crate::shadow::Shadows;
-use crate::tally::Cause;
+use crate::tally::{Cause, Tally};
 
 /// A lane's thread.
 pub(crate) struct Worker {
@@ -29,6 +32,10 @@ pub(crate) struct Worker {
     current: Option<Selector>,
     /// The spare, once it is made.
     spare: Option<Receiver<Option<Selector>>>,
+    /// Whether what is decided now is a dry run, which is not counted.
+    dry: bool,
+    /// Where it is told instead.
+    unheard: Tally,
 }
 
 /// Decides a batch without its selector.
@@ -45,6 +52,7 @@ pub(crate) fn fall_back(work: Work) {
         mut fleet,
         time_s,
         jobs,
+        dry,
         ..
     } = batch;
     let cause = match (&bypass, &selector) {
@@ -53,14 +61,8 @@ pub(crate) fn fall_back(work: Work) {
     };
     let decided = jobs.iter().map(|job| {
         let begun = Instant::now();
-        decide(
-            &mut fleet,
-            job,
-            &selector,
-            Err(cause.clone()),
-            time_s,
-            || micros(begun),
-        )
+        let (no_one, micros) = (Err(cause.clone()), || micros(begun));
+        made(dry, &mut fleet, job, &selector, no_one, time_s, micros)
     });
     let decisions: Vec<Decision> = decided.collect();
     let copy = before.map(|before| (before, decisions.clone()));
@@ -82,6 +84,15 @@ impl Worker {
             state,
             current: None,
             spare: None,
+            dry: false,
+            unheard: Tally::default(),
+        }
+    }
+
+    fn tally(&self) -> &Tally {
+        match self.dry {
+            true => &self.unheard,
+            false => &self.state.tally,
         }
     }
 
@@ -109,8 +120,10 @@ impl Worker {
             mut fleet,
             time_s,
             jobs,
+            dry,
             ..
         } = batch;
+        self.dry = dry;
         // Whoever follows needs the nodes as they are now, and decisions count into a copy then: made
         // here, where it is not the selector's time.
         Arc::make_mut(&mut fleet);
@@ -123,15 +136,15 @@ impl Worker {
                 let chooser = self.chooser(module, begun);
                 asked = chooser.is_ok();
                 let micros = || micros(begun);
-                decide(&mut fleet, job, &selector, chooser, time_s, micros)
+                made(dry, &mut fleet, job, &selector, chooser, time_s, micros)
             });
             let decision = catch_unwind(asking).unwrap_or_else(|_| {
                 asked = false;
                 let cause = self.panicked(module, begun);
                 let micros = || micros(begun);
-                decide(&mut fleet, job, &selector, Err(cause), time_s, micros)
+                made(dry, &mut fleet, job, &selector, Err(cause), time_s, micros)
             });
-            self.state.tally.decided(begun.elapsed().as_nanos() as u64);
+            self.tally().decided(begun.elapsed().as_nanos() as u64);
             if asked {
                 self.settle(module, &decision, begun);
             }
@@ -150,7 +163,7 @@ impl Worker {
         if self.state.breaker_open.load(Relaxed)
             && let Err(left) = self.state.breaker().admit(now)
         {
-            self.state.tally.fell_back(Cause::BreakerOpen);
+            self.tally().fell_back(Cause::BreakerOpen);
             return Err(format!(
                 "it failed too often and is not asked for another {} s",
                 left.as_secs() + 1
@@ -173,14 +186,14 @@ impl Worker {
             return Ok(ready);
         }
         let Some(Loaded::Selector(pre)) = self.sandbox.loaded(&module.digest) else {
-            self.state.tally.fell_back(Cause::NotLoaded);
+            self.tally().fell_back(Cause::NotLoaded);
             return Err(format!(
                 "version {} is not loaded on this host",
                 module.version
             ));
         };
         make(&self.sandbox, &pre, module).map_err(|error| {
-            self.state.tally.fell_back(Cause::StartFailed);
+            self.tally().fell_back(Cause::StartFailed);
             let cause = format!(
                 "no instance could be made: {} {}",
                 error.stage, error.reason
@@ -195,7 +208,10 @@ impl Worker {
         let Some(current) = &mut self.current else {
             return;
         };
-        let tally = &self.state.tally;
+        let tally = match self.dry {
+            true => &self.unheard,
+            false => &self.state.tally,
+        };
         tally
             .lines_dropped
             .fetch_add(current.take_lines_dropped(), Relaxed);
@@ -244,7 +260,7 @@ impl Worker {
     fn panicked(&mut self, module: &ModuleRef, now: Instant) -> String {
         // Not dropped: that might panic, too.
         std::mem::forget(self.current.take());
-        self.state.tally.fell_back(Cause::Trap);
+        self.tally().fell_back(Cause::Trap);
         let cause = "the host failed on it, which is a bug; its log says more".to_owned();
         self.count_failure(&module.name, &cause, now);
         cause
@@ -289,6 +305,22 @@ fn follow(
         (Some(shadows), None) => shadows.follow(before, outcomes),
         (None, Some(record)) => record(before, outcomes),
         (None, None) => {}
+    }
+}
+
+/// Makes a decision, and counts it into the fleet unless it is a dry run.
+fn made(
+    dry: bool,
+    fleet: &mut Arc<Fleet>,
+    job: &SelectJob,
+    selector: &Result<ModuleRef, (ModuleName, String)>,
+    chooser: Result<&mut dyn Choose, String>,
+    time_s: u32,
+    micros: impl FnOnce() -> u32,
+) -> Decision {
+    match dry {
+        true => consider(fleet, job, selector, chooser, time_s, micros),
+        false => decide(fleet, job, selector, chooser, time_s, micros),
     }
 }
 

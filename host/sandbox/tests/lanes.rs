@@ -67,6 +67,31 @@ fn a_good_selector_decides_and_decisions_of_a_batch_see_each_other() {
 }
 
 #[test]
+fn dry_runs_do_not_see_each_other_and_are_not_counted() {
+    let bench = bench(patient());
+    let guest = support::prebuilt("least-loaded");
+    let module = bench.load("tester", ModuleKind::Selector, &guest, "{}");
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    let mut level = fleet(4, 1);
+    for (slot, live) in level.live.iter_mut().enumerate() {
+        live.processes = if slot == 2 { 4 } else { 5 };
+        (live.used, live.cordoned) = (5, false);
+    }
+    let dry = SelectBatch {
+        dry: true,
+        ..batch(&module, level.clone(), jobs(8, 1))
+    };
+    for decision in decided(&lanes, dry) {
+        assert_eq!((cause(&decision), decision.trace.chosen), (None, Some(2)));
+    }
+    let counters = lanes.counters().remove(0);
+    assert_eq!(counters.decisions, 0);
+    assert_eq!(counters.micros_buckets.iter().sum::<u64>(), 0);
+    decided(&lanes, batch(&module, level, jobs(1, 1)));
+    assert_eq!(lanes.counters().remove(0).decisions, 1);
+}
+
+#[test]
 fn an_endless_loop_is_cut() {
     let limits = Limits {
         select_ms: 50,

@@ -224,6 +224,7 @@ mod tests {
             fleet: Arc::new(Fleet::new(Arc::default(), Vec::new())),
             time_s: 0,
             jobs: (0..jobs).map(job).collect(),
+            dry: false,
         }
     }
 

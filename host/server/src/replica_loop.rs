@@ -220,7 +220,7 @@ impl ReplicaLoop {
             inbox.push(Input::Selected { lane, decisions });
         };
         let lanes = &self.host.lanes;
-        match self.recorder.clone() {
+        match self.recorder.clone().filter(|_| !batch.dry) {
             None => lanes.submit(batch, done),
             Some(recorder) => lanes.submit_recorded(batch, done, move |batch, outcomes| {
                 recorder.record(batch, outcomes);

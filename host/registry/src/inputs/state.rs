@@ -158,6 +158,7 @@ impl State {
             fleet: Arc::new(fleet),
             time_s,
             jobs: all,
+            dry: false,
         };
         Ok(RecordedBatch { batch, outcomes })
     }

@@ -154,6 +154,7 @@ impl Cluster {
             fleet: Arc::new(self.fleet.clone()),
             time_s: (self.fleet.now_ms / 1_000) as u32,
             jobs,
+            dry: false,
         }
     }
 }

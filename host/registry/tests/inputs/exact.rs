@@ -279,6 +279,7 @@ impl Anything {
             fleet: Arc::new(self.fleet.clone()),
             time_s: self.random.next_u32(),
             jobs,
+            dry: false,
         };
         RecordedBatch { batch, outcomes }
     }

@@ -1,8 +1,8 @@
 //! Those that no node takes sleep until one may, and no longer.
 
-use maitred_protocol::{Incarnation, ProcessKey, Request, Waits};
+use maitred_protocol::{Incarnation, ProcessKey, Request, Response, Waits};
 
-use crate::world::{World, key, spec};
+use crate::world::{World, key, name, spec};
 
 /// Three processes that have lost their node, and one node that has room for none.
 fn asleep() -> World {
@@ -44,7 +44,7 @@ fn a_node_that_is_uncordoned_or_grows_takes_them() {
     world.cordon("b", true);
     let update = Request::UpdateNode {
         client: world.client,
-        name: crate::world::name("b"),
+        name: name("b"),
         epoch: world.epoch("b"),
         labels: None,
         capacity: Some(2),
@@ -58,7 +58,7 @@ fn a_node_that_is_uncordoned_or_grows_takes_them() {
     assert_eq!(world.started(), ["0"]);
     let update = Request::UpdateNode {
         client: world.client,
-        name: crate::world::name("b"),
+        name: name("b"),
         epoch: world.epoch("b"),
         labels: None,
         capacity: Some(9),
@@ -233,5 +233,29 @@ fn room_for_one_does_not_wake_them_all() {
         world.asked - asked,
         32,
         "the first few, until one finds no room"
+    );
+}
+
+#[test]
+fn what_a_plan_would_take_is_not_taken() {
+    let mut world = World::new(|_| {});
+    world.join("a", 1);
+    let create = match world.create_of(&key(1), |_| {}) {
+        Request::CreateProcess(_, create) => create,
+        other => panic!("{other:?}"),
+    };
+    // Both come in one turn.
+    let plan = world.send(Request::Plan(create.clone()));
+    let client = world.client;
+    let create = world.send(Request::CreateProcess(client, create));
+    world.run();
+    match world.answered(plan) {
+        Some(Response::Planned(plan)) => assert_eq!(plan.node, Some(name("a"))),
+        other => panic!("{other:?}"),
+    }
+    let created = world.answered(create);
+    assert!(
+        matches!(created, Some(Response::Created { .. })),
+        "{created:?}"
     );
 }

@@ -177,6 +177,7 @@ pub fn batch(module: &ModuleRef, fleet: Fleet, jobs: Vec<SelectJob>) -> SelectBa
         fleet: Arc::new(fleet),
         time_s: 1_700_000_000,
         jobs,
+        dry: false,
     }
 }
 

@@ -257,6 +257,7 @@ mod tests {
             fleet: Arc::new(Fleet::new(Arc::default(), Vec::new())),
             time_s: 0,
             jobs: (0..200).map(job).collect(),
+            dry: false,
         };
         let outcome = Outcome::of(&tried(&batch.fleet, &batch.jobs[0], 0).decision);
         let recorded = RecordedBatch {

@@ -33,6 +33,7 @@ fn batch(number: u32) -> (SelectBatch, Vec<Outcome>) {
         fleet: Arc::new(Fleet::new(Arc::default(), Vec::new())),
         time_s: number,
         jobs: (0..10).map(job).collect(),
+        dry: false,
     };
     let outcome = Outcome {
         chosen: None,
