@@ -127,10 +127,18 @@ impl Client {
             Response::Module(record) => *record)
     }
 
-    /// All modules.
+    /// All modules: page by page, so that one that is pushed meanwhile may be missing.
     pub async fn modules(&self) -> Result<Vec<ModuleRecord>, Error> {
-        answer!(self.read(Request::ListModules), "modules",
-            Response::Modules(modules) => modules)
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let (items, next) = answer!(self.read(Request::ListModules { after }), "modules",
+                Response::Modules { items, next } => (items, next))?;
+            all.extend(items);
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(all),
+            }
+        }
     }
 
     pub(crate) async fn module(&self, request: Request) -> Result<ModuleRecord, Error> {

@@ -349,7 +349,6 @@ impl Request {
         match self {
             Self::OpenSession
             | Self::ListNodes
-            | Self::ListModules
             | Self::ListTypes
             | Self::CloseSession(_)
             | Self::RemoveMember { .. }
@@ -392,6 +391,7 @@ impl Request {
                 field("reason", reason.len(), max, "at most 512 bytes")
             }
             Self::CreateParty(_, party) => party.check(),
+            Self::ListModules { after } => Ok(after.as_ref().map_or(Ok(()), ModuleName::check)?),
             Self::ListProcesses(list) => list.check(),
             Self::RegisterNode(_, register) => register.check(),
             Self::AttachNode {

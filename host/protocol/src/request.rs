@@ -314,8 +314,11 @@ pub enum Request {
     RemoveModule(ClientId, ModuleName, u32),
     /// One module.
     GetModule(ModuleName),
-    /// All modules.
-    ListModules,
+    /// A page of modules, in the order of their names.
+    ListModules {
+        /// Only after this one: the `next` of the page before.
+        after: Option<ModuleName>,
+    },
     /// Sets a type's defaults.
     PutType(ClientId, Box<TypeSpec>),
     /// One type's defaults.
@@ -520,7 +523,7 @@ macro_rules! session_of {
             | Request::GetNode(_)
             | Request::ListNodes
             | Request::GetModule(_)
-            | Request::ListModules
+            | Request::ListModules { .. }
             | Request::GetType(_)
             | Request::ListTypes
             | Request::Explain { .. }

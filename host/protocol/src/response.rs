@@ -202,7 +202,12 @@ pub enum Response {
     /// To `GetModule`, `ActivateModule` and `RollbackModule`.
     Module(Box<ModuleRecord>),
     /// To `ListModules`.
-    Modules(Vec<ModuleRecord>),
+    Modules {
+        /// A page: as many as fit a frame.
+        items: Vec<ModuleRecord>,
+        /// After which one the next page begins, when there is one.
+        next: Option<ModuleName>,
+    },
     /// To `GetType` and `PutType`.
     Type(Box<TypeSpec>),
     /// To `ListTypes`.

@@ -4,8 +4,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Chooser, ListProcesses, ModuleName, NodeEpoch, NodeName, NodeRecord, ProcessKey, ProcessRecord,
-    RequestId, TypeName, TypeSpec, limits as wire,
+    Chooser, ListProcesses, ModuleName, ModuleRecord, NodeEpoch, NodeName, NodeRecord, ProcessKey,
+    ProcessRecord, RequestId, TypeName, TypeSpec, limits as wire,
 };
 
 use crate::Registry;
@@ -14,9 +14,13 @@ use crate::module::Module;
 use crate::node::Node;
 use crate::process::Record;
 use crate::session::Known;
+use crate::snapshot::weight;
 
 /// Bytes of records in one page; pages of large shares are cut here rather than at the frame.
 const PAGE_BYTES_MAX: usize = wire::FRAME_BYTES_MAX / 2;
+
+/// Bytes of modules in one page, as they are weighed: one of them may have 800 KiB.
+const MODULES_BYTES_MAX: usize = wire::FRAME_BYTES_MAX - (128 << 10);
 
 /// Records looked at for one page. A filter that few records pass gives short pages with a `next`,
 /// so that no list holds the replica up for long.
@@ -227,6 +231,28 @@ impl Registry {
     /// All modules, by name.
     pub fn modules(&self) -> impl Iterator<Item = (&ModuleName, &Module)> {
         self.modules.iter()
+    }
+
+    /// A page of modules after one, as many as fit a frame, and after which one the next page begins.
+    #[must_use]
+    pub fn list_modules(
+        &self,
+        after: Option<&ModuleName>,
+    ) -> (Vec<ModuleRecord>, Option<ModuleName>) {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut items, mut room) = (Vec::<ModuleRecord>::new(), MODULES_BYTES_MAX);
+        for (name, module) in self.modules.range((begin, Bound::Unbounded)) {
+            let record = module.to_wire(name);
+            let left = room.checked_sub(weight::of_module_record(&record));
+            let last = items.last().map(|last| last.name.clone());
+            match (left, last) {
+                (None, last @ Some(_)) => return (items, last),
+                // One alone fits a frame, whatever it is.
+                (left, _) => room = left.unwrap_or(0),
+            }
+            items.push(record);
+        }
+        (items, None)
     }
 
     /// A type's defaults; those of [`TypeSpec::new`] when nobody described it.

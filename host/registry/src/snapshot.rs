@@ -8,7 +8,7 @@ mod digest;
 mod failover;
 mod load;
 mod mirror;
-mod weight;
+pub(crate) mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,10 +6,11 @@
 )]
 
 use maitred_protocol::{
-    Digest, ModuleAction, ModuleKind, ModuleName, ModuleRecord, ProcessKey, Rejection, Signature,
-    TypeName,
+    Digest, ModuleAction, ModuleKind, ModuleName, ModuleRecord, ProcessKey, Rejection, Response,
+    Signature, TypeName, codec::encode, limits,
 };
-use maitred_registry::limits::{HISTORY_MAX, ROLLBACKS_MAX};
+use maitred_registry::feature::FEATURES_MAX;
+use maitred_registry::limits::{HISTORY_MAX, MODULES_MAX, ROLLBACKS_MAX, VERSIONS_MAX};
 use maitred_registry::{Command, Entry, Event, Outcome, PushModule, Registry};
 
 struct Modules {
@@ -62,6 +63,22 @@ fn key(id: usize) -> ProcessKey {
     ProcessKey::new("player", &format!("p-{id}")).unwrap()
 }
 
+fn push(name: &ModuleName, kind: ModuleKind, digest: Digest, features: usize) -> Command {
+    let long = |at: usize| format!("label:{at:0>250}");
+    Command::PushModule(Box::new(PushModule {
+        name: name.clone(),
+        kind,
+        digest,
+        bytes: 1,
+        title: "t".repeat(limits::TEXT_BYTES_MAX),
+        features: (0..features).map(long).collect(),
+        world: "selector".to_owned(),
+        abi: "0.2.0".to_owned(),
+        hooks: Vec::new(),
+        signature: None,
+    }))
+}
+
 impl Modules {
     /// Three versions, none of which decides.
     fn pushed(kind: ModuleKind) -> Self {
@@ -70,19 +87,7 @@ impl Modules {
             events: Vec::new(),
         };
         for version in 1..=3_u8 {
-            let push = Command::PushModule(Box::new(PushModule {
-                name: name(),
-                kind,
-                digest: Digest([version; 32]),
-                bytes: 1,
-                title: String::new(),
-                features: Vec::new(),
-                world: "selector".to_owned(),
-                abi: "0.2.0".to_owned(),
-                hooks: Vec::new(),
-                signature: None,
-            }));
-            modules.apply(push);
+            modules.apply(push(&name(), kind, Digest([version; 32]), 0));
         }
         modules
     }
@@ -406,6 +411,55 @@ fn the_same_bytes_with_a_signature_are_vouched_for_from_then_on() {
         other => panic!("{other:?}"),
     }
     assert!(modules.events.is_empty());
+}
+
+/// Some that are as large as they may be, and as many small ones as there may be.
+#[test]
+fn all_modules_are_listed_in_pages_that_fit_a_frame() {
+    let large = "c".repeat(limits::CONFIG_BYTES_MAX);
+    for (count, versions, features, config, pages_max) in [
+        (8, VERSIONS_MAX as u8, FEATURES_MAX, &*large, 8),
+        (MODULES_MAX, 2, 1, "{}", 2),
+    ] {
+        let mut modules = Modules::pushed(ModuleKind::Selector);
+        for number in 1..count {
+            let name = ModuleName::new(format!("module-{number}")).unwrap();
+            for version in 0..versions {
+                let digest = Digest([version; 32]);
+                let push = push(&name, ModuleKind::Selector, digest, features);
+                modules.apply(push);
+            }
+            for version in [1, 2] {
+                modules.done(Command::ActivateModule {
+                    name: name.clone(),
+                    version,
+                    config: Some(config.to_owned()),
+                    percent: if version == 1 { 100 } else { 50 },
+                    types: Vec::new(),
+                    guard: String::new(),
+                });
+            }
+        }
+        let (mut after, mut names, mut pages) = (None, Vec::new(), 0);
+        loop {
+            let (items, next) = modules.registry.list_modules(after.as_ref());
+            names.extend(items.iter().map(|module| module.name.clone()));
+            let page = Response::Modules {
+                items,
+                next: next.clone(),
+            };
+            encode(1, &page, &mut Vec::new()).unwrap();
+            pages += 1;
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let all: Vec<_> = modules.registry.modules().map(|(name, _)| name).collect();
+        assert_eq!(all.len(), count);
+        assert!(names.iter().eq(all), "{names:?}");
+        assert!(pages <= pages_max, "{pages} pages");
+    }
 }
 
 #[test]

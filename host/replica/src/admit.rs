@@ -254,7 +254,7 @@ impl Replica {
             | Request::GetNode(_)
             | Request::ListNodes
             | Request::GetModule(_)
-            | Request::ListModules
+            | Request::ListModules { .. }
             | Request::GetType(_)
             | Request::ListTypes
             | Request::Explain { .. }

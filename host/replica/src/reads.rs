@@ -385,12 +385,9 @@ impl Replica {
                 Some(module) => Response::ModuleHistory(module.history.iter().cloned().collect()),
                 None => not_found(format!("module {name}")),
             },
-            Request::ListModules => {
-                let modules = self
-                    .registry
-                    .modules()
-                    .map(|(name, module)| module.to_wire(name));
-                Response::Modules(modules.collect())
+            Request::ListModules { after } => {
+                let (items, next) = self.registry.list_modules(after.as_ref());
+                Response::Modules { items, next }
             }
             Request::GetType(name) => match self.registry.described_type(&name) {
                 Some(spec) => Response::Type(Box::new((**spec).clone())),

@@ -133,7 +133,11 @@ fn response(response: &Response) -> Vec<String> {
         Response::Nodes(nodes) => return listed(nodes, "nodes", node),
         Response::Pushed(record, version, _) => format!("version {version}; {}", module(record)),
         Response::Module(record) => module(record),
-        Response::Modules(modules) => return listed(modules, "modules", module),
+        Response::Modules { items, next } => {
+            let mut lines = listed(items, "modules", module);
+            lines.extend(next.as_ref().map(|next| format!("more after {next}")));
+            return lines;
+        }
         Response::Type(spec) => type_spec(spec),
         Response::Types(types) => return listed(types, "types", type_spec),
         Response::Explained(explanation) => {

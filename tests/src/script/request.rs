@@ -45,7 +45,9 @@ pub(super) fn request(
         "session" => Request::OpenSession,
         "status" => Request::Status,
         "nodes" => Request::ListNodes,
-        "modules" => Request::ListModules,
+        "modules" => Request::ListModules {
+            after: words.take("after")?,
+        },
         "types" => Request::ListTypes,
         "node" => Request::RegisterNode(client, Box::new(register(words)?)),
         "attach" | "deregister" | "update" | "cordon" | "uncordon" => {

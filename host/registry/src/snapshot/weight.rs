@@ -32,7 +32,7 @@ pub(super) fn of_outcome(outcome: &Outcome) -> usize {
     REST + match outcome {
         Outcome::Created { record, .. } | Outcome::Process(record) => of_record(record),
         Outcome::Party(records) => records.iter().map(|record| of_record(record)).sum(),
-        Outcome::Pushed(module, _) | Outcome::Module(module) => of_answer(module),
+        Outcome::Pushed(module, _) | Outcome::Module(module) => of_module_record(module),
         Outcome::Registered { verdicts, .. } => verdicts.len(),
         Outcome::Rejected(rejection) => of_rejection(rejection),
         _ => 0,
@@ -72,15 +72,6 @@ fn of_rejection(rejection: &Rejection) -> usize {
     }
 }
 
-/// What a change of a module is answered with.
-fn of_answer(module: &ModuleRecord) -> usize {
-    let canary = module.canary.as_ref();
-    let canary = canary.map_or(0, |canary| canary.config.len() + of_names(&canary.types));
-    let shadow = module.shadow.as_ref();
-    let shadow = shadow.map_or(0, |shadow| shadow.config.len());
-    module.config.len() + canary + shadow + of_versions(&module.versions)
-}
-
 pub(super) fn of_module(module: &ModuleMirror) -> usize {
     let (canary, types) = match &module.canary {
         Some((canary, _, types)) => (Some(canary), of_names(types)),
@@ -96,6 +87,15 @@ pub(super) fn of_module(module: &ModuleMirror) -> usize {
         + all.map(|active| REST + active.config.len()).sum::<usize>()
         + events.sum::<usize>()
         + of_versions(&module.versions)
+}
+
+/// The same of what others see of it.
+pub(crate) fn of_module_record(module: &ModuleRecord) -> usize {
+    let canary = module.canary.as_ref();
+    let canary = canary.map_or(0, |canary| canary.config.len() + of_names(&canary.types));
+    let shadow = module.shadow.as_ref();
+    let shadow = shadow.map_or(0, |shadow| shadow.config.len());
+    REST + module.config.len() + canary + shadow + of_versions(&module.versions)
 }
 
 fn of_versions(versions: &[ModuleVersion]) -> usize {
