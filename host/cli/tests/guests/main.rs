@@ -189,7 +189,7 @@ fn a_measurement_has_a_row_for_each_size_and_says_who_decided() {
     assert_eq!(module["rows"][1]["cold"]["decisions"], "20");
     let refused = place.error(
         &["module", "bench", component, "--config", "{", "-o", "json"],
-        8,
+        2,
     );
-    assert_eq!(refused["code"], "module_rejected", "{refused}");
+    assert_eq!(refused["code"], "usage", "{refused}");
 }
