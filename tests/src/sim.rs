@@ -7,6 +7,7 @@
 //! scenario gives the same run, event by event.
 
 pub mod actor;
+pub mod advice;
 pub mod caller;
 pub mod check;
 pub mod client;
@@ -25,6 +26,7 @@ pub mod node;
 pub mod operator;
 pub mod ops;
 pub mod own;
+pub mod party;
 pub mod plan;
 pub mod queue;
 pub mod run;

@@ -27,6 +27,7 @@ pub mod limits;
 mod lost;
 mod member;
 mod module;
+pub mod mutants;
 mod node;
 mod outcome;
 mod party;

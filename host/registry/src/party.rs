@@ -18,6 +18,7 @@ use crate::command::Reserve;
 use crate::decide::cut;
 use crate::life::At;
 use crate::limits::PARTIES_MAX;
+use crate::mutants;
 use crate::outcome::{Event, Outcome, Stale};
 use crate::process::Record;
 
@@ -70,7 +71,9 @@ impl Registry {
             members: members.iter().map(|member| member.key.clone()).collect(),
         };
         let reserve = |member| self.put_reserved(at, member, at.index, events);
-        let records: Vec<_> = members.into_iter().map(reserve).collect();
+        let partly = usize::from(mutants::on("party-reserved-partly") && members.len() > 1);
+        let members = members.into_iter().skip(partly);
+        let records: Vec<_> = members.map(reserve).collect();
         self.parties.insert(at.index, party);
         Outcome::PartyReserved(records.into())
     }
@@ -103,7 +106,9 @@ impl Registry {
         let mut missing = None;
         for key in &party.members {
             match self.member(index, key) {
-                Some(record) if record.is_creating() => return,
+                Some(record) if record.is_creating() && !mutants::on("party-settled-early") => {
+                    return;
+                }
                 Some(_) => {}
                 None => missing = missing.or(Some(key.clone())),
             }
@@ -145,7 +150,8 @@ impl Registry {
         let Some(party) = self.parties.remove(&index) else {
             return;
         };
-        for key in &party.members {
+        let forgotten = usize::from(mutants::on("party-undone-partly"));
+        for key in party.members.iter().skip(forgotten) {
             let Some(record) = self.member(index, key) else {
                 continue;
             };

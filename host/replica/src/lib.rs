@@ -25,7 +25,6 @@ mod leases;
 mod log;
 mod membership;
 mod moves;
-pub mod mutants;
 mod party;
 pub mod peer;
 mod placing;
@@ -46,5 +45,7 @@ pub use effect::{
     Answer, Compensation, Effect, Examination, Peer, Persist, Question, SpawnJob, TakeSnapshot,
 };
 pub use input::{Advice, Disk, Input, Install, Now, Push, Spawned, Ticket, Verdict};
+/// The simulator switches them on for both crates.
+pub use maitred_registry::mutants;
 pub use replica::Replica;
 pub use start::{Recovered, RecoveredSnapshot, StartError};

@@ -22,6 +22,8 @@ use super::{Limit, Operation, Verdict, lives};
 pub enum Verb {
     /// Whatever it is to do when the key is taken.
     Create,
+    /// A member of a party: it may run, and be undone, before that is answered.
+    Party,
     /// Linearizable; do not record others.
     Get,
     /// With the incarnation that guards it, and the pid.
@@ -34,6 +36,7 @@ impl Verb {
     fn name(&self) -> &'static str {
         match self {
             Self::Create => "create",
+            Self::Party => "party",
             Self::Get => "get",
             Self::Set(..) => "set",
             Self::Delete(_) => "delete",
@@ -131,7 +134,7 @@ impl History {
         let fits = match answer {
             Answer::Created(_) => call.verb == Verb::Create,
             Answer::Found(_) => !matches!(call.verb, Verb::Delete(_)),
-            Answer::Missing => call.verb != Verb::Create,
+            Answer::Missing => !matches!(call.verb, Verb::Create | Verb::Party),
             Answer::Fenced(_) => matches!(call.verb, Verb::Set(..) | Verb::Delete(_)),
             Answer::Set(_) => matches!(call.verb, Verb::Set(..)),
             Answer::Deleted => matches!(call.verb, Verb::Delete(_)),
@@ -189,6 +192,17 @@ impl History {
         Some(self.invoke(now_us, caller, key.clone(), verb))
     }
 
+    /// [`History::request`] for all keys of a request: those of a party are several.
+    pub fn requests(&mut self, now_us: u64, caller: u64, request: &Request) -> Vec<CallId> {
+        let Request::CreateParty(_, party) = request else {
+            let call = self.request(now_us, caller, request);
+            return call.into_iter().collect();
+        };
+        let keys = party.members.iter().map(|member| member.key.clone());
+        let invoke = |key| self.invoke(now_us, caller, key, Verb::Party);
+        keys.map(invoke).collect()
+    }
+
     /// [`History::answer`] from a response of the wire. One that says that nothing was done
     /// retracts the call, so give it the last answer, not that of each try. One that says that the
     /// outcome is unknown leaves it so.
@@ -204,6 +218,13 @@ impl History {
             Response::Unknown(_) => return,
             Response::Created { record, created } if *created => Answer::Created(sight(record)),
             Response::Created { record, .. } => Answer::Found(sight(record)),
+            Response::Party(records, _) => {
+                let mut records = records.iter();
+                match records.find(|record| record.key == call.key) {
+                    Some(record) => Answer::Found(sight(record)),
+                    None => panic!("a party is answered without {}", call.key),
+                }
+            }
             Response::Process { record, .. } => match call.verb {
                 Verb::Set(..) => Answer::Set(record.incarnation.0),
                 _ => Answer::Found(sight(record)),
@@ -215,7 +236,7 @@ impl History {
             }
             // To a create it means a module, and to an unguarded set it is never said of the key.
             Response::Rejected(Rejection::NotFound(_))
-                if !matches!(call.verb, Verb::Create | Verb::Set(None, _)) =>
+                if !matches!(call.verb, Verb::Create | Verb::Party | Verb::Set(None, _)) =>
             {
                 Answer::Missing
             }
@@ -283,7 +304,7 @@ impl Call {
         };
         let Some((_, answer)) = &self.answer else {
             return match &self.verb {
-                Verb::Create => push(false, Action::Reserve(None)),
+                Verb::Create | Verb::Party => push(false, Action::Reserve(None)),
                 Verb::Get => {}
                 Verb::Set(only, pid) => {
                     let pid = Some(Arc::from(pid.as_str()));
@@ -292,6 +313,9 @@ impl Call {
                 Verb::Delete(only) => push(false, Action::Delete(*only)),
             };
         };
+        if self.verb == Verb::Party {
+            push(false, Action::Reserve(None));
+        }
         match (answer, &self.verb) {
             (Answer::Created(sight), _) => {
                 push(true, Action::Reserve(Some(id)));

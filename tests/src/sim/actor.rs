@@ -159,7 +159,12 @@ impl World {
             Purpose::Own(epoch, key, pid, enrolments) => {
                 self.own_set(actor, (epoch, key, pid), enrolments, outcome);
             }
-            Purpose::Delete(key, incarnation) => self.deleted(actor, key, incarnation, outcome),
+            Purpose::Delete(key, incarnation) => {
+                self.deleted(actor, NodeEvent::Delete(key, incarnation), &outcome);
+            }
+            Purpose::Report(key, incarnation, why) => {
+                self.deleted(actor, NodeEvent::Report(key, incarnation, why), &outcome);
+            }
             Purpose::Leave => self.left(actor),
             Purpose::Rebalance => self.rebalance(actor, outcome),
         }

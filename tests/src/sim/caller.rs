@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use maitred_protocol::{
-    ClientId, Incarnation, NodeEpoch, Notice, ProcessKey, Request, Response, Unavailable,
+    ClientId, Incarnation, NodeEpoch, Notice, ProcessKey, Request, RequestId, Response, Unavailable,
 };
 use maitred_registry::random::Random;
 
@@ -39,6 +39,8 @@ pub enum Purpose {
     Own(NodeEpoch, ProcessKey, String, u64),
     /// A record of a process that ended.
     Delete(ProcessKey, Incarnation),
+    /// The same, and why it did.
+    Report(ProcessKey, Incarnation, String),
     /// A node leaves.
     Leave,
     /// The operator's plan of moves.
@@ -64,8 +66,8 @@ pub struct Op {
     /// What for.
     pub purpose: Purpose,
     request: Request,
-    /// Its place in the history.
-    pub call: Option<CallId>,
+    /// Its places in the history: one for each key.
+    pub calls: Vec<CallId>,
     id: u64,
     sent: bool,
     on: Option<ConnId>,
@@ -138,12 +140,14 @@ impl World {
         within_us: u64,
         pin: Option<usize>,
     ) -> u64 {
-        let call = match purpose {
+        let calls = match purpose {
+            // Of a process that is asked about, a node's word that it has ended deletes nothing.
+            Purpose::Delete(..) if self.scenario.knobs.hooks => Vec::new(),
             Purpose::Work | Purpose::Own(..) | Purpose::Delete(..) => {
                 let history = &mut self.checks.history;
-                history.request(self.now, actor as u64, &request)
+                history.requests(self.now, actor as u64, &request)
             }
-            _ => None,
+            _ => Vec::new(),
         };
         say!(self, "a{actor} asks {pin:?}: {request:?}");
         let caller = &mut self.actors[actor].caller;
@@ -152,7 +156,7 @@ impl World {
         let op = Op {
             purpose,
             request,
-            call,
+            calls,
             id: 0,
             sent: false,
             on: None,
@@ -424,12 +428,23 @@ impl World {
         if matches!(outcome, Outcome::Answer(..)) && op.request.client().is_some() {
             self.cover.count("change acknowledged");
         }
-        match (&outcome, op.call) {
-            (Outcome::Answer(_, response), Some(call)) => {
-                self.checks.history.response(call, self.now, response);
+        for call in op.calls {
+            match &outcome {
+                Outcome::Answer(_, response) => {
+                    self.checks.history.response(call, self.now, response);
+                }
+                Outcome::NotDone => self.checks.history.retract(call),
+                Outcome::Unknown => {}
             }
-            (Outcome::NotDone, Some(call)) => self.checks.history.retract(call),
-            _ => {}
+        }
+        if let (Outcome::Answer(_, response), Request::CreateParty(client, _)) =
+            (&outcome, &op.request)
+        {
+            let request = RequestId {
+                client: *client,
+                sequence: op.id,
+            };
+            self.checks.parties.heard(request, response);
         }
         if matches!(op.purpose, Purpose::Session) {
             let caller = &mut self.actors[actor].caller;

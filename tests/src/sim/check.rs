@@ -9,6 +9,7 @@ pub mod leases;
 pub mod lives;
 pub mod needless;
 pub mod once;
+pub mod parties;
 pub mod placed;
 pub mod quiet;
 pub mod truth;
@@ -29,6 +30,7 @@ use leases::Leases;
 use lives::Lives;
 use needless::Needless;
 use once::Once;
+use parties::Parties;
 
 /// All that need to remember something.
 #[derive(Default)]
@@ -45,6 +47,8 @@ pub struct Checks {
     pub needless: Needless,
     /// Requests and their effects.
     pub once: Once,
+    /// Parties.
+    pub parties: Parties,
     /// What clients saw.
     pub history: History,
 }
@@ -122,24 +126,37 @@ impl Checks {
     ) -> Result<Vec<(u64, Kind)>, Violation> {
         let registry = replica.registry();
         let fresh = self.agreement.applied(host.machine, registry, cover);
-        fresh.map_err(violation("agreement"))
+        let fresh = fresh.map_err(violation("agreement"))?;
+        let found = self
+            .parties
+            .look(host.machine, registry, &self.needless, cover);
+        found.map_err(violation("parties"))?;
+        Ok(fresh)
     }
 
     /// What a replica told of changes, and its state after them.
     pub fn events(
         &mut self,
         now_us: u64,
-        machine: usize,
+        (machine, revision): (usize, u64),
         registry: &Registry,
         events: &[Event],
     ) -> Result<(), Violation> {
+        let found = self
+            .parties
+            .told((machine, revision), events, &self.agreement);
+        found.map_err(violation("parties"))?;
         for event in events {
             let kinds = match event {
                 Event::Process(_, record) => self.agreement.kinds(record.revision.0),
                 _ => Vec::new(),
             };
-            let found = self.needless.told(event, registry, &kinds);
-            found.map_err(violation("needless"))?;
+            let undone = |record| parties::is_undone(events, record);
+            let meant = matches!(event, Event::Process(Change::Removed, record) if undone(record));
+            if !meant {
+                let found = self.needless.told(event, registry, &kinds);
+                found.map_err(violation("needless"))?;
+            }
             let Event::Process(change, record) = event else {
                 continue;
             };
@@ -158,7 +175,7 @@ impl Checks {
             if moved {
                 self.history
                     .lost(record.key(), from_us, Some(now_us), Loss::Moved);
-            } else if by_node {
+            } else if by_node || parties::is_undone(events, record) {
                 self.history
                     .lost(record.key(), from_us, Some(now_us), Loss::Forgotten);
             }

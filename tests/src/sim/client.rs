@@ -4,8 +4,8 @@
 //! to the leader or, pinned, to any host; stale reads are not in the history.
 
 use maitred_protocol::{
-    CreateOptions, CreateProcess, ListProcesses, OnConflict, ProcessKey, Request, Response,
-    TypeName,
+    CreateOptions, CreateParty, CreateProcess, ListProcesses, OnConflict, ProcessKey, Rejection,
+    Request, Response, TypeName,
 };
 use maitred_registry::random::Random;
 
@@ -14,7 +14,7 @@ use super::caller::{Outcome, Purpose};
 use super::world::{Phase, World};
 
 /// The session goes into a request when it is sent.
-const NO_SESSION: maitred_protocol::ClientId = maitred_protocol::ClientId(0);
+pub(super) const NO_SESSION: maitred_protocol::ClientId = maitred_protocol::ClientId(0);
 /// The types; the scenario says what they are like.
 pub const TYPES: [&str; 3] = ["match", "player", "room"];
 
@@ -23,6 +23,10 @@ pub const TYPES: [&str; 3] = ["match", "player", "room"];
 pub struct Client {
     /// Whether something is under way.
     pub busy: bool,
+    /// The party that it asked for last.
+    pub party: Option<CreateParty>,
+    /// What it deletes next.
+    pub deletes: Vec<ProcessKey>,
     /// Reads of the last phase that are still to be made: key and machine.
     pub last: Vec<(ProcessKey, usize)>,
 }
@@ -49,7 +53,7 @@ impl World {
         self.actor_later(actor, us, ActorEvent::Next);
     }
 
-    fn client(&mut self, actor: usize) -> &mut Client {
+    pub(super) fn client(&mut self, actor: usize) -> &mut Client {
         match &mut self.actors[actor].role {
             Role::Client(client) => client,
             other => unreachable!("{other:?} is asked to be a client"),
@@ -76,6 +80,9 @@ impl World {
         let keys = self.scenario.knobs.keys;
         let there = self.hosts.iter().filter(|host| host.id != 0);
         let there: Vec<usize> = there.map(|host| host.machine).collect();
+        if self.asks_for_party(actor) {
+            return;
+        }
         let random = &mut self.actors[actor].random;
         let key = key_of(random, keys);
         let any = there[random.below(there.len() as u32) as usize];
@@ -109,12 +116,7 @@ impl World {
                 Request::ListMembers
             }
             79..81 => Request::Status,
-            _ => Request::DelProcess {
-                client: NO_SESSION,
-                key,
-                incarnation: None,
-                ended: false,
-            },
+            _ => delete(key),
         };
         self.client(actor).busy = true;
         self.cover.count("request made");
@@ -126,6 +128,11 @@ impl World {
         match &outcome {
             Outcome::Answer(_, Response::Created { created: true, .. }) => {
                 self.cover.count("create done");
+            }
+            Outcome::Answer(_, Response::Party(_, true)) => self.party_made(actor),
+            Outcome::Answer(_, Response::Party(_, false)) => self.cover.count("party was there"),
+            Outcome::Answer(_, Response::Rejected(Rejection::Party { .. })) => {
+                self.party_refused(actor);
             }
             Outcome::Answer(_, Response::Rejected(_)) => self.cover.count("request rejected"),
             Outcome::Answer(..) => self.cover.count("request answered"),
@@ -146,6 +153,16 @@ impl World {
             _ => 3_000,
         };
         self.client_later(actor, pause);
+    }
+}
+
+/// Whatever life of it there is.
+pub(super) fn delete(key: ProcessKey) -> Request {
+    Request::DelProcess {
+        client: NO_SESSION,
+        key,
+        incarnation: None,
+        ended: false,
     }
 }
 

@@ -60,10 +60,8 @@ impl World {
                 self.send_down((link >> 1) as ConnId, Down::Ack(ack, by_stream));
             }
             Effect::Examine(examination) => self.examine(machine, &examination),
-            Effect::Advise(_) | Effect::Compensate(_) => {
-                let text = "a hook is run, and no callback here has one".to_owned();
-                self.fail("needless", text);
-            }
+            Effect::Advise(question) => self.advise(machine, *question),
+            Effect::Compensate(compensation) => self.compensate(machine, &compensation),
             Effect::Snapshot(take) => self.snapshot(machine, take),
             Effect::Send(messages) => self.post(machine, messages),
             Effect::Peers(peers) => {
@@ -93,8 +91,9 @@ impl World {
             Effect::Events(revision, events) => {
                 let registry = self.hosts[machine].replica.as_ref();
                 let found = registry.map_or(Ok(()), |replica| {
+                    let registry = replica.registry();
                     self.checks
-                        .events(self.now, machine, replica.registry(), &events)
+                        .events(self.now, (machine, revision.0), registry, &events)
                 });
                 say!(
                     self,

@@ -142,6 +142,7 @@ impl World {
                 self.change_selector(percent, mood);
                 true
             }
+            Fault::Guard(active) => self.guard_selector(active),
         }
     }
 

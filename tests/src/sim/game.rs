@@ -89,6 +89,7 @@ impl World {
             };
             self.node(actor).truth.insert(life, truth);
             say!(self, "a{actor}: {key}@{incarnation} runs");
+            self.checks.parties.begins((key.clone(), incarnation));
             self.cover.count("process started");
         }
         self.agent_step(actor, Input::SpawnEnded(key, incarnation, result));

@@ -54,7 +54,7 @@ impl World {
         self.later(machine, took, input);
     }
 
-    fn later(&mut self, machine: usize, us: u64, input: Input) {
+    pub(super) fn later(&mut self, machine: usize, us: u64, input: Input) {
         let life = self.hosts[machine].life;
         let event = HostEvent::Input(Box::new(input));
         self.queue

@@ -1,7 +1,7 @@
 //! Bugs that are put in to see that they are caught: which there are, the checkers that must say so, and
 //! the scenarios in which they show.
 //!
-//! Those of the replica are switched on in `maitred-replica` (its feature `mutants`, which no product
+//! Those of the replica and the registry are switched on there (their feature `mutants`, which no product
 //! has). Those of the shell are made by the simulator: they are the duties of the server, the disk and
 //! the node around the replica.
 
@@ -34,7 +34,7 @@ const AGREED: &[&str] = &["agreement"];
 /// What was promised is lost at a crash: the host finds that itself, or logs part.
 const DURABLE: &[&str] = &["start", "agreement", "leaders"];
 
-/// The replica's; they show only with the feature `mutants`.
+/// Those of the replica and the registry; they show only with the feature `mutants`.
 pub const REPLICA: &[Mutant] = &[
     mutant("ack-after-expiry", &["leases"], stage::late_nodes),
     mutant("ack-before-commit", SEEN, stage::deposed),
@@ -62,10 +62,15 @@ pub const REPLICA: &[Mutant] = &[
     mutant("lease-reads-applied", SEEN, stage::stalled_under_lease),
     mutant("no-full-ttl", &["leases"], stage::deposed),
     mutant("no-tombstone", &["quiet"], stage::anything),
+    mutant("party-reserved-partly", &["parties"], stage::parties),
+    mutant("party-rule-ignored", &["parties"], stage::parties),
+    mutant("party-settled-early", &["parties"], stage::parties),
+    mutant("party-undone-partly", &["parties"], stage::parties),
     mutant("read-before-applied", SEEN, stage::anything),
     mutant("read-without-round", SEEN, stage::deposed),
     mutant("released-without-answer", &["truth"], stage::anything),
     mutant("release-early", DURABLE, stage::crashes),
+    mutant("rollback-keeps-canary", &["placed"], stage::switched_back),
     // The replica's own assertion, in builds that have it, or a create that never ends.
     mutant("saga-not-resumed", &["quiet", "panic"], stage::mortal),
     mutant("serve-before-own-term", &["leaders"], stage::deposed),
@@ -85,6 +90,7 @@ pub const SHELL: &[Mutant] = &[
     mutant("node-lease-from-receipt", &["truth"], stage::slow_acks),
     mutant("node-survives-verdict", &["quiet"], stage::fast),
     mutant("shell-fence-lies", &["truth"], stage::fenced),
+    mutant("shell-advice-forgotten", &["quiet"], stage::advised),
     mutant("shell-unknown-is-over", &["truth"], stage::unanswered),
     mutant("client-new-id", &["linear"], stage::anything),
 ];
@@ -92,7 +98,7 @@ pub const SHELL: &[Mutant] = &[
 /// Switches one of the replica's on for this thread, or all off.
 pub(super) fn switch_on(name: Option<&'static str>) {
     #[cfg(feature = "mutants")]
-    maitred_replica::mutants::set(name);
+    maitred_registry::mutants::set(name);
     #[cfg(not(feature = "mutants"))]
     let _ = name;
 }

@@ -39,6 +39,8 @@ pub enum NodeEvent {
     Own,
     /// A delete is tried again.
     Delete(ProcessKey, Incarnation),
+    /// A report of an end is.
+    Report(ProcessKey, Incarnation, String),
 }
 
 /// See the head of this file.
@@ -198,6 +200,7 @@ impl World {
             NodeEvent::Stopped(key, incarnation) => self.game_stopped(actor, key, incarnation),
             NodeEvent::Own => self.own(actor),
             NodeEvent::Delete(key, incarnation) => self.delete(actor, key, incarnation),
+            NodeEvent::Report(key, incarnation, why) => self.report(actor, key, incarnation, why),
         }
     }
 
@@ -255,9 +258,8 @@ impl World {
                 let text = format!("{key}@{incarnation} is adopted, and no snapshot was restored");
                 self.fail("needless", text);
             }
-            Effect::Delete(key, incarnation) | Effect::Report(key, incarnation, _) => {
-                self.delete(actor, key, incarnation);
-            }
+            Effect::Delete(key, incarnation) => self.delete(actor, key, incarnation),
+            Effect::Report(key, incarnation, why) => self.report(actor, key, incarnation, why),
             Effect::LeaseLost => {
                 say!(self, "a{actor}: the lease is lost");
                 self.cover.count("node fenced itself");

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use maitred_protocol::{
-    ClientId, Digest, HostName, MemberRole, ModuleKind, ModuleName, OnNodeLost, Request, Response,
-    Restart, TypeName, TypeSpec,
+    ClientId, Digest, Hook, HostName, MemberRole, ModuleKind, ModuleName, OnNodeLost, Request,
+    Response, Restart, TypeName, TypeSpec,
 };
 use maitred_registry::PushModule;
 use maitred_replica::{Input, Push};
@@ -95,6 +95,7 @@ impl World {
         let Some(machine) = leader.filter(|_| client.0 != 0) else {
             return self.push_modules(actor);
         };
+        let all = vec![Hook::NodeLost, Hook::Exit, Hook::Compensate];
         for (at, (name, kind)) in [
             (SELECTOR, ModuleKind::Selector),
             ("start", ModuleKind::Callback),
@@ -113,7 +114,10 @@ impl World {
                 features: vec!["processes".to_owned()],
                 world: "selector".to_owned(),
                 abi: "0.2.0".to_owned(),
-                hooks: Vec::new(),
+                hooks: match kind {
+                    ModuleKind::Callback if self.scenario.knobs.hooks => all.clone(),
+                    _ => Vec::new(),
+                },
                 signature: None,
             };
             let push = Push { client, module };

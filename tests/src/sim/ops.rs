@@ -58,6 +58,30 @@ impl World {
         self.operator_asks(request);
     }
 
+    /// The leader's guard says that a version is to be taken back.
+    pub(super) fn guard_selector(&mut self, active: bool) -> bool {
+        let Some(machine) = self.hosts.iter().position(|host| host.serving) else {
+            return false;
+        };
+        let name = super::operator::selector();
+        let replica = self.hosts[machine].replica.as_ref();
+        let module = replica.and_then(|replica| replica.registry().module(&name));
+        let canary = module.and_then(|module| module.canary.as_ref());
+        let canary = canary.map(|canary| canary.decides.at);
+        let all = module.and_then(|module| module.active.as_ref());
+        let Some(activated) = canary.filter(|_| !active).or(all.map(|all| all.at)) else {
+            return false;
+        };
+        let cause = "it did badly".to_owned();
+        let input = Input::Guarded {
+            name,
+            activated,
+            cause,
+        };
+        self.give(machine, input);
+        true
+    }
+
     /// A node is drained.
     pub(super) fn drain(&mut self, node: usize, per_second: u32) {
         let deadline_ms = 1_000 + self.chance.below(6_000);
@@ -95,7 +119,8 @@ impl World {
         for recreation in [false, true] {
             self.suspend(recreation, false);
         }
-        let changes = |(_, fault): &(u64, Fault)| matches!(fault, Fault::Activate(..));
+        let changes =
+            |(_, fault): &(u64, Fault)| matches!(fault, Fault::Activate(..) | Fault::Guard(_));
         if self.scenario.plan.iter().any(changes) {
             self.change_selector(100, 0);
         }

@@ -28,7 +28,12 @@ impl World {
         say!(self, "a{actor}: {key}@{incarnation} ends by itself");
         self.cover.count("process ended by itself");
         self.node(actor).truth.remove(&(key.clone(), incarnation));
-        self.agent_step(actor, Input::Exited(key, incarnation));
+        let says_why = self.scenario.knobs.hooks && self.actors[actor].random.below(4) > 0;
+        let input = match says_why {
+            true => Input::ExitedBecause(key, incarnation, "it was over".to_owned()),
+            false => Input::Exited(key, incarnation),
+        };
+        self.agent_step(actor, input);
     }
 
     /// A record of a process that ended is to go.
@@ -44,17 +49,28 @@ impl World {
     }
 
     /// Until the registry says that it is gone or is another's.
-    pub fn deleted(
+    pub fn deleted(&mut self, actor: usize, again: NodeEvent, outcome: &Outcome) {
+        if !matches!(outcome, Outcome::Answer(..)) {
+            self.actor_later(actor, 1_000_000, ActorEvent::Node(again));
+        }
+    }
+
+    /// The registry is told that a process has ended, and why.
+    pub(super) fn report(
         &mut self,
         actor: usize,
         key: ProcessKey,
         incarnation: Incarnation,
-        outcome: Outcome,
+        reason: String,
     ) {
-        if !matches!(outcome, Outcome::Answer(..)) {
-            let event = NodeEvent::Delete(key, incarnation);
-            self.actor_later(actor, 1_000_000, ActorEvent::Node(event));
-        }
+        let request = Request::ProcessExited {
+            client: NO_SESSION,
+            key: key.clone(),
+            incarnation,
+            reason: reason.clone(),
+        };
+        let purpose = Purpose::Report(key, incarnation, reason);
+        self.ask(actor, purpose, request, DELETE_WITHIN_US, None);
     }
 
     /// The game begins a process by itself, and registers it.

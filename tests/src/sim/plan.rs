@@ -105,6 +105,9 @@ pub enum Fault {
     /// The selector decides in another way for so many of a hundred ids: which way, see
     /// [`super::ops::MOODS`]; 0 takes back what was changed last.
     Activate(u8, u8),
+    /// A rule of the selector says that what decides is to be taken back: the canary, or what is active
+    /// if there is none or the flag says so.
+    Guard(bool),
     /// Datagrams of a game node do not come through.
     NoDatagrams(usize, u64),
     /// A game node dies for good. Only staged: the others must have room for what it ran.
@@ -154,6 +157,7 @@ impl Fault {
             Self::Activate(0, _) => "fault: selector taken back",
             Self::Activate(100, _) => "fault: selector replaced",
             Self::Activate(..) => "fault: canary",
+            Self::Guard(_) => "fault: selector's rule",
             Self::NoDatagrams(..) => "fault: no datagrams",
             Self::NodeGone(_) => "fault: node gone for good",
         }
@@ -228,6 +232,19 @@ pub struct Knobs {
     pub types: [Manner; TYPES.len()],
     /// The fence module fails so many times of a hundred.
     pub fence_fails: u32,
+    /// So many of a hundred requests of clients are for parties.
+    pub parties: u32,
+    /// Whether the callback wants to be asked what becomes of processes that have ended.
+    pub hooks: bool,
+}
+
+impl Knobs {
+    /// Ids of each type, those included that only parties ask for.
+    #[must_use]
+    pub fn ids(&self) -> u32 {
+        let spare = if self.parties > 0 { PARTY_IDS } else { 0 };
+        self.keys + spare
+    }
 }
 
 /// What a type is like.
@@ -268,6 +285,9 @@ pub struct Scenario {
     pub mutant: Option<&'static str>,
 }
 
+/// Ids of each type that only parties ask for: of the others, somebody else is mostly there before.
+const PARTY_IDS: u32 = 8;
+
 /// Machines that may join besides those of the beginning.
 pub const SPARE: usize = 2;
 
@@ -295,6 +315,8 @@ impl Scenario {
             watchdog: random.below(3) == 0,
             types: std::array::from_fn(|_| Manner::drawn(random)),
             fence_fails: [0, 25, 100][random.below(3) as usize],
+            parties: 0,
+            hooks: false,
         };
         let chaos_us = 1_000_000 * u64::from(6 + random.below(9));
         let nodes = 2 + random.below(3) as usize;
@@ -318,6 +340,7 @@ impl Scenario {
             scenario.plan.push((at, fault));
         }
         scenario.draw_activations();
+        scenario.draw_parties();
         scenario.plan.sort_by_key(|(at, _)| *at);
         if random.below(8) == 0 {
             scenario.founders = 1;
@@ -335,6 +358,14 @@ impl Scenario {
             let at = 1_500_000 + u64::from(random.below((self.chaos_us - 1_500_000) as u32));
             self.plan.push((at, activation(random)));
         }
+    }
+
+    /// In half of the runs there are parties, in half of them advice; drawn by itself, too.
+    fn draw_parties(&mut self) {
+        let random = &mut Random::new(self.seed ^ 0x9A27_1E50_0000_0000);
+        self.knobs.parties = [0, 0, 8, 20][random.below(4) as usize];
+
+        self.knobs.hooks = random.below(2) == 0;
     }
 
     fn pick(&self, random: &mut Random) -> Pick {
@@ -411,8 +442,9 @@ impl Scenario {
 /// Another way to decide, for some or all, or back to the one before.
 pub fn activation(random: &mut Random) -> Fault {
     let mood = random.below(4) as u8;
-    match random.below(4) {
+    match random.below(5) {
         0 => Fault::Activate(0, 0),
+        4 => Fault::Guard(random.below(2) == 0),
         // Nobody would be placed any more.
         1 if mood < 3 => Fault::Activate(100, mood),
         _ => Fault::Activate(10 + random.below(80) as u8, mood),

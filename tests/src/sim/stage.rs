@@ -36,6 +36,11 @@ pub const ALL: &[(&str, Stage)] = &[
     ("fast", fast),
     ("twins", twins),
     ("switched", switched),
+    ("parties", parties),
+    ("parties-refused", parties_refused),
+    ("advised", advised),
+    ("advised-with-leaders", advised_with_leaders),
+    ("switched-back", switched_back),
 ];
 
 fn random(scenario: &Scenario) -> Random {
@@ -65,6 +70,7 @@ fn only(
 fn crowd(scenario: &mut Scenario) {
     scenario.clients = 8;
     scenario.knobs.keys = 1;
+    (scenario.knobs.parties, scenario.knobs.hooks) = (0, false);
 }
 
 /// As it was drawn.
@@ -374,4 +380,86 @@ pub fn switched(scenario: &mut Scenario) {
 pub fn twins(scenario: &mut Scenario) {
     scenario.twins = true;
     scenario.nodes = scenario.nodes.max(3);
+}
+
+/// Clients ask for parties above all, while nodes and leaders come and go.
+pub fn parties(scenario: &mut Scenario) {
+    scenario.knobs.parties = 50;
+    (scenario.nodes, scenario.clients) = (4, 6);
+    let node = one_of(scenario);
+    only(scenario, 1_200_000, |random| {
+        let last = 200_000 + u64::from(random.below(1_500_000));
+        let fault = match random.below(8) {
+            0 | 1 => Fault::NodeCrash(node(random), last),
+            2 => Fault::NodePause(node(random), last),
+            3 => Fault::NodeLost(node(random), true, last),
+            4 => Fault::Crash(Pick::Leader, random.below(6), last),
+            5 => Fault::Isolate(Pick::Leader, Way::Both, random.below(2) == 0, last),
+            6 => Fault::Drain(node(random), 5 + random.below(40), last),
+            _ => activation(random),
+        };
+        vec![(0, fault)]
+    });
+}
+
+/// Parties, and callbacks that trap: members fail, are tried elsewhere, and give up. Commits are slow.
+pub fn parties_refused(scenario: &mut Scenario) {
+    scenario.knobs.parties = 60;
+    (scenario.nodes, scenario.clients) = (4, 5);
+    let end = scenario.chaos_us;
+    only(scenario, 700_000, |random| {
+        let trap = Fault::Trap(200_000 + u64::from(random.below(400_000)));
+        let other = match random.below(3) {
+            0 => Fault::Transfer,
+            _ => activation(random),
+        };
+        vec![(0, trap), (150_000, other)]
+    });
+    for machine in 0..scenario.hosts {
+        let slow = Fault::DiskSlow(Pick::Machine(machine), 20, end);
+        scenario.plan.insert(0, (900_000, slow));
+    }
+}
+
+/// Callbacks are asked what becomes of processes that end, and of those of lost nodes.
+pub fn advised(scenario: &mut Scenario) {
+    wanted(scenario, Restart::Safe);
+    scenario.knobs.hooks = true;
+    scenario.knobs.kill_bound_ms = 600;
+    let node = one_of(scenario);
+    only(scenario, 500_000, |random| {
+        let last = 1_100_000 + u64::from(random.below(1_000_000));
+        let fault = match random.below(6) {
+            0 => Fault::NodeLost(node(random), true, last),
+            1 => Fault::NodeCrash(node(random), last),
+            _ => Fault::ProcessExit(node(random)),
+        };
+        vec![(0, fault)]
+    });
+}
+
+/// The same while leaders die with questions out.
+pub fn advised_with_leaders(scenario: &mut Scenario) {
+    advised(scenario);
+    let crashes = (1..scenario.chaos_us / 1_500_000).map(|at| {
+        let crash = Fault::Crash(Pick::Leader, (at % 4) as u32, 400_000);
+        (at * 1_500_000 + 777_000, crash)
+    });
+    scenario.plan.extend(crashes.collect::<Vec<_>>());
+    scenario.plan.sort_by_key(|(at, _)| *at);
+}
+
+/// Canaries are begun and taken back at once, by hand or by their rule.
+pub fn switched_back(scenario: &mut Scenario) {
+    scenario.clients = 8;
+    scenario.knobs.keys = 6;
+    only(scenario, 600_000, |random| {
+        let share = 30 + random.below(60) as u8;
+        let canary = Fault::Activate(share, random.below(2) as u8);
+        let back = match random.below(2) {
+            0 => Fault::Activate(0, 0),
+            _ => Fault::Guard(false),
+        };
+        vec![(0, canary), (250_000, back)]
+    });
 }

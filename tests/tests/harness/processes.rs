@@ -8,7 +8,7 @@ use maitred_protocol::{
 use maitred_tests::linear::process::Sight;
 use maitred_tests::linear::{Answer, History, Limit, Loss, Verb, Verdict};
 
-use Verb::{Create, Delete, Get};
+use Verb::{Create, Delete, Get, Party};
 
 fn key() -> ProcessKey {
     ProcessKey::new("player", "7").unwrap()
@@ -316,6 +316,35 @@ fn keys_are_apart() {
     let call = history.invoke(20, 2, other, Get);
     history.answer(call, 30, Answer::Missing);
     history.check(Limit::default()).assert();
+}
+
+/// A member of a party may run before that is answered, and be gone with it; not afterwards.
+#[test]
+fn a_member_runs_until_its_party_is_undone() {
+    let refused = (0, 30, Party, Some(Answer::Refused));
+    let seen = |invoked| {
+        (
+            invoked,
+            invoked + 5,
+            Get,
+            Some(Answer::Found(running(3, "a"))),
+        )
+    };
+    let gone = (40, 45, Get, Some(Answer::Missing));
+    let undone = |lines: Vec<Line>| {
+        let mut history = history(lines);
+        history.lost(key(), 20, Some(25), Loss::Forgotten);
+        history
+    };
+    let fine = undone(vec![refused.clone(), seen(10), gone.clone()]);
+    fine.check(Limit::default()).assert();
+    has_no_order(&undone(vec![refused.clone(), seen(50), gone.clone()]));
+    has_no_order(&history([refused, seen(10), gone]));
+
+    let made = (0, 30, Party, Some(Answer::Found(running(3, "a"))));
+    let fine = history([made.clone(), seen(10), seen(50)]);
+    fine.check(Limit::default()).assert();
+    has_no_order(&history([made, (40, 45, Get, Some(Answer::Missing))]));
 }
 
 #[test]

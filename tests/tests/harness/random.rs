@@ -114,7 +114,7 @@ impl World {
     fn step(&mut self, call: u64, verb: &Verb, reserved: bool) -> Stage {
         let entry = self.entry.clone();
         Stage::Answered(match (verb, entry) {
-            (Verb::Create, _) => return self.create(call, reserved),
+            (Verb::Create | Verb::Party, _) => return self.create(call, reserved),
             (Verb::Get, entry) => {
                 let back = self.random.below(6) as usize + 1;
                 let old = self.before.len().checked_sub(back);

@@ -15,6 +15,7 @@ use crate::command::PushModule;
 use crate::decide::cut;
 use crate::life::At;
 use crate::limits::{MODULES_MAX, ROLLBACKS_MAX, VERSIONS_MAX};
+use crate::mutants;
 use crate::outcome::{Event, Outcome};
 
 impl Active {
@@ -225,7 +226,9 @@ impl Registry {
         }
         // A guard of the active version leaves the canary alone.
         if newest == canary && (activated.is_none() || activated == canary) && canary.is_some() {
-            module.canary = None;
+            if !mutants::on("rollback-keeps-canary") {
+                module.canary = None;
+            }
         } else {
             let Some(mut back) = module.before.pop() else {
                 return conflict(format!(

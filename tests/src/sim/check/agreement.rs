@@ -15,6 +15,7 @@ use maitred_registry::{Command, Entry, Record, Registry};
 use maitred_replica::{LEVEL_MAX, Persist, Recovered};
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
 
+use super::parties::Made;
 use crate::sim::cover::Cover;
 use crate::sim::game::Life;
 
@@ -63,6 +64,10 @@ pub enum Kind {
     },
     /// A process that has lost its node is given up.
     GiveUp,
+    /// A process has ended by itself.
+    Exited(Life),
+    /// The keys of a party are reserved, unless something has overtaken that.
+    Party(Made),
     /// Nodes have said that these are over.
     Released(Vec<Life>),
     /// The kill bound of a session has passed.
@@ -92,7 +97,9 @@ impl Kind {
                 | Self::Missing(..)
                 | Self::Unplace { .. }
                 | Self::GiveUp
+                | Self::Exited(_)
                 | Self::Delete { asked: false, .. }
+                | Self::Delete { ended: true, .. }
         )
     }
 }
@@ -175,6 +182,14 @@ fn kind_of(entry: &RaftEntry) -> Kind {
             asked,
         },
         Command::GiveUp { .. } => Kind::GiveUp,
+        Command::Exited {
+            key, incarnation, ..
+        } => Kind::Exited((key, incarnation)),
+        Command::ReserveParty { rule, members } => Kind::Party(Made {
+            request: entry.request,
+            rule,
+            keys: members.into_iter().map(|member| member.key).collect(),
+        }),
         Command::Released(lives) => Kind::Released(lives),
         Command::KillBoundPassed(epoch) => Kind::KillBound(epoch),
         Command::PutType(spec) => Kind::Type {
@@ -351,6 +366,13 @@ impl Agreement {
         Err(format!(
             "two hosts have different states after entry {index}"
         ))
+    }
+
+    /// The entry that a machine has applied at an index, if it is known.
+    pub fn applied_at(&self, machine: usize, index: u64) -> Option<&Kind> {
+        let committed = self.committed.get(&index).copied();
+        let term = committed.or_else(|| self.term_at(machine, index))?;
+        self.seen.get(&(index, term)).map(|seen| &seen.kind)
     }
 
     /// What is known of an index, in all terms.

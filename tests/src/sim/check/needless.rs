@@ -49,6 +49,13 @@ impl Needless {
         since.is_some_and(|since| *since < incarnation.0)
     }
 
+    /// Whether a process has run since this index.
+    pub fn ran_since(&self, key: &ProcessKey, index: u64) -> bool {
+        let from = (key.clone(), Incarnation(index));
+        let mut since = self.ran.range(from..);
+        since.next().is_some_and(|(of, _)| of == key)
+    }
+
     /// What a host tells of changes.
     ///
     /// # Errors
@@ -85,7 +92,7 @@ impl Needless {
         }
         let meant = kinds
             .iter()
-            .any(|kind| matches!(kind, Kind::Delete { .. } | Kind::GiveUp));
+            .any(|kind| matches!(kind, Kind::Delete { .. } | Kind::GiveUp | Kind::Exited(_)));
         if meant || kinds.is_empty() {
             return Ok(());
         }

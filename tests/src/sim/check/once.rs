@@ -7,8 +7,9 @@ use maitred_protocol::{RequestId, Response};
 use maitred_registry::{Change, Record};
 
 /// What a done change came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Done {
+    Party(Vec<u64>),
     Created(u64),
     Changed(u64),
     Registered(u64),
@@ -37,14 +38,18 @@ impl Once {
                 record,
                 created: true,
             } => Some(Done::Created(record.incarnation.0)),
+            Response::Party(records, true) => {
+                let lives = records.iter().map(|record| record.incarnation.0);
+                Some(Done::Party(lives.collect()))
+            }
             Response::Done(revision) => Some(Done::Changed(revision.0)),
             Response::Registered { epoch, .. } => Some(Done::Registered(epoch.0)),
             Response::Unavailable(_) | Response::Unknown(_) => return Ok(()),
             _ => None,
         };
-        let known = self.done.get(&request).copied();
+        let known = self.done.get(&request).cloned();
         match (known, done) {
-            (Some(known), done) if done != Some(known) => Err(format!(
+            (Some(known), done) if done.as_ref() != Some(&known) => Err(format!(
                 "request {}.{} was done, {known:?}, and is answered {response:?} later",
                 request.client, request.sequence
             )),

@@ -20,9 +20,10 @@ fn decided(module: &Module, index: u64) -> (Decides, Decides) {
             }
             ModuleAction::CanaryStarted => canary = decides,
             // The operator of a run takes canaries back, and active versions only when there is none.
-            ModuleAction::RolledBack | ModuleAction::AutoRolledBack => {
-                (active, canary) = (decides, None);
-            }
+            ModuleAction::RolledBack => (active, canary) = (decides, None),
+            // Such a line names what is active afterwards.
+            ModuleAction::AutoRolledBack if decides == active => canary = None,
+            ModuleAction::AutoRolledBack => active = decides,
             _ => {}
         }
     }

@@ -113,6 +113,9 @@ impl World {
                 ));
             }
         }
+        if let Some((index, party)) = registry.parties().next() {
+            return Some(format!("party {index} is still created: {party:?}"));
+        }
         let counts = registry.counts();
         if (counts.starting, counts.pending) != (0, 0) {
             let (starting, pending) = (counts.starting, counts.pending);
@@ -201,7 +204,7 @@ impl World {
             return self.fail("agreement", "hosts end with different states".to_owned());
         }
         self.phase = Phase::Last;
-        let keys = all_keys(self.scenario.knobs.keys);
+        let keys = all_keys(self.scenario.knobs.ids());
         let machines: Vec<usize> = self.members().map(|host| host.machine).collect();
         let first = self.scenario.nodes;
         let clients = self.scenario.clients;
@@ -228,6 +231,8 @@ impl World {
     /// The history of everything that was asked.
     fn judge(&mut self) {
         self.phase = Phase::Done;
+        let found = self.checks.parties.judge();
+        self.verify("parties", found);
         let lives = self.checks.history.check_lives();
         self.verify("history", lives);
         match self.checks.history.check(Limit { steps: STEPS }) {

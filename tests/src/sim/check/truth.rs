@@ -78,6 +78,7 @@ impl World {
                     Ok(())
                 }
             },
+            Kind::Exited(life) => self.is_over(life),
             Kind::Delete {
                 key,
                 only: Some(incarnation),
