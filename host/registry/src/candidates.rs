@@ -278,6 +278,7 @@ impl Fleet {
     ///
     /// # Errors
     /// The first reason found.
+    #[inline]
     pub fn admits(&self, slot: Slot, request: &SelectRequest) -> Result<(), Refused> {
         let (facts, live) = (&self.facts[slot as usize], &self.live[slot as usize]);
         if live.cordoned {
@@ -313,6 +314,8 @@ impl Fleet {
         }
     }
 
+    /// Apart from [`Self::admits`], which is small enough then to be part of the loop over all nodes.
+    #[inline(never)]
     fn party_admits(&self, slot: Slot, party: &PartyTerms, left: u32) -> Result<(), Refused> {
         let facts = &self.facts[slot as usize];
         let mut members = self.parties.iter();
@@ -459,6 +462,7 @@ impl Fleet {
         }
     }
 
+    #[inline]
     fn value(&self, feature: &Feature, slot: Slot, request: &SelectRequest) -> f32 {
         let (facts, live) = (&self.facts[slot as usize], &self.live[slot as usize]);
         match feature {
@@ -510,7 +514,8 @@ impl Fleet {
     pub fn since_ms(&self, at_us: u64) -> f32 {
         match at_us {
             NEVER => f32::NAN,
-            at_us => (self.now_us.saturating_sub(at_us) / 1_000) as f32,
+            // By way of a signed number, which is one instruction; it fits after the division.
+            at_us => (self.now_us.saturating_sub(at_us) / 1_000) as i64 as f32,
         }
     }
 

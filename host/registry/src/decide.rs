@@ -218,13 +218,16 @@ pub fn consider(
                 job,
                 chooser,
                 time_s,
-                &passed,
+                passed,
                 &mut random,
                 &mut choice,
             )
         });
         if let Err(cause) = asked {
-            choice = fall_back(fleet, job, &passed, &mut random);
+            // Filtered again, since what passed was cut down for the selector: a copy would cost every
+            // decision, and this one only those that fail.
+            let (passed, _) = fleet.filter(request);
+            choice = fall_back(fleet, job, passed, &mut random);
             choice.failure = Some(cause);
         }
     }
@@ -290,14 +293,14 @@ fn ask(
     job: &SelectJob,
     chooser: &mut dyn Choose,
     time_s: u32,
-    passed: &[Slot],
+    passed: Vec<Slot>,
     random: &mut Random,
     choice: &mut Choice,
 ) -> Result<(), String> {
     let request = &*job.request;
     let manifest = chooser.manifest();
     let scans = manifest.ask == Ask::Scan;
-    choice.slots = passed.to_vec();
+    choice.slots = passed;
     fleet.pick(&manifest.ask, &mut choice.slots, request, random);
     if !scans {
         choice.values = fleet.gather(&manifest.features, &choice.slots, request);
@@ -398,11 +401,9 @@ pub fn check(answer: &Answer, slots: &[Slot], terms: usize) -> Result<(), String
 }
 
 /// Chooses without the selector.
-fn fall_back(fleet: &Fleet, job: &SelectJob, passed: &[Slot], random: &mut Random) -> Choice {
+fn fall_back(fleet: &Fleet, job: &SelectJob, mut slots: Vec<Slot>, random: &mut Random) -> Choice {
     let request = &*job.request;
-    let slot = fallback::choose(job.fallback, fleet, passed, request, random);
-    // What the fallback chose from is not what the selector was offered.
-    let mut slots = passed.to_vec();
+    let slot = fallback::choose(job.fallback, fleet, &slots, request, random);
     if slots.len() > CANDIDATES_MAX as usize {
         slots.truncate(CANDIDATES_MAX as usize - 1);
         slots.retain(|have| *have != slot);
