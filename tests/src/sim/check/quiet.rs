@@ -30,6 +30,14 @@ const STEPS: u64 = 3_000_000;
 
 type Life = (ProcessKey, Incarnation);
 
+/// Whether everything that is unsettled has lost its node, and is more than any node has room for.
+fn is_full(registry: &maitred_registry::Registry) -> bool {
+    let no_room = |demand: u32| registry.nodes().all(|node| node.left() < demand);
+    let mut unsettled = registry.unsettled();
+    unsettled
+        .all(|one| one.state == ProcessState::Pending && !one.is_creating() && no_room(one.demand))
+}
+
 impl World {
     /// Looks whether the phase is over.
     pub fn look(&mut self) {
@@ -117,7 +125,7 @@ impl World {
             return Some(format!("party {index} is still created: {party:?}"));
         }
         let counts = registry.counts();
-        if (counts.starting, counts.pending) != (0, 0) {
+        if (counts.starting, counts.pending) != (0, 0) && !is_full(registry) {
             let (starting, pending) = (counts.starting, counts.pending);
             let waits = registry
                 .unsettled()
