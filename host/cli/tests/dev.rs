@@ -97,6 +97,42 @@ fn what_a_killed_dev_left_behind_is_cleared_by_the_next_one() {
 }
 
 #[test]
+fn a_type_that_somebody_gave_another_selector_keeps_it() {
+    let place = Place::new();
+    let mut dev = place.start(&["dev", "--headless", "--port", "0"]);
+    assert!(dev.line().starts_with("maitred "));
+    let types = || place.json(&["type", "ls", "-o", "json"])["items"].clone();
+    let of = |types: &Value, name: &str| {
+        let types = types.as_array().unwrap();
+        let found = types.iter().find(|one| one["name"] == name).unwrap();
+        found["selector"].as_str().unwrap().to_owned()
+    };
+    let swapped = || {
+        let before = of(&types(), "room");
+        while of(&types(), "room") == before {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    // Right after a swap, so that none is under way that has read the type already.
+    swapped();
+    let put = [
+        "type",
+        "put",
+        "player",
+        "--selector",
+        "labels",
+        "-o",
+        "json",
+    ];
+    place.json(&put);
+    swapped();
+    swapped();
+    assert_eq!(of(&types(), "player"), "labels");
+    dev.signal(Signal::TERM);
+    assert_eq!(dev.wait().code, 0);
+}
+
+#[test]
 fn other_commands_find_a_running_dev_without_flags() {
     let place = Place::new();
     let mut dev = place.start(&["dev", "--headless", "--port", "0", "--life", "1m"]);

@@ -12,7 +12,8 @@ pub(crate) const TYPES: [(&str, &str, OnNodeLost); 3] = [
     ("match", "two-choices", OnNodeLost::Forget),
 ];
 
-/// The selectors that a swap goes through.
+/// The selectors that a swap goes through. A type that has another one was given it by somebody, and
+/// keeps it.
 const SELECTORS: [&str; 5] = [
     "rendezvous",
     "least-loaded",
@@ -46,7 +47,7 @@ impl Rules {
         Ok(Self { specs, swaps: 0 })
     }
 
-    /// Puts the next selector in charge of all types. The answer is for [`Rules::swapped`].
+    /// Puts the next selector in charge of all types that have one of the round. The answer is for [`Rules::swapped`].
     pub(crate) fn swap(
         &self,
         client: Client,
@@ -59,8 +60,11 @@ impl Rules {
             for of_type in types {
                 // Others may have changed it meanwhile: only its selector is swapped.
                 let mut next = client.get_type(&of_type).await?;
-                next.selector = selector.clone();
-                specs.push(client.put_type(next).await?);
+                if SELECTORS.contains(&next.selector.as_str()) {
+                    next.selector = selector.clone();
+                    next = client.put_type(next).await?;
+                }
+                specs.push(next);
             }
             Ok(Swapped { name, specs })
         }
@@ -70,7 +74,15 @@ impl Rules {
     pub(crate) fn swapped(&mut self, swapped: Swapped) -> String {
         self.see(&swapped.specs);
         self.swaps += 1;
-        format!("{} decides now, for all types", swapped.name)
+        let name = swapped.name;
+        match self
+            .specs
+            .iter()
+            .find(|spec| spec.selector.as_str() != name)
+        {
+            None => format!("{name} decides now, for all types"),
+            Some(kept) => format!("{name} decides now; {} keeps {}", kept.name, kept.selector),
+        }
     }
 
     /// Takes over what the host says of the types, which others may have changed.
