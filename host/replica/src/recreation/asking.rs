@@ -102,7 +102,9 @@ impl Replica {
         };
         let any = |what: Refused| trace.refused.iter().any(|(_, why)| *why == what);
         let (by_budget, avoided) = (any(Refused::Budget), any(Refused::FailedBefore));
-        let by_all = trace.refuses_all();
+        // Where only tokens are short, those that come next are for whoever comes first: the others of its
+        // kind wait behind it, though a node refuses it alone.
+        let by_all = trace.refuses_all() || (by_budget && !trace.was_offered());
         let woken = std::mem::take(&mut saga.again.woken);
         self.recreation.let_go(&mut saga.again);
         saga.again.woken = woken;

@@ -1,7 +1,8 @@
 //! Processes that no node would take: they sleep until that may have changed.
 //!
 //! Those that are alike for the native filter (type, selector, labels, demand) sleep together: when
-//! one finds all nodes refused ([`Trace::refuses_all`]), so would the others. When capacity appears a pass begins: of each
+//! one finds all nodes refused ([`Trace::refuses_all`]), so would the others; and when tokens are all
+//! that keeps it from one, the next of those are its own. When capacity appears a pass begins: of each
 //! kind the first few are tried, more and more while all of them find a node, none any more when one
 //! finds all nodes refused. A kind that its selector refuses is gone through to its end, since a
 //! selector may like the next one better. Passes, and the steps of one that meets refusals, are at

@@ -133,3 +133,29 @@ fn what_waits_to_be_created_again_is_no_create_under_way() {
     world.create(&key("newest"), |_| {});
     assert_eq!(world.on("b"), 12);
 }
+
+#[test]
+fn the_more_important_come_first_though_their_node_is_back() {
+    let mut world = World::new(|config| config.recreate_per_node_per_second = 20);
+    world.join("a", 1_000);
+    for id in 0..400 {
+        world.create(&key(id), |options| options.priority = id);
+    }
+    world.join("b", 1_000);
+    world.join("c", 1_000);
+    world.lose(&["a"]);
+    world.join("a", 1_000);
+    world.pass(30_000);
+    assert_eq!(world.pending(), 0);
+    let ids: Vec<u32> = world
+        .started()
+        .iter()
+        .map(|id| id.parse().unwrap())
+        .collect();
+    assert_eq!(ids.len(), 400);
+    // Those that are decided together may pass each other.
+    for (at, id) in ids.iter().enumerate() {
+        let before = 399 - at as u32;
+        assert!(id.abs_diff(before) <= 32, "the {at}th was {id}: {ids:?}");
+    }
+}
