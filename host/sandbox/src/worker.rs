@@ -233,14 +233,20 @@ impl Worker {
             self.current = None;
         }
         // Where there was nothing to choose from it was not asked.
-        if self.state.breaker_open.load(Relaxed) && decision.trace.why.candidates > 0 {
+        let was_asked = decision.trace.why.candidates > 0;
+        if !self.dry && self.state.breaker_open.load(Relaxed) && was_asked {
             self.state.breaker().succeeded();
             self.state.breaker_open.store(false, Relaxed);
             tracing::info!(module = module.name.as_str(), "a selector answers again");
         }
     }
 
+    /// What anybody plans says nothing of what clients create, and must not keep the selector from that.
     fn count_failure(&self, name: &ModuleName, cause: &str, now: Instant) {
+        if self.dry {
+            tracing::debug!(module = name.as_str(), cause, "a selector failed at a plan");
+            return;
+        }
         tracing::warn!(
             module = name.as_str(),
             cause,

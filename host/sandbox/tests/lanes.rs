@@ -92,6 +92,26 @@ fn dry_runs_do_not_see_each_other_and_are_not_counted() {
 }
 
 #[test]
+fn plans_that_a_selector_fails_at_do_not_keep_it_from_deciding() {
+    let bench = bench(patient());
+    let guest = unlucky("unreachable");
+    let module = bench.load("tester", ModuleKind::Selector, &guest, "{}");
+    let lanes = Lanes::new(Arc::clone(&bench.sandbox));
+    // It traps at this seed.
+    let one = |dry| SelectBatch {
+        dry,
+        ..batch(&module, fleet(8, 1), jobs(1, 13))
+    };
+    for dry in [true, true, true, true, true, false] {
+        let decisions = decided(&lanes, one(dry));
+        let cause = cause(&decisions[0]).unwrap();
+        assert!(cause.starts_with("trapped"), "{dry}: {cause}");
+    }
+    let counters = lanes.counters().remove(0);
+    assert_eq!((counters.decisions, counters.fallbacks.total()), (1, 1));
+}
+
+#[test]
 fn an_endless_loop_is_cut() {
     let limits = Limits {
         select_ms: 50,

@@ -215,8 +215,12 @@ impl ReplicaLoop {
     fn select(&self, lane: LaneId, batch: SelectBatch) {
         let inbox = Arc::clone(&self.host.inbox);
         let metrics = Arc::clone(&self.host.metrics);
+        let is_plan = batch.dry;
         let done = move |decisions: Vec<Decision>| {
-            metrics.verdicts.count(&decisions);
+            // Nothing was placed by it.
+            if !is_plan {
+                metrics.verdicts.count(&decisions);
+            }
             inbox.push(Input::Selected { lane, decisions });
         };
         let lanes = &self.host.lanes;
