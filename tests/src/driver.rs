@@ -217,6 +217,7 @@ impl Driver {
             abi: "0.2.0".to_owned(),
             hooks: Vec::new(),
             signature: None,
+            is_trusted: false,
         };
         let client = self.client;
         let push = Push { client, module };

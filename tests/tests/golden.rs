@@ -180,6 +180,7 @@ fn registry() -> Registry {
         abi: "0.2.0".to_owned(),
         hooks: Vec::new(),
         signature: None,
+        is_trusted: false,
     }));
     let activate = Command::ActivateModule {
         name: module("spread"),

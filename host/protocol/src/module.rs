@@ -144,7 +144,7 @@ pub struct ModuleEvent {
     pub percent: u8,
     /// Only for these types; empty for all.
     pub types: Vec<TypeName>,
-    /// Why, for a rollback; at most 512 bytes.
+    /// Why, for a rollback; `signed` for a push that changed nothing but the signature. At most 512 bytes.
     pub cause: Option<String>,
 }
 

@@ -112,6 +112,9 @@ pub struct PushModule {
     pub hooks: Vec<Hook>,
     /// Who signed it.
     pub signature: Option<Signature>,
+    /// Whether the host that took it runs only what is signed, and this is by one of its keys: such a
+    /// signature takes the place of any other.
+    pub is_trusted: bool,
 }
 
 /// What an entry makes happen.

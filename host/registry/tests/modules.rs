@@ -76,6 +76,7 @@ fn push(name: &ModuleName, kind: ModuleKind, digest: Digest, features: usize) ->
         abi: "0.2.0".to_owned(),
         hooks: Vec::new(),
         signature: None,
+        is_trusted: false,
     }))
 }
 
@@ -395,6 +396,7 @@ fn the_same_bytes_with_a_signature_are_vouched_for_from_then_on() {
         abi: "0.2.0".to_owned(),
         hooks: Vec::new(),
         signature: Some(signature),
+        is_trusted: false,
     };
     match modules.apply(Command::PushModule(Box::new(push.clone()))) {
         Outcome::Pushed(record, 2) => assert_eq!(record.versions[1].signature, Some(signature)),
@@ -404,13 +406,40 @@ fn the_same_bytes_with_a_signature_are_vouched_for_from_then_on() {
     // Without one, what was vouched for stays so.
     let unsigned = PushModule {
         signature: None,
-        ..push
+        ..push.clone()
     };
     match modules.apply(Command::PushModule(Box::new(unsigned))) {
         Outcome::Pushed(record, 2) => assert_eq!(record.versions[1].signature, Some(signature)),
         other => panic!("{other:?}"),
     }
     assert!(modules.events.is_empty());
+
+    // Nor does it become another's, unless a host trusts that one.
+    let theirs = Signature {
+        key: [9; 32],
+        bytes: [8; 64],
+    };
+    let signed = |is_trusted| PushModule {
+        signature: Some(theirs),
+        is_trusted,
+        ..push.clone()
+    };
+    let conflict = modules.apply(Command::PushModule(Box::new(signed(false))));
+    let why = format!("{conflict:?}");
+    assert!(
+        why.contains("Conflict") && why.contains("another key"),
+        "{why}"
+    );
+    assert!(modules.events.is_empty());
+    match modules.apply(Command::PushModule(Box::new(signed(true)))) {
+        Outcome::Pushed(record, 2) => assert_eq!(record.versions[1].signature, Some(theirs)),
+        other => panic!("{other:?}"),
+    }
+    let history = &modules.registry.module(&name()).unwrap().history;
+    let signings = history
+        .iter()
+        .filter(|line| line.cause.as_deref() == Some("signed"));
+    assert_eq!(signings.count(), 2);
 }
 
 /// Some that are as large as they may be, and as many small ones as there may be.

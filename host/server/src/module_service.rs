@@ -325,6 +325,12 @@ impl Modules {
         judged
     }
 
+    /// Whether a module is signed with one of the keys that must sign here.
+    pub(crate) fn is_signed(&self, module: &Subject) -> bool {
+        let signature = module.signature.as_ref();
+        self.trust.is_signed(module.kind, &module.digest, signature)
+    }
+
     /// Makes a module ready whose bytes are here or at another host. Blocks, for as long as a
     /// compilation when it has to be.
     ///

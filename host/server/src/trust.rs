@@ -40,6 +40,17 @@ impl Trust {
         })
     }
 
+    /// Whether one of the keys that must sign here has signed a module; false where none must.
+    pub(crate) fn is_signed(
+        &self,
+        kind: ModuleKind,
+        digest: &Digest,
+        signature: Option<&Signature>,
+    ) -> bool {
+        let keys = self.required.as_ref().zip(signature);
+        keys.is_some_and(|(keys, signature)| keys.verify(signature, digest, kind).is_ok())
+    }
+
     /// Whether a module may be run.
     ///
     /// # Errors
@@ -100,6 +111,9 @@ mod tests {
             let why = trust.judge(KIND, &digest, signature).unwrap_err();
             assert!(why.contains(says) && why.contains("module sign"), "{why}");
         }
+        let is_signed = |signature| trust.is_signed(KIND, &digest, signature);
+        assert!(is_signed(Some(&good)));
+        assert!(!is_signed(None) && !is_signed(Some(&strange)) && !is_signed(Some(&of_another)));
         for standard in standard_modules::digests() {
             assert_eq!(trust.judge(KIND, &standard, None), Ok(()));
         }
@@ -109,6 +123,7 @@ mod tests {
         assert_eq!(anybody.judge(KIND, &digest, None), Ok(()));
         assert_eq!(anybody.judge(KIND, &digest, Some(&strange)), Ok(()));
         assert!(anybody.judge(KIND, &digest, Some(&of_another)).is_err());
+        assert!(!anybody.is_signed(KIND, &digest, Some(&good)));
 
         std::fs::write(&path, "# nobody\n").unwrap();
         let error = Trust::open(&config).unwrap_err().to_string();

@@ -270,6 +270,7 @@ pub(crate) async fn take_in(host: &Arc<Host>, module: Incoming, progress: Progre
         digest,
         signature,
     };
+    let is_trusted = host.modules.is_signed(&subject);
     let told = |ready, of| progress(UploadStage::Spreading(ready, of));
     if let Err(response) = host.bulk.ready_by_most(subject, told).await {
         return *response;
@@ -286,6 +287,7 @@ pub(crate) async fn take_in(host: &Arc<Host>, module: Incoming, progress: Progre
         abi: inspected.abi,
         hooks: inspected.hooks,
         signature,
+        is_trusted,
     };
     let push = Push { client, module };
     let make = move |ticket| Input::Push {

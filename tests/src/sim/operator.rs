@@ -119,6 +119,7 @@ impl World {
                     _ => Vec::new(),
                 },
                 signature: None,
+                is_trusted: false,
             };
             let push = Push { client, module };
             let ticket = self.ticket(machine, Asker::Nobody);

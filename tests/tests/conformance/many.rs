@@ -74,6 +74,7 @@ fn push(registry: &mut Registry, name: &str, number: u64) -> Result<(), String> 
         abi: "0.2.0".to_owned(),
         hooks: Vec::new(),
         signature: None,
+        is_trusted: false,
     };
     let entry = Entry {
         time_ms: 1_000,

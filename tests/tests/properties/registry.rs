@@ -289,6 +289,7 @@ impl Run {
                 abi: "0.2.0".to_owned(),
                 hooks: Vec::new(),
                 signature: None,
+                is_trusted: false,
             })),
             4 | 5 => Command::ActivateModule {
                 name,

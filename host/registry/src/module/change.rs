@@ -144,9 +144,19 @@ impl Registry {
         let mut have = module.versions.iter_mut();
         if let Some(same) = have.find(|have| have.digest == push.digest) {
             let version = same.version;
-            // The same bytes, and now somebody vouches for them.
             if push.signature.is_some() && same.signature != push.signature {
+                // The same bytes, and now somebody vouches for them. Whoever did so before is not to be
+                // replaced by just anybody: hosts may run them for that signature's sake only.
+                if same.signature.is_some() && !push.is_trusted {
+                    return conflict(format!(
+                        "version {version} of module {} is signed with another key; only a host that runs signed modules alone (require_signed), and trusts yours, takes it instead",
+                        push.name
+                    ));
+                }
                 same.signature = push.signature;
+                let mut note = Note::of(ModuleAction::Pushed, version);
+                note.cause = Some("signed".to_owned());
+                module.note(at, note);
                 module.revision = at.revision();
                 events.push(Event::Module(push.name.clone()));
             }

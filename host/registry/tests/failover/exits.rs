@@ -165,6 +165,7 @@ fn only_hooks_of_the_active_version_are_wanted() {
             abi: "0.2.0".to_owned(),
             hooks,
             signature: None,
+            is_trusted: false,
         })));
         assert!(!wants(&world, Hook::Exit) || version == 2);
         if version == 1 {

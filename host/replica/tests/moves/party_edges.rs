@@ -49,6 +49,7 @@ impl World {
             abi: "0.2.0".to_owned(),
             hooks: Vec::new(),
             signature: None,
+            is_trusted: false,
         };
         let client = self.client;
         // Tickets and sequences of requests are small.

@@ -30,6 +30,7 @@ impl World {
             abi: "0.2.0".to_owned(),
             hooks: hooks.to_vec(),
             signature: None,
+            is_trusted: false,
         };
         let client = self.client;
         // Tickets and sequences of requests are small.
