@@ -391,6 +391,7 @@ impl Driver {
             Effect::Modules(_)
             | Effect::Examine(_)
             | Effect::Advise(_)
+            | Effect::Unasked { .. }
             | Effect::Compensate(_)
             | Effect::Record(..)
             | Effect::Send(_)

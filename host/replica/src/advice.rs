@@ -77,7 +77,8 @@ impl Replica {
             match self.question(&life) {
                 Some(Ok(question)) if asks => {
                     let late_us = now_us + u64::from(ADVISE_WITHIN_MS) * 1_000;
-                    self.advising.sent(life, &question.callback.name, late_us);
+                    let callback = &question.callback.name;
+                    self.advising.sent(life, callback, (now_us, late_us));
                     self.effects.push(Effect::Advise(Box::new(question)));
                 }
                 Some(_) => self.advised(life.key, life.incarnation, Advice::Usual),
@@ -121,7 +122,13 @@ impl Replica {
     /// A callback has answered.
     pub(crate) fn advised(&mut self, key: ProcessKey, incarnation: Incarnation, advice: Advice) {
         let now_us = self.now.mono_us;
-        self.advising.answered(&key, incarnation, now_us);
+        if let Some(paused) = self.advising.answered(&key, incarnation, now_us) {
+            self.effects.push(Effect::Unasked {
+                callback: paused.callback,
+                pause_ms: (paused.pause_us / 1_000) as u32,
+                waiting: paused.waiting,
+            });
+        }
         let life = Life { key, incarnation };
         let record = self.registry.process(&life.key);
         let Some(by) = record

@@ -197,6 +197,16 @@ pub enum Effect {
     Compensate(Box<Compensation>),
     /// Ask the callback, then say [`crate::Input::Advised`], whatever comes of that.
     Advise(Box<Question>),
+    /// A callback answers nothing in time, and is not asked for a while: what is usual happens to those
+    /// that wait for it. To be told to the operator.
+    Unasked {
+        /// Which.
+        callback: ModuleName,
+        /// For how many milliseconds.
+        pause_ms: u32,
+        /// How many wait for it now.
+        waiting: usize,
+    },
     /// Ask a fence module, then say [`crate::Input::Examined`].
     Examine(Box<Examination>),
     /// Make these ready; all others may be unloaded. With each comes who signed it.

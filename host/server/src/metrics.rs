@@ -77,6 +77,8 @@ counters! {
         advice,
         #[doc = "Of those questions, the ones that came to nothing: the callback was missing, failed, or took too long. The usual is done."]
         advice_failed,
+        #[doc = "Times that a callback had answered nothing in time for three rounds of such questions, and was not asked for 10 s. The usual is done at once."]
+        advice_pauses,
         #[doc = "Processes that were forgotten because their callback gave them up after their life had ended."]
         advice_given_up,
         #[doc = "Lives given up after their spawn had begun whose callback was told to compensate them."]

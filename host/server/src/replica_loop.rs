@@ -157,6 +157,14 @@ impl ReplicaLoop {
             }
             Effect::Examine(examination) => host.examiner.examine(*examination),
             Effect::Advise(question) => host.runner.advise(*question),
+            Effect::Unasked {
+                callback,
+                pause_ms,
+                waiting,
+            } => {
+                Metrics::count(&host.metrics.advice_pauses);
+                tracing::warn!(%callback, pause_ms, waiting, "a callback answers no question about processes whose lives have ended; it is not asked for a while, and the usual is done with those that wait for it");
+            }
             Effect::Compensate(compensation) => host.runner.compensate(*compensation),
             Effect::Modules(ready) => {
                 let registry = self.replica.registry();

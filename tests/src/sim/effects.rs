@@ -61,6 +61,7 @@ impl World {
             }
             Effect::Examine(examination) => self.examine(machine, &examination),
             Effect::Advise(question) => self.advise(machine, *question),
+            Effect::Unasked { callback, .. } => say!(self, "h{machine}: {callback} is not asked"),
             Effect::Compensate(compensation) => self.compensate(machine, &compensation),
             Effect::Snapshot(take) => self.snapshot(machine, take),
             Effect::Send(messages) => self.post(machine, messages),

@@ -1,9 +1,10 @@
 //! Which question is asked next: the more important process's first, and no callback's at the cost of
 //! another's.
 //!
-//! A callback has a bounded share of what may be out. One that lets questions time out, one after the
-//! other, is not asked for a while; whoever waits for it meanwhile is told so at once. It knows neither
-//! records nor clocks: times are given to it.
+//! A callback has a bounded share of what may be out. One that answers nothing in time for some rounds,
+//! one after the other, is not asked for a while; whoever waits for it meanwhile is told so at once. A
+//! round is whatever was out together: one hiccup makes all of it late, and says no more than one
+//! question that is late. It knows neither records nor clocks: times are given to it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +20,8 @@ const ASKED_MAX: usize = 128;
 /// Those of one callback.
 const ASKED_OF_ONE_MAX: usize = 32;
 
-/// Questions in a row that a callback may let time out before it is not asked for a while.
-const LATE_MAX: usize = 8;
+/// Rounds in a row that a callback may let time out before it is not asked for a while.
+const LATE_ROUNDS_MAX: u32 = 3;
 /// That while, in microseconds.
 const PAUSE_US: u64 = 10_000_000;
 
@@ -32,10 +33,34 @@ type Turn = (Reverse<i32>, u64, ProcessKey, Incarnation);
 struct Callback {
     waiting: BTreeSet<Turn>,
     out: usize,
-    /// How many of the last answers did not come in time.
-    late: usize,
+    /// How many rounds were late since it last answered in time.
+    late: u32,
+    /// When the last of those was noticed: what was sent before belongs to it.
+    round_us: u64,
     /// It is not asked before.
     paused_until_us: u64,
+}
+
+impl Callback {
+    /// A question is out no more; how many wait, when that begins a pause.
+    fn heard(&mut self, asked: &Asked, now_us: u64) -> Option<usize> {
+        if now_us < asked.late_us {
+            self.late = 0;
+            return None;
+        }
+        let is_same_round = self.late > 0 && asked.sent_us < self.round_us;
+        if is_same_round || now_us < self.paused_until_us {
+            return None;
+        }
+        self.round_us = now_us;
+        self.late += 1;
+        if self.late < LATE_ROUNDS_MAX {
+            return None;
+        }
+        self.late = 0;
+        self.paused_until_us = now_us + PAUSE_US;
+        Some(self.waiting.len())
+    }
 }
 
 /// A question that is out.
@@ -43,7 +68,17 @@ struct Callback {
 struct Asked {
     incarnation: Incarnation,
     callback: ModuleName,
+    sent_us: u64,
     late_us: u64,
+}
+
+/// A callback that is not asked for a while.
+#[derive(Debug)]
+pub(super) struct Paused {
+    pub(super) callback: ModuleName,
+    pub(super) pause_us: u64,
+    /// How many waited for it then.
+    pub(super) waiting: usize,
 }
 
 /// What is asked of callbacks.
@@ -82,10 +117,16 @@ impl Questions {
     }
 
     /// A question goes out, and is late when it is not answered by `late_us`.
-    pub(super) fn sent(&mut self, life: Life, callback: &ModuleName, late_us: u64) {
+    pub(super) fn sent(
+        &mut self,
+        life: Life,
+        callback: &ModuleName,
+        (sent_us, late_us): (u64, u64),
+    ) {
         let asked = Asked {
             incarnation: life.incarnation,
             callback: callback.clone(),
+            sent_us,
             late_us,
         };
         self.callbacks.entry(callback.clone()).or_default().out += 1;
@@ -94,31 +135,29 @@ impl Questions {
         }
     }
 
-    /// An answer has come, or that there is none.
-    pub(super) fn answered(&mut self, key: &ProcessKey, incarnation: Incarnation, now_us: u64) {
+    /// An answer has come, or that there is none; says so when its callback is not asked for a while.
+    pub(super) fn answered(
+        &mut self,
+        key: &ProcessKey,
+        incarnation: Incarnation,
+        now_us: u64,
+    ) -> Option<Paused> {
         let asked = self.asked.get(key);
-        if asked.is_none_or(|asked| asked.incarnation != incarnation) {
-            return;
-        }
-        let Some(asked) = self.asked.remove(key) else {
-            return;
-        };
+        asked.filter(|asked| asked.incarnation == incarnation)?;
+        let asked = self.asked.remove(key)?;
         self.back(&asked.callback);
-        if let Some(callback) = self.callbacks.get_mut(&asked.callback) {
-            callback.late = match now_us >= asked.late_us {
-                true => callback.late + 1,
-                false => 0,
-            };
-            if callback.late >= LATE_MAX {
-                callback.late = 0;
-                callback.paused_until_us = now_us + PAUSE_US;
-            }
-        }
+        let callback = self.callbacks.get_mut(&asked.callback);
+        let waiting = callback.and_then(|callback| callback.heard(&asked, now_us));
         // Nothing is kept of those that nobody waits for: their names come from clients.
         self.callbacks.retain(|_, callback| {
             let is_idle = callback.waiting.is_empty() && callback.out == 0;
             !is_idle || now_us < callback.paused_until_us
         });
+        waiting.map(|waiting| Paused {
+            callback: asked.callback,
+            pause_us: PAUSE_US,
+            waiting,
+        })
     }
 
     fn back(&mut self, callback: &ModuleName) {

@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) questions: Vec<Question>,
     /// What it answers at once; none when it does not answer yet.
     pub(crate) advice: Option<Advice>,
+    /// Callbacks that were not asked for a while, and how many waited for them.
+    pub(crate) unasked: Vec<(String, usize)>,
     /// What it was told of lives that were given up.
     pub(crate) compensations: Vec<Compensation>,
     /// By how much the wall clock was set back.
@@ -121,6 +123,7 @@ impl World {
             examined: Vec::new(),
             questions: Vec::new(),
             advice: None,
+            unasked: Vec::new(),
             compensations: Vec::new(),
             back_ms: 0,
         };
@@ -227,6 +230,9 @@ impl World {
                     self.advise(key, incarnation, advice);
                 }
             }
+            Effect::Unasked {
+                callback, waiting, ..
+            } => self.unasked.push((callback.as_str().to_owned(), waiting)),
             Effect::Compensate(compensation) => self.compensations.push(*compensation),
             Effect::Stop {
                 node,
