@@ -84,13 +84,12 @@ fn batches(
     nodes: u32,
     shadow: Option<&ModuleRef>,
 ) -> Vec<SelectBatch> {
-    let one = |_| {
-        let mut fleet = fleet(nodes, 1);
-        fleet.live.iter_mut().for_each(|live| live.used = 0);
-        SelectBatch {
-            shadow: shadow.cloned(),
-            ..batch(module, fleet, jobs(BATCH, 1))
-        }
+    // What nodes said of themselves is shared, as it is between the batches of a host.
+    let mut base = fleet(nodes, 1);
+    base.live.iter_mut().for_each(|live| live.used = 0);
+    let one = |_| SelectBatch {
+        shadow: shadow.cloned(),
+        ..batch(module, base.clone(), jobs(BATCH, 1))
     };
     (0..rounds.div_ceil(BATCH)).map(one).collect()
 }

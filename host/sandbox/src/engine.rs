@@ -55,13 +55,36 @@ pub(crate) fn compiling(metered: bool) -> wasmtime::Result<Engine> {
 /// The engine that guests run on.
 pub(crate) fn running(limits: &Limits) -> Result<Engine, SandboxError> {
     let mut config = on_this_host(false, limits);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits)));
+    let on_fibers = limits.callback_instances + limits.fence_instances;
+    // A lane has one instance and its spare.
+    let instances = on_fibers + 2 * limits.modules as u32 + limits::SPARE_INSTANCES;
+    // A Rust guest is one core instance with one memory; interpreters bring up to 38 with three.
+    let places = Places {
+        components: instances,
+        core: instances.saturating_mul(16),
+        memories: instances.saturating_mul(2),
+        tables: instances.saturating_mul(4),
+        stacks: on_fibers + limits::SPARE_INSTANCES,
+    };
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, places)));
     made(&config)
 }
 
-/// The engine that guests are rehearsed on. Without a pool: nobody waits for its instances.
+/// The engine that guests are rehearsed on. Its pool is small, since whoever rehearses can wait; without
+/// one, each rehearsal maps and unmaps memory, which all threads of a busy host pay for (measured: a
+/// rehearsal took twice as long).
 pub(crate) fn rehearsing(limits: &Limits) -> Result<Engine, SandboxError> {
-    made(&on_this_host(true, limits))
+    let mut config = on_this_host(true, limits);
+    // Any of them may be the largest that there is.
+    let places = Places {
+        components: limits::REHEARSALS,
+        core: limits::REHEARSALS * limits::CORE_INSTANCES_PER_COMPONENT_MAX,
+        memories: limits::REHEARSALS * limits::MEMORIES_PER_COMPONENT_MAX,
+        tables: limits::REHEARSALS * limits::TABLES_PER_COMPONENT_MAX,
+        stacks: 1,
+    };
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(limits, places)));
+    made(&config)
 }
 
 fn on_this_host(metered: bool, limits: &Limits) -> Config {
@@ -76,19 +99,24 @@ fn made(config: &Config) -> Result<Engine, SandboxError> {
     Engine::new(config).map_err(|error| SandboxError::Engine(format!("{error:#}")))
 }
 
+/// How much of everything a pool has.
+struct Places {
+    components: u32,
+    core: u32,
+    memories: u32,
+    tables: u32,
+    stacks: u32,
+}
+
 /// Memory set aside once, so that an instance costs microseconds and no system calls that grow
 /// with threads. These are also hard limits, below those that the limiter counts.
-fn pool(limits: &Limits) -> PoolingAllocationConfig {
-    let on_fibers = limits.callback_instances + limits.fence_instances;
-    // A lane has one instance and its spare.
-    let instances = on_fibers + 2 * limits.modules as u32 + limits::SPARE_INSTANCES;
+fn pool(limits: &Limits, places: Places) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances);
-    // A Rust guest is one core instance with one memory; interpreters bring up to 38 with three.
-    pool.total_core_instances(instances.saturating_mul(16));
-    pool.total_memories(instances.saturating_mul(2));
-    pool.total_tables(instances.saturating_mul(4));
-    pool.total_stacks(on_fibers + limits::SPARE_INSTANCES);
+    pool.total_component_instances(places.components);
+    pool.total_core_instances(places.core);
+    pool.total_memories(places.memories);
+    pool.total_tables(places.tables);
+    pool.total_stacks(places.stacks);
     pool.max_core_instances_per_component(limits::CORE_INSTANCES_PER_COMPONENT_MAX);
     pool.max_memories_per_component(limits::MEMORIES_PER_COMPONENT_MAX);
     pool.max_tables_per_component(limits::TABLES_PER_COMPONENT_MAX);

@@ -27,6 +27,7 @@ mod error;
 mod fence;
 mod fiber;
 mod forge;
+mod gate;
 mod guest;
 mod inspect;
 mod lane;

@@ -64,6 +64,10 @@ pub(crate) const TICK_MS: u64 = 1;
 /// place another version has just taken.
 pub(crate) const SPARE_INSTANCES: u32 = 32;
 
+/// Rehearsals under way at a time; further ones wait. The thread of the shadows, that of a replay, and
+/// those that explain.
+pub(crate) const REHEARSALS: u32 = 8;
+
 /// Core instances, memories and tables that one component may have. QuickJS needs 11, 3 and few;
 /// Python 38 core instances.
 pub(crate) const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 100;

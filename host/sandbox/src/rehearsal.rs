@@ -17,6 +17,7 @@ use maitred_registry::decide::{
 use maitred_registry::feature::Manifest;
 
 use crate::error::{ModuleError, Stage};
+use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::sandbox::{Loaded, Sandbox};
 use crate::selector::{Failed, Selector, SelectorPre};
@@ -34,6 +35,7 @@ pub struct Rehearsal {
     selector: SelectorPre,
     manifest: Manifest,
     limits: Arc<Limits>,
+    gate: Arc<Gate>,
     /// As instances want them.
     name: Arc<str>,
     config: Arc<str>,
@@ -74,12 +76,19 @@ impl Rehearsal {
         };
         let (name, config) = (module.name.as_str().into(), Arc::clone(&module.config));
         let limits = Arc::clone(&sandbox.limits);
+        let gate = Arc::clone(&sandbox.rehearsals);
+        let inside = gate.enter();
         let first = Selector::new(&selector, &limits, Arc::clone(&name), Arc::clone(&config))?;
+        let manifest = first.manifest().clone();
+        // Before the place is given back.
+        drop(first);
+        drop(inside);
         Ok(Self {
-            manifest: first.manifest().clone(),
+            manifest,
             module: Ok(module),
             selector,
             limits,
+            gate,
             name,
             config,
         })
@@ -106,9 +115,12 @@ impl Rehearsal {
         rehearsed
     }
 
-    /// What it would decide, leaving the fleet as it is: for whoever follows another version.
+    /// What it would decide, leaving the fleet as it is: for whoever follows another version. Waits
+    /// while as many others are under way as there may be.
     #[must_use]
     pub fn consider(&self, fleet: &Arc<Fleet>, job: &SelectJob, time_s: u32) -> Rehearsed {
+        // Dropped after the instance.
+        let _inside = self.gate.enter();
         let (name, config) = (Arc::clone(&self.name), Arc::clone(&self.config));
         let made = Selector::new(&self.selector, &self.limits, name, config);
         let (mut trial, cause) = match made {

@@ -14,7 +14,8 @@ use crate::error::{ModuleError, SandboxError, Stage};
 use crate::fence::{self, FencePre};
 use crate::fiber;
 use crate::forge::Forge;
-use crate::limits::Limits;
+use crate::gate::Gate;
+use crate::limits::{Limits, REHEARSALS};
 use crate::scan::Scanned;
 use crate::selector::{self, Selector, SelectorPre};
 use crate::world::Fit;
@@ -39,6 +40,8 @@ pub struct Sandbox {
     running: Forge,
     /// Made when it is first needed.
     rehearsing: Mutex<Option<Arc<Forge>>>,
+    /// In front of its instances.
+    pub(crate) rehearsals: Arc<Gate>,
     loaded: RwLock<HashMap<Digest, Loaded>>,
 }
 
@@ -78,6 +81,7 @@ impl Sandbox {
             cache_dir,
             running,
             rehearsing: Mutex::default(),
+            rehearsals: Gate::new(REHEARSALS),
             loaded: RwLock::default(),
         }))
     }
