@@ -159,6 +159,9 @@ pub struct PartyTerms {
     /// Types that the node must host besides this one's, for those that must come with it: of
     /// [`PartyRule::Together`] only.
     pub types: Arc<[TypeName]>,
+    /// Where it is until its new node is on record, when this is another try: in [`Fleet::parties`],
+    /// for the others.
+    pub from: Option<NodeName>,
 }
 
 /// What is to be placed, as far as a choice may depend on it.
@@ -318,24 +321,36 @@ impl Fleet {
     #[inline(never)]
     fn party_admits(&self, slot: Slot, party: &PartyTerms, left: u32) -> Result<(), Refused> {
         let facts = &self.facts[slot as usize];
-        let mut members = self.parties.iter();
-        let mut placed = members
-            .by_ref()
-            .filter(|(number, _)| *number == party.number);
+        let own = self.left_by(party);
+        let members = self.parties.iter().enumerate();
+        let others =
+            members.filter(|(at, (number, _))| *number == party.number && Some(*at) != own);
+        let mut placed = others.map(|(_, (_, there))| *there);
         let fits = match party.rule {
             PartyRule::Any => true,
             _ if crate::mutants::on("party-rule-ignored") => true,
             PartyRule::Together => match placed.next() {
-                Some((_, there)) => *there == slot,
+                Some(there) => there == slot,
                 None if left < party.rest => return Err(Refused::Capacity(left)),
                 None => party.types.iter().all(|of| facts.hosts(of)),
             },
-            PartyRule::Apart => placed.all(|(_, there)| *there != slot),
+            PartyRule::Apart => placed.all(|there| there != slot),
             PartyRule::AtMost(most) => {
-                placed.filter(|(_, there)| *there == slot).count() < usize::from(most)
+                placed.filter(|there| *there == slot).count() < usize::from(most)
             }
         };
         if fits { Ok(()) } else { Err(Refused::Party) }
+    }
+
+    /// The row of [`Self::parties`] that is of the place which a member is about to leave.
+    fn left_by(&self, party: &PartyTerms) -> Option<usize> {
+        let from = party.from.as_ref()?;
+        let is_there = |slot: Slot| {
+            let facts = self.facts.get(slot as usize);
+            facts.is_some_and(|facts| facts.name == *from)
+        };
+        let mut members = self.parties.iter();
+        members.position(|(number, slot)| *number == party.number && is_there(*slot))
     }
 
     /// All slots that may take the request, in order, and why the others may not.
@@ -541,9 +556,6 @@ impl Fleet {
         if request.again {
             live.budget = live.budget.saturating_sub(1);
         }
-        if let Some(party) = &request.party {
-            self.parties.push((party.number, slot));
-        }
         live.placed_at_us = self.now_us;
         let placed = live.placed.iter_mut();
         placed.for_each(|placed| *placed = placed.saturating_add(1));
@@ -560,6 +572,12 @@ impl Fleet {
         {
             let count = &mut column.counts[slot as usize];
             *count = count.saturating_add(1);
+        }
+        if let Some(party) = &request.party {
+            if let Some(left) = self.left_by(party) {
+                self.parties.remove(left);
+            }
+            self.parties.push((party.number, slot));
         }
     }
 }

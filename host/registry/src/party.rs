@@ -220,8 +220,7 @@ impl Registry {
     }
 
     /// Where the other members of a record's party are, for the rule.
-    #[must_use]
-    pub fn party_nodes(&self, record: &Record) -> Vec<(ProcessKey, Arc<Record>)> {
+    fn party_nodes(&self, record: &Record) -> Vec<(ProcessKey, Arc<Record>)> {
         let Some((index, party)) = self.party_of(record) else {
             return Vec::new();
         };

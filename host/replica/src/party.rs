@@ -3,7 +3,7 @@
 //! The members are decided so that they see each other, and reserved in one entry
 //! ([`maitred_registry::Party`]). From then on each has a saga of its own, like any process that is
 //! starting; the registry says when the party is settled or undone, and whoever waits is told then.
-//! How they are decided is [`deciding`]'s.
+//! How they are decided is [`deciding`]'s; what another try for one of them keeps to is [`retries`]'.
 //! A new leader takes up what is reserved; what was only decided is asked for again by its client.
 //!
 //! **Invariants.** Every party that the registry keeps has an entry here while this host serves. Every
@@ -11,6 +11,7 @@
 //! to create them here.
 
 mod deciding;
+mod retries;
 mod wake;
 
 use std::collections::BTreeMap;
@@ -31,8 +32,8 @@ use crate::proposals::Waiter;
 use crate::replica::Replica;
 use crate::timer::{Due, TimerId};
 
-use deciding::Deciding;
-pub(crate) use deciding::retry_terms;
+use deciding::{Deciding, no_node_is_like_that};
+pub(crate) use retries::keep_to_party;
 use wake::Wake;
 
 /// Decisions that were overtaken, in a row, before a party is told to come back later.
@@ -195,6 +196,9 @@ impl Replica {
         if let Some(records) = self.party_runs(&party) {
             return self.answer_party(ticket, &records, false);
         }
+        if let Some(no) = no_node_is_like_that(&party) {
+            return self.reject(ticket, no);
+        }
         for member in &party.members {
             if let Err(no) = self.is_free(&member.key, None) {
                 return self.answer(ticket, no);
@@ -282,21 +286,27 @@ impl Replica {
                 }
             }
             Outcome::Stale(_) if saga.deadline.is_none() => self.party_is_late(number),
-            Outcome::Stale(_) if saga.stale >= STALE_MAX => {
-                let text = "the nodes change faster than a party can be placed".to_owned();
-                self.give_party_up(number, &Unavailable::Overloaded(text));
-            }
-            Outcome::Stale(_) => {
-                saga.stale += 1;
-                // What overtook it may be one of its keys.
-                let creates = saga.creates.clone();
-                let mut keys = creates.iter().map(|create| &create.key);
-                match keys.find_map(|key| self.is_free(key, Some(number)).err()) {
-                    Some(no) => self.end_party(number, &no),
-                    None => self.decide_party(number),
-                }
-            }
+            Outcome::Stale(_) => self.party_overtaken(number),
             other => self.end_party(number, &other),
+        }
+    }
+
+    /// What a party's decisions were about has changed since: it is decided again.
+    fn party_overtaken(&mut self, number: u64) {
+        let Some(saga) = self.parties.all.get_mut(&number) else {
+            return;
+        };
+        if saga.stale >= STALE_MAX {
+            let text = "the nodes change faster than a party can be placed".to_owned();
+            return self.give_party_up(number, &Unavailable::Overloaded(text));
+        }
+        saga.stale += 1;
+        // What overtook it may be one of its keys.
+        let creates = saga.creates.clone();
+        let mut keys = creates.iter().map(|create| &create.key);
+        match keys.find_map(|key| self.is_free(key, Some(number)).err()) {
+            Some(no) => self.end_party(number, &no),
+            None => self.decide_party(number),
         }
     }
 

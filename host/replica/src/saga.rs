@@ -31,7 +31,7 @@ use maitred_registry::{AbortCause, Command, EndedBy, Place, Record, Reserve};
 
 use crate::input::Ticket;
 use crate::mutants;
-use crate::party::retry_terms;
+use crate::party::keep_to_party;
 use crate::placing::{Purpose, select_request};
 use crate::proposals::Waiter;
 use crate::recreation::{Again, is_wanted};
@@ -112,6 +112,18 @@ pub(crate) struct Saga {
     pub(crate) ranked: Option<Ranked>,
     pub(crate) wait: Wait,
     pub(crate) again: Again,
+}
+
+impl Saga {
+    /// Where it is to come, while that is on its way to the log.
+    pub(crate) fn comes_to(&self) -> Option<&NodeName> {
+        let trace = self
+            .trace
+            .as_ref()
+            .filter(|_| self.step == Step::Proposed)?;
+        let chosen = trace.facts.get(trace.chosen? as usize)?;
+        Some(&chosen.name)
+    }
 }
 
 /// A [`ProcessKey`] that need not be made to be looked up: hashes and compares like one.
@@ -261,6 +273,7 @@ impl Replica {
             return;
         };
         saga.step = Step::Selecting;
+        saga.trace = None;
         saga.wait.asked(self.recreation.appeared());
         let (id, incarnation) = (saga.id, saga.incarnation);
         let life = Life {
@@ -276,7 +289,7 @@ impl Replica {
             let record = self.registry.process(key);
             record.and_then(|record| {
                 let (lane, mut request) = again(record, saga.again.avoids())?;
-                request.party = retry_terms(&self.registry, record);
+                keep_to_party(&self.registry, record, &mut request);
                 Some((lane, request))
             })
         };

@@ -233,6 +233,10 @@ fn put_party(out: &mut Vec<u8>, party: &PartyTerms) {
             out.push(most);
         }
     }
+    out.put(party.from.is_some().into());
+    if let Some(from) = &party.from {
+        out.put_text(from.as_str());
+    }
 }
 
 fn take_party(bytes: &mut Take<'_>) -> Result<PartyTerms, InputsError> {
@@ -249,11 +253,17 @@ fn take_party(bytes: &mut Take<'_>) -> Result<PartyTerms, InputsError> {
         _ => 0,
     };
     let types = (0..types).map(|_| bytes.name());
+    let types = types.collect::<Result<_, _>>()?;
+    let from = match bytes.flag()? {
+        true => Some(bytes.name()?),
+        false => None,
+    };
     Ok(PartyTerms {
         number,
         rule,
         rest,
-        types: types.collect::<Result<_, _>>()?,
+        types,
+        from,
     })
 }
 

@@ -41,8 +41,10 @@ fn of_job(job: &SelectJob) -> usize {
     let pairs = pairs.map(|(key, value)| text(key) + text(value));
     let latencies = request.latencies.iter().map(|(of, _)| text(of) + 8);
     let nodes = request.exclude.iter().chain(&request.requester);
+    let from = request.party.iter().filter_map(|party| party.from.as_ref());
     let nodes = nodes
         .chain(&request.previous)
+        .chain(from)
         .map(|name| text(name.as_str()));
     size_of::<SelectJob>()
         + size_of::<SelectRequest>()

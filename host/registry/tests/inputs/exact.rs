@@ -206,6 +206,7 @@ impl Anything {
                 .iter()
                 .map(|of| TypeName::new(*of).unwrap())
                 .collect(),
+            from: self.one_in(3).then(|| node(3)),
         };
         let request = SelectRequest {
             key,

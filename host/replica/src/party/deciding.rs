@@ -1,6 +1,6 @@
 //! How a party comes to its nodes. Members of one lane are decided in one batch, so that they see each
 //! other; those of another selector, or of a canary, after them, on a fleet into which they are counted.
-//! All of them get a node or none does. Also what another try for one of them must keep to.
+//! All of them get a node or none does.
 //!
 //! Nothing here answers anybody: what became of a decision is the parent's to tell.
 
@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Answered, CreateProcess, PartyRule, ProcessKey, ProcessState, Rejection, TypeName,
+    Answered, CreateOptions, CreateParty, PartyRule, Rejection, TypeName, limits,
 };
 use maitred_registry::candidates::{Fleet, PartyTerms, Refused};
-use maitred_registry::decide::{Decision, LaneId, SelectJob, Trace, cut};
-use maitred_registry::{Command, Outcome, Place, Record, Registry, Reserve};
+use maitred_registry::decide::{Decision, LaneId, Trace, cut};
+use maitred_registry::{Command, Outcome, Place, Reserve};
 
 use super::Step;
 use crate::moves::slot_of;
@@ -23,9 +23,6 @@ use crate::saga::{Placed, callback_of, selector_of};
 
 /// Milliseconds before a party is decided anew when nodes are on their way to a new leader.
 const ARRIVAL_MS: u32 = 100;
-
-/// Marks the numbers of parties in the retries of their members, which are indices.
-const RETRY: u64 = 1 << 63;
 
 /// Refusals that are named to whoever asked for the party.
 const NAMED_MAX: usize = 4;
@@ -39,6 +36,8 @@ pub(super) struct Deciding {
     out: usize,
     /// Lanes that have their turn after that, and their members.
     lanes: VecDeque<(LaneId, Vec<usize>)>,
+    /// Whether lanes have had their turn before those that are being decided now.
+    is_late: bool,
 }
 
 impl Replica {
@@ -60,6 +59,7 @@ impl Replica {
             decided: vec![None; saga.creates.len()],
             out: 0,
             lanes,
+            is_late: false,
         });
         self.decide_lane(number);
     }
@@ -76,12 +76,16 @@ impl Replica {
             return;
         };
         deciding.out = members.len();
+        deciding.is_late = deciding.decided.iter().any(Option::is_some);
         let later = deciding.lanes.iter().flat_map(|(_, later)| later);
         let later: Vec<usize> = later.copied().collect();
         let (creates, rule) = (saga.creates.clone(), saga.rule);
         let demand = |member: &usize| creates[*member].options.demand.max(1);
         let (types, require) = match rule {
-            PartyRule::Together => wanted_by_all(&creates),
+            PartyRule::Together => {
+                let members = creates.iter();
+                wanted_by_all(members.map(|create| (&create.key.type_name, &create.options)))
+            }
             _ => (Arc::default(), Vec::new()),
         };
         for (at, member) in members.iter().enumerate() {
@@ -95,6 +99,7 @@ impl Replica {
                 rule,
                 rest: rest.fold(0, u32::saturating_add),
                 types: Arc::clone(&types),
+                from: None,
             });
             self.decide_in(lane.clone(), Purpose::Party(number, *member), request);
         }
@@ -131,6 +136,14 @@ impl Replica {
         let Some(saga) = self.parties.all.get_mut(&number) else {
             return;
         };
+        let nothing = matches!(trace.answered, Answered::Nothing) && !trace.was_offered();
+        let Step::Deciding(deciding) = &saga.step else {
+            return;
+        };
+        // When the lanes before were decided, their node would have done for this one, too.
+        if saga.rule == PartyRule::Together && nothing && deciding.is_late {
+            return self.party_overtaken(number);
+        }
         let is_silent = |why: &Refused| matches!(why, Refused::Suspect);
         let nodes_come = !trace.was_offered()
             && trace.refused.iter().any(|(_, why)| is_silent(why))
@@ -140,7 +153,7 @@ impl Replica {
         }
         let told = match trace.answered {
             Answered::Wait(_) => saga.told,
-            Answered::Nothing if !trace.was_offered() => saga.told,
+            _ if nothing => saga.told,
             _ => None,
         };
         if let Some(ms) = told.or(nodes_come.then_some(ARRIVAL_MS)) {
@@ -198,37 +211,8 @@ impl Replica {
         self.queue(request, command, waiter);
     }
 
-    /// Counts what the parties of a batch have already: members that have been decided and are not
-    /// reserved yet; and, for the rule, the nodes of those that are, when another is decided again.
-    pub(crate) fn count_parties(&self, fleet: &mut Fleet, jobs: &[SelectJob]) {
-        let mut parties: BTreeMap<u64, (&ProcessKey, usize)> = BTreeMap::new();
-        for job in jobs {
-            if let Some(terms) = &job.request.party {
-                let party = parties.entry(terms.number);
-                party.or_insert((&job.request.key, 0)).1 += 1;
-            }
-        }
-        for (number, (key, jobs)) in parties {
-            if number & RETRY == 0 {
-                self.count_decided(fleet, number);
-                continue;
-            }
-            let Some(record) = self.registry.process(key) else {
-                continue;
-            };
-            let mut members = self.registry.party_nodes(record);
-            // For the others of this batch it is where it is until its new node is on record.
-            if jobs > 1 && record.state != ProcessState::Pending {
-                members.push((key.clone(), Arc::clone(record)));
-            }
-            for (_, member) in members {
-                let slot = slot_of(fleet, &member.node);
-                fleet.parties.extend(slot.map(|slot| (number, slot)));
-            }
-        }
-    }
-
-    fn count_decided(&self, fleet: &mut Fleet, number: u64) {
+    /// Counts members that have been decided and are not reserved yet.
+    pub(super) fn count_decided(&self, fleet: &mut Fleet, number: u64) {
         let saga = self.parties.all.get(&number);
         let Some(Step::Deciding(deciding)) = saga.map(|saga| &saga.step) else {
             return;
@@ -243,27 +227,39 @@ impl Replica {
 }
 
 /// Types and labels that one node must have to take all of them.
-fn wanted_by_all(creates: &[Arc<CreateProcess>]) -> (Arc<[TypeName]>, Vec<(String, String)>) {
-    let types = creates.iter().map(|create| create.key.type_name.clone());
-    let types: BTreeSet<TypeName> = types.collect();
-    let mut require = Vec::new();
-    for label in creates.iter().flat_map(|create| &create.options.require) {
-        if !require.contains(label) {
-            require.push(label.clone());
-        }
+pub(super) fn wanted_by_all<'a>(
+    members: impl Iterator<Item = (&'a TypeName, &'a CreateOptions)>,
+) -> (Arc<[TypeName]>, Vec<(String, String)>) {
+    let (mut types, mut require) = (BTreeSet::new(), BTreeSet::new());
+    for (of, options) in members {
+        types.insert(of);
+        require.extend(&options.require);
     }
-    (types.into_iter().collect(), require)
+    let require = require.into_iter().cloned();
+    (types.into_iter().cloned().collect(), require.collect())
 }
 
-/// What another try for a member that has failed must keep to.
-pub(crate) fn retry_terms(registry: &Registry, record: &Record) -> Option<PartyTerms> {
-    let (index, party) = registry.party_of(record)?;
-    Some(PartyTerms {
-        number: index | RETRY,
-        rule: party.rule,
-        rest: record.demand,
-        types: Arc::default(),
-    })
+/// Why no node can ever have the labels that members want who are to come to one: a node has so many,
+/// and one value of each.
+pub(super) fn no_node_is_like_that(party: &CreateParty) -> Option<Rejection> {
+    if party.rule != PartyRule::Together {
+        return None;
+    }
+    let mut all = BTreeMap::new();
+    for member in &party.members {
+        for (label, value) in &member.options.require {
+            let reason = if all.entry(label).or_insert(value) != &value {
+                cut(format!("no node has two values of the label {label}"))
+            } else if all.len() > limits::LABELS_MAX {
+                format!("together they want more than {} labels", limits::LABELS_MAX)
+            } else {
+                continue;
+            };
+            let key = member.key.clone();
+            return Some(Rejection::Party { key, reason });
+        }
+    }
+    None
 }
 
 /// Why a member found no node, for people.

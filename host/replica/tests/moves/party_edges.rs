@@ -312,3 +312,116 @@ fn one_party_too_many_may_ask_again() {
     );
     assert!(world.answered(all[4_095]).is_none());
 }
+
+#[test]
+fn together_and_their_node_is_lost_is_together_elsewhere() {
+    let mut world = World::new();
+    world.says = Some(first);
+    // While they start: one that is full after one of them, one that lacks what the last wants, and one
+    // for all.
+    let labels = || vec![("zone".to_owned(), "2".to_owned())];
+    world.join_with("a", 3, |register| register.labels = labels());
+    world.join_with("b", 1, |register| register.labels = labels());
+    world.join("c", 100);
+    world.join_with("d", 3, |register| register.labels = labels());
+    for game in world.games.values_mut() {
+        game.slow_spawns = true;
+    }
+    let mut party = world.party(1..4, PartyRule::Together);
+    party.members[0].options.deadline_ms = 60_000;
+    party.members[2].options.require = labels();
+    world.send_party(TICKET, party);
+    world.run();
+    world.games.get_mut("a").unwrap().dead = true;
+    world.pass(8_000);
+    for node in ["b", "c", "d"] {
+        world.go_on(node);
+    }
+    world.pass(100);
+    match world.answered(TICKET) {
+        Some(Response::Party(records, true)) => assert_eq!(per_node(&records)["d"], 3),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn together_of_two_lanes_is_decided_again_when_others_take_the_room() {
+    let mut world = World::with(&["a", "b"], 2);
+    world.selector("affinity", 1, Vec::new());
+    world.says = Some(first);
+    world.hold_select = true;
+    let party = pair(&world, PartyRule::Together, |second| {
+        second.selector = Some(ModuleName::new("affinity").unwrap());
+    });
+    world.send_party(TICKET, party);
+    world.run();
+    // The first of them comes to `a`, and nobody knows yet.
+    world.hold_select = false;
+    let mut between = world.create_of(&key(50), |_| {});
+    if let Request::CreateProcess(_, create) = &mut between {
+        create.selector = Some(ModuleName::new("affinity").unwrap());
+    }
+    let between = world.send(between);
+    world.run();
+    assert!(matches!(
+        world.answered(between),
+        Some(Response::Created { .. })
+    ));
+    assert_eq!(world.on("a"), 1);
+    world.tell_decisions();
+    match world.answered(TICKET) {
+        Some(Response::Party(records, true)) => assert_eq!(per_node(&records)["b"], 2),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_that_are_tried_again_at_a_time_may_have_each_other_s_places() {
+    let mut world = World::with(&["a", "b", "c"], 100);
+    world.says = Some(first);
+    world.refuses.extend(["a", "b"].map(str::to_owned));
+    let mut party = world.party(1..3, PartyRule::Apart);
+    let patient = |member: &mut CreateProcess| member.options.attempts = 2;
+    party.members.iter_mut().for_each(patient);
+    world.send_party(TICKET, party);
+    world.run();
+    world.refuses.clear();
+    // Their lane is busy when their times come.
+    world.hold_select = true;
+    let other = world.create_of(&key(50), |_| {});
+    world.send(other);
+    world.pass(400);
+    world.tell_decisions();
+    match world.answered(TICKET) {
+        Some(Response::Party(records, true)) => assert_eq!(per_node(&records).len(), 2),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn labels_that_no_node_can_have_are_refused_without_asking() {
+    let mut world = World::with(&["a"], 100);
+    world.hold_select = true;
+    let label = |of: usize, value: &str| (format!("label-{of}"), value.to_owned());
+    let mut many = world.party(1..3, PartyRule::Together);
+    many.members[0].options.require = (0..32).map(|of| label(of, "")).collect();
+    many.members[1].options.require = vec![label(32, "")];
+    let mut two = world.party(1..3, PartyRule::Together);
+    for (member, value) in two.members.iter_mut().zip(["x", "y"]) {
+        member.options.require = vec![label(0, value)];
+    }
+    let client = world.client;
+    for (party, says) in [
+        (many, "they want more than 32 labels"),
+        (two, "no node has two values of the label label-0"),
+    ] {
+        let ticket = world.send(Request::CreateParty(client, party));
+        world.run();
+        match world.answered(ticket) {
+            Some(Response::Rejected(no @ Rejection::Party { .. })) => {
+                assert!(no.to_string().contains(says), "{no}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
