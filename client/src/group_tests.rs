@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maitred_protocol::{
     ClientId, Digest, HostName, MemberRecord, MemberRole, ProcessKey, Rejection, Request, Response,
-    Revision, SavedSnapshot, Status, Unavailable,
+    Revision, SavedSnapshot, Status, TypeName, TypeSpec, Unavailable,
 };
 use tokio::task::JoinHandle;
 
@@ -171,7 +171,10 @@ async fn an_unsure_host_is_not_the_next_to_be_asked() {
 async fn reads_go_to_the_leader_or_to_all_in_turn() {
     let (mut hosts, client) = group().await;
     let anywhere = client.read_from(ReadFrom::Any);
-    let types = Response::Types(Vec::new());
+    let types = Response::Types {
+        items: Vec::new(),
+        next: None,
+    };
     let mut asked = Vec::new();
     for client in [&client, &client, &anywhere, &anywhere, &anywhere] {
         let [one, two, three] = &mut hosts;
@@ -193,6 +196,22 @@ async fn reads_go_to_the_leader_or_to_all_in_turn() {
 }
 
 #[tokio::test]
+async fn all_pages_of_a_list_are_asked_for() {
+    let (mut hosts, client) = group().await;
+    let at = TypeName::new("at").unwrap();
+    let answers = async {
+        for (after, next) in [(None, Some(at.clone())), (Some(at.clone()), None)] {
+            let (peer, id, request) = hosts[0].request().await;
+            assert_eq!(request, Request::ListTypes { after });
+            let items = vec![TypeSpec::new(at.clone())];
+            peer.reply(id, &Response::Types { items, next });
+        }
+    };
+    let (types, ()) = tokio::join!(client.types(), answers);
+    assert_eq!(types.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_read_that_a_follower_cannot_serve_is_the_leaders() {
     let (mut hosts, client) = group().await;
     let anywhere = client.read_from(ReadFrom::Any);
@@ -202,7 +221,8 @@ async fn a_read_that_a_follower_cannot_serve_is_the_leaders() {
         while reads < 3 {
             tokio::select! {
                 (peer, id, _) = one.request() => {
-                    peer.reply(id, &Response::Nodes(Vec::new()));
+                    let none = Response::Nodes { items: Vec::new(), next: None };
+                    peer.reply(id, &none);
                     reads += 1;
                 }
                 (peer, id, _) = two.request() => peer.not_leader(id, None),

@@ -12,7 +12,7 @@ use crate::call::{Ask, wrong_answer};
 use crate::conn::{Conn, Failure};
 use crate::error::Error;
 use crate::pool::Route;
-use crate::verbs::{Client, NO_SESSION, answer};
+use crate::verbs::{Client, NO_SESSION, answer, pages};
 
 /// A module that was uploaded.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,16 +129,7 @@ impl Client {
 
     /// All modules: page by page, so that one that is pushed meanwhile may be missing.
     pub async fn modules(&self) -> Result<Vec<ModuleRecord>, Error> {
-        let (mut all, mut after) = (Vec::new(), None);
-        loop {
-            let (items, next) = answer!(self.read(Request::ListModules { after }), "modules",
-                Response::Modules { items, next } => (items, next))?;
-            all.extend(items);
-            match next {
-                Some(next) => after = Some(next),
-                None => return Ok(all),
-            }
-        }
+        pages!(self.read, ListModules, Modules, "modules")
     }
 
     pub(crate) async fn module(&self, request: Request) -> Result<ModuleRecord, Error> {

@@ -101,6 +101,24 @@ macro_rules! answer {
 }
 pub(crate) use answer;
 
+/// Asks for page after page.
+macro_rules! pages {
+    ($client:ident.$ask:ident, $request:ident, $response:ident, $expected:literal) => {{
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let asked = $client.$ask(Request::$request { after });
+            let (items, next) = answer!(asked, $expected,
+                Response::$response { items, next } => (items, next))?;
+            all.extend(items);
+            match next {
+                Some(next) => after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }};
+}
+pub(crate) use pages;
+
 impl Client {
     /// How a client is made.
     pub fn builder() -> Builder {
@@ -263,9 +281,10 @@ impl Client {
         NodeBuilder::new(Arc::clone(&self.inner.settings), name)
     }
 
-    /// All nodes. The leader is asked, whatever [`ReadFrom`] says: only it knows leases and loads.
+    /// All nodes, page by page, so that one that comes meanwhile may be missing. The leader is asked,
+    /// whatever [`ReadFrom`] says: only it knows leases and loads.
     pub async fn nodes(&self) -> Result<Vec<NodeRecord>, Error> {
-        answer!(self.call(Request::ListNodes), "nodes", Response::Nodes(nodes) => nodes)
+        pages!(self.call, ListNodes, Nodes, "nodes")
     }
 
     /// One node; asked like [`Client::nodes`].
@@ -330,9 +349,9 @@ impl Client {
             Response::Type(spec) => *spec)
     }
 
-    /// All types that have been described.
+    /// All types that have been described: page by page, so that one that comes meanwhile may be missing.
     pub async fn types(&self) -> Result<Vec<TypeSpec>, Error> {
-        answer!(self.read(Request::ListTypes), "types", Response::Types(types) => types)
+        pages!(self.read, ListTypes, Types, "types")
     }
 
     /// How the host in use is: the leader when one is known.

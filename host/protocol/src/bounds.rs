@@ -348,8 +348,6 @@ impl Request {
     pub fn check(&self) -> Result<(), OutOfBounds> {
         match self {
             Self::OpenSession
-            | Self::ListNodes
-            | Self::ListTypes
             | Self::CloseSession(_)
             | Self::RemoveMember { .. }
             | Self::TransferLeader { .. }
@@ -391,6 +389,8 @@ impl Request {
                 field("reason", reason.len(), max, "at most 512 bytes")
             }
             Self::CreateParty(_, party) => party.check(),
+            Self::ListNodes { after } => Ok(after.as_ref().map_or(Ok(()), NodeName::check)?),
+            Self::ListTypes { after } => Ok(after.as_ref().map_or(Ok(()), TypeName::check)?),
             Self::ListModules { after } => Ok(after.as_ref().map_or(Ok(()), ModuleName::check)?),
             Self::ListProcesses(list) => list.check(),
             Self::RegisterNode(_, register) => register.check(),

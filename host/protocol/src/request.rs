@@ -287,8 +287,11 @@ pub enum Request {
     },
     /// One node.
     GetNode(NodeName),
-    /// All nodes.
-    ListNodes,
+    /// A page of nodes, in the order of their names.
+    ListNodes {
+        /// Only after this one: the `next` of the page before.
+        after: Option<NodeName>,
+    },
     /// Makes a version decide.
     ActivateModule {
         /// The session.
@@ -323,8 +326,11 @@ pub enum Request {
     PutType(ClientId, Box<TypeSpec>),
     /// One type's defaults.
     GetType(TypeName),
-    /// All types that have been described.
-    ListTypes,
+    /// A page of the types that have been described, in the order of their names.
+    ListTypes {
+        /// Only after this one: the `next` of the page before.
+        after: Option<TypeName>,
+    },
     /// Why a process is where it is.
     Explain {
         /// Which.
@@ -521,11 +527,11 @@ macro_rules! session_of {
             | Request::ListProcesses(_)
             | Request::AttachNode { .. }
             | Request::GetNode(_)
-            | Request::ListNodes
+            | Request::ListNodes { .. }
             | Request::GetModule(_)
             | Request::ListModules { .. }
             | Request::GetType(_)
-            | Request::ListTypes
+            | Request::ListTypes { .. }
             | Request::Explain { .. }
             | Request::ModuleHistory(_)
             | Request::CompareModule(_)

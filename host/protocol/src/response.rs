@@ -9,7 +9,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::comparison::Comparison;
 use crate::failover::{LostNode, PendingProcess, RebalancePlan};
-use crate::id::{ClientId, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision};
+use crate::id::{
+    ClientId, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision, TypeName,
+};
 use crate::member::{MemberRecord, Members};
 use crate::module::{Findings, ModuleEvent, ModuleRecord};
 use crate::record::{Evidence, Explanation, NodeRecord, ProcessRecord, Refusal, Status, TypeSpec};
@@ -196,7 +198,12 @@ pub enum Response {
     /// To `GetNode`.
     Node(Box<NodeRecord>),
     /// To `ListNodes`.
-    Nodes(Vec<NodeRecord>),
+    Nodes {
+        /// A page: as many as fit a frame.
+        items: Vec<NodeRecord>,
+        /// After which one the next page begins, when there is one.
+        next: Option<NodeName>,
+    },
     /// To an upload: the module, the version that it became, and what the host found out about it.
     Pushed(Box<ModuleRecord>, u32, Box<Findings>),
     /// To `GetModule`, `ActivateModule` and `RollbackModule`.
@@ -211,7 +218,12 @@ pub enum Response {
     /// To `GetType` and `PutType`.
     Type(Box<TypeSpec>),
     /// To `ListTypes`.
-    Types(Vec<TypeSpec>),
+    Types {
+        /// A page: as many as fit a frame.
+        items: Vec<TypeSpec>,
+        /// After which one the next page begins, when there is one.
+        next: Option<TypeName>,
+    },
     /// To `Explain`.
     Explained(Box<Explanation>),
     /// To `Plan`.

@@ -19,8 +19,8 @@ use crate::snapshot::weight;
 /// Bytes of records in one page; pages of large shares are cut here rather than at the frame.
 const PAGE_BYTES_MAX: usize = wire::FRAME_BYTES_MAX / 2;
 
-/// Bytes of modules in one page, as they are weighed: one of them may have 800 KiB.
-const MODULES_BYTES_MAX: usize = wire::FRAME_BYTES_MAX - (128 << 10);
+/// Bytes of modules, nodes or types in one page, as they are weighed: a module may have 800 KiB.
+const LIST_BYTES_MAX: usize = wire::FRAME_BYTES_MAX - (128 << 10);
 
 /// Records looked at for one page. A filter that few records pass gives short pages with a `next`,
 /// so that no list holds the replica up for long.
@@ -239,20 +239,31 @@ impl Registry {
         &self,
         after: Option<&ModuleName>,
     ) -> (Vec<ModuleRecord>, Option<ModuleName>) {
-        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let (mut items, mut room) = (Vec::<ModuleRecord>::new(), MODULES_BYTES_MAX);
-        for (name, module) in self.modules.range((begin, Bound::Unbounded)) {
-            let record = module.to_wire(name);
-            let left = room.checked_sub(weight::of_module_record(&record));
-            let last = items.last().map(|last| last.name.clone());
-            match (left, last) {
-                (None, last @ Some(_)) => return (items, last),
-                // One alone fits a frame, whatever it is.
-                (left, _) => room = left.unwrap_or(0),
-            }
-            items.push(record);
-        }
-        (items, None)
+        let modules = self.modules.range((from(after), Bound::Unbounded));
+        let records = modules.map(|(name, module)| (name, module.to_wire(name)));
+        page(records, weight::of_module_record)
+    }
+
+    /// A page of nodes after one, as many as fit a frame, each as `spelled_out`, and after which one the
+    /// next page begins.
+    #[must_use]
+    pub fn list_nodes(
+        &self,
+        after: Option<&NodeName>,
+        spelled_out: impl Fn(&Node) -> NodeRecord,
+    ) -> (Vec<NodeRecord>, Option<NodeName>) {
+        let nodes = self.nodes.range((from(after), Bound::Unbounded));
+        let records = nodes.map(|(name, node)| (name, spelled_out(node)));
+        page(records, weight::of_node_record)
+    }
+
+    /// A page of the types that were described after one, as many as fit a frame, and after which one the
+    /// next page begins.
+    #[must_use]
+    pub fn list_types(&self, after: Option<&TypeName>) -> (Vec<TypeSpec>, Option<TypeName>) {
+        let types = self.types.range((from(after), Bound::Unbounded));
+        let specs = types.map(|(name, spec)| (name, (**spec).clone()));
+        page(specs, weight::of_type)
     }
 
     /// A type's defaults; those of [`TypeSpec::new`] when nobody described it.
@@ -272,4 +283,26 @@ impl Registry {
     pub fn types(&self) -> impl Iterator<Item = &Arc<TypeSpec>> {
         self.types.values()
     }
+}
+
+fn from<K>(after: Option<&K>) -> Bound<&K> {
+    after.map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+/// The first of these, as many as fit a frame, and the last one's name when there are more.
+fn page<'a, K: Clone + 'a, T>(
+    records: impl Iterator<Item = (&'a K, T)>,
+    weigh: impl Fn(&T) -> usize,
+) -> (Vec<T>, Option<K>) {
+    let (mut items, mut last, mut room) = (Vec::new(), None, LIST_BYTES_MAX);
+    for (name, record) in records {
+        match (room.checked_sub(weigh(&record)), last) {
+            (None, Some(last)) => return (items, Some(K::clone(last))),
+            // One alone fits a frame, whatever it is.
+            (left, _) => room = left.unwrap_or(0),
+        }
+        items.push(record);
+        last = Some(name);
+    }
+    (items, None)
 }

@@ -252,11 +252,11 @@ impl Replica {
             | Request::AttachNode { .. }
             | Request::ListPending { .. }
             | Request::GetNode(_)
-            | Request::ListNodes
+            | Request::ListNodes { .. }
             | Request::GetModule(_)
             | Request::ListModules { .. }
             | Request::GetType(_)
-            | Request::ListTypes
+            | Request::ListTypes { .. }
             | Request::Explain { .. }
             | Request::ModuleHistory(_)
             | Request::CompareModule(_)

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use maitred_protocol::{
     CreateParty, CreateProcess, Join, KeepAliveAck, Request, RequestId, Response, Revision,
 };
-use maitred_registry::Record;
+use maitred_registry::{Node, Record};
 use raft::eraftpb::{Message, MessageType};
 
 use crate::config::Config;
@@ -373,9 +373,10 @@ impl Replica {
                 Some(node) => Response::Node(Box::new(self.node_record(node))),
                 None => not_found(format!("node {name}")),
             },
-            Request::ListNodes => {
-                let nodes = self.registry.nodes().map(|node| self.node_record(node));
-                Response::Nodes(nodes.collect())
+            Request::ListNodes { after } => {
+                let spelled_out = |node: &Node| self.node_record(node);
+                let (items, next) = self.registry.list_nodes(after.as_ref(), spelled_out);
+                Response::Nodes { items, next }
             }
             Request::GetModule(name) => match self.registry.module(&name) {
                 Some(module) => Response::Module(Box::new(module.to_wire(&name))),
@@ -394,8 +395,9 @@ impl Replica {
                 None => not_found(format!("type {name}")),
             },
             Request::ListLost => Response::Lost(self.lost_nodes()),
-            Request::ListTypes => {
-                Response::Types(self.registry.types().map(|spec| (**spec).clone()).collect())
+            Request::ListTypes { after } => {
+                let (items, next) = self.registry.list_types(after.as_ref());
+                Response::Types { items, next }
             }
             Request::Explain { key, why_not } => match self.registry.process(&key) {
                 Some(record) => {

@@ -48,11 +48,18 @@ async fn nodes(host: &Host) -> Option<Vec<NodeRecord>> {
     if !host.leader.borrow().serving {
         return None;
     }
-    let asked = host.router.request(0, Request::ListNodes);
-    let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?;
-    match answer.into_response() {
-        Response::Nodes(nodes) => Some(nodes),
-        _ => None,
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let asked = host.router.request(0, Request::ListNodes { after });
+        let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?;
+        let Response::Nodes { items, next } = answer.into_response() else {
+            return None;
+        };
+        all.extend(items);
+        if next.is_none() {
+            return Some(all);
+        }
+        after = next;
     }
 }
 

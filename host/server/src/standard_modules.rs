@@ -187,15 +187,28 @@ async fn are_needed(host: &Host, failed: &[Failed]) -> bool {
     if failed.is_empty() {
         return false;
     }
-    let Response::Types(types) = ask(host, 0, Request::ListTypes).await else {
+    let is_default = |failed: &Failed| [CALLBACK, SELECTOR].contains(&failed.name);
+    if failed.iter().any(is_default) {
         return true;
-    };
-    let is_needed = |name| {
-        let mut types = types.iter();
-        [CALLBACK, SELECTOR].contains(&name)
-            || types.any(|spec| spec.selector.as_str() == name || spec.callback.as_str() == name)
-    };
-    failed.iter().any(|failed| is_needed(failed.name))
+    }
+    let mut after = None;
+    loop {
+        let Response::Types { items, next } = ask(host, 0, Request::ListTypes { after }).await
+        else {
+            return true;
+        };
+        let is_named = |name| {
+            let mut types = items.iter();
+            types.any(|spec| spec.selector.as_str() == name || spec.callback.as_str() == name)
+        };
+        if failed.iter().any(|failed| is_named(failed.name)) {
+            return true;
+        }
+        if next.is_none() {
+            return false;
+        }
+        after = next;
+    }
 }
 
 /// The digests of all that are or were standard modules.

@@ -107,6 +107,12 @@ fn listed<T>(items: &[T], what: &str, line: fn(&T) -> String) -> Vec<String> {
         .collect()
 }
 
+/// The lines of a page, and where the next one begins.
+fn page(mut lines: Vec<String>, next: Option<&impl std::fmt::Display>) -> Vec<String> {
+    lines.extend(next.map(|next| format!("more after {next}")));
+    lines
+}
+
 fn response(response: &Response) -> Vec<String> {
     vec![match response {
         Response::Session(client) => format!("session {client}"),
@@ -117,9 +123,7 @@ fn response(response: &Response) -> Vec<String> {
         Response::Process { record, .. } => process(record),
         Response::Done(revision) => format!("done at {revision}"),
         Response::Processes { items, next, .. } => {
-            let mut lines = listed(items, "processes", process);
-            lines.extend(next.as_ref().map(|next| format!("more after {next}")));
-            return lines;
+            return page(listed(items, "processes", process), next.as_ref());
         }
         Response::Registered { epoch, verdicts } => {
             let verdicts = verdicts.iter().map(|verdict| match verdict {
@@ -130,16 +134,18 @@ fn response(response: &Response) -> Vec<String> {
             format!("session {epoch}{}", verdicts.collect::<String>())
         }
         Response::Node(record) => node(record),
-        Response::Nodes(nodes) => return listed(nodes, "nodes", node),
+        Response::Nodes { items, next } => {
+            return page(listed(items, "nodes", node), next.as_ref());
+        }
         Response::Pushed(record, version, _) => format!("version {version}; {}", module(record)),
         Response::Module(record) => module(record),
         Response::Modules { items, next } => {
-            let mut lines = listed(items, "modules", module);
-            lines.extend(next.as_ref().map(|next| format!("more after {next}")));
-            return lines;
+            return page(listed(items, "modules", module), next.as_ref());
         }
         Response::Type(spec) => type_spec(spec),
-        Response::Types(types) => return listed(types, "types", type_spec),
+        Response::Types { items, next } => {
+            return page(listed(items, "types", type_spec), next.as_ref());
+        }
         Response::Explained(explanation) => {
             let record = &explanation.record;
             return vec![process(record), chooser(&record.why.chooser)];

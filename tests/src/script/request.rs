@@ -44,11 +44,15 @@ pub(super) fn request(
         })),
         "session" => Request::OpenSession,
         "status" => Request::Status,
-        "nodes" => Request::ListNodes,
+        "nodes" => Request::ListNodes {
+            after: words.take("after")?,
+        },
         "modules" => Request::ListModules {
             after: words.take("after")?,
         },
-        "types" => Request::ListTypes,
+        "types" => Request::ListTypes {
+            after: words.take("after")?,
+        },
         "node" => Request::RegisterNode(client, Box::new(register(words)?)),
         "attach" | "deregister" | "update" | "cordon" | "uncordon" => {
             let name: NodeName = words.next_as()?;

@@ -3,7 +3,9 @@
 //! Only what can be large is counted, and a flat sum for the rest: a chunk may be a little larger than
 //! was aimed for, and never so large that a snapshot cannot be stored or sent.
 
-use maitred_protocol::{ModuleRecord, ModuleVersion, Rejection, TypeName, limits};
+use maitred_protocol::{
+    ModuleRecord, ModuleVersion, NodeRecord, Rejection, TypeName, TypeSpec, limits,
+};
 
 use super::failover::LostMirror;
 use super::mirror::{ModuleMirror, NodeMirror, PartyMirror};
@@ -96,6 +98,19 @@ pub(crate) fn of_module_record(module: &ModuleRecord) -> usize {
     let shadow = module.shadow.as_ref();
     let shadow = shadow.map_or(0, |shadow| shadow.config.len());
     REST + module.config.len() + canary + shadow + of_versions(&module.versions)
+}
+
+/// The same of a node.
+pub(crate) fn of_node_record(node: &NodeRecord) -> usize {
+    let counters = node.load.iter().flat_map(|(load, _)| &load.counters);
+    let counters = counters.map(|(name, _)| name.len() + 16);
+    let own = node.address.len() + node.share.len();
+    REST + own + of_names(&node.types) + of_labels(&node.labels) + counters.sum::<usize>()
+}
+
+/// The same of a type: four names, and numbers.
+pub(crate) fn of_type(_: &TypeSpec) -> usize {
+    REST
 }
 
 fn of_versions(versions: &[ModuleVersion]) -> usize {
