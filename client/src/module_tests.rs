@@ -32,6 +32,7 @@ fn module() -> ModuleRecord {
         guard: String::new(),
         canary: None,
         shadow: None,
+        declined: Vec::new(),
         activated: Revision(4),
         revision: Revision(4),
     }

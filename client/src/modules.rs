@@ -111,7 +111,7 @@ impl Client {
     /// Takes the canary back when there is one; else makes the version before decide again, with the
     /// configuration that it had.
     pub async fn rollback_module(&self, name: &ModuleName) -> Result<ModuleRecord, Error> {
-        self.module(Request::RollbackModule(NO_SESSION, name.clone()))
+        self.module(Request::RollbackModule(NO_SESSION, name.clone(), None))
             .await
     }
 

@@ -441,7 +441,7 @@ impl Request {
                 module::config(config.as_ref())?;
                 module::replayed(*last)
             }
-            Self::RollbackModule(_, name)
+            Self::RollbackModule(_, name, _)
             | Self::RemoveModule(_, name, _)
             | Self::ModuleHistory(name)
             | Self::CompareModule(name)

@@ -171,6 +171,9 @@ pub struct ModuleRecord {
     pub canary: Option<CanaryRecord>,
     /// A version that runs in shadow.
     pub shadow: Option<ShadowRecord>,
+    /// What decided once, for all or for a share, and was taken from it since, or was removed: the
+    /// program does not activate a standard module again that is among them. At most 64, newest last.
+    pub declined: Vec<Digest>,
     /// When the active version was activated.
     pub activated: Revision,
     /// When anything of it last changed.

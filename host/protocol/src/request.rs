@@ -4,7 +4,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::failover::{Drain, Move, RebalanceAsk, Switch};
 use crate::id::{
-    ClientId, Digest, HostName, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, TypeName,
+    ClientId, Digest, HostName, Incarnation, ModuleName, NodeEpoch, NodeName, ProcessKey, Revision,
+    TypeName,
 };
 use crate::module::{ModuleKind, Signature};
 use crate::record::{ProcessState, TypeSpec};
@@ -311,8 +312,9 @@ pub enum Request {
         /// nothing.
         guard: String,
     },
-    /// Makes the version before decide again, with the configuration that it had.
-    RollbackModule(ClientId, ModuleName),
+    /// Takes back what was activated then, and refused when that decides no more; of none, the canary or
+    /// what is active. What was active before decides again, with the configuration that it had.
+    RollbackModule(ClientId, ModuleName, Option<Revision>),
     /// Forgets a version that is not active; version 0: the whole module, when no version is.
     RemoveModule(ClientId, ModuleName, u32),
     /// One module.
@@ -516,7 +518,7 @@ macro_rules! session_of {
             | Request::ConfirmDead { client, .. }
             | Request::Suspend { client, .. }
             | Request::ActivateModule { client, .. }
-            | Request::RollbackModule(client, _)
+            | Request::RollbackModule(client, ..)
             | Request::CreateParty(client, _)
             | Request::ProcessExited { client, .. }
             | Request::ShadowModule { client, .. }

@@ -21,6 +21,9 @@ pub const VERSIONS_MAX: usize = 64;
 /// Activations that can be taken back, a module.
 pub const ROLLBACKS_MAX: usize = 16;
 
+/// Digests of versions that were decided against, a module.
+pub const DECLINED_MAX: usize = VERSIONS_MAX;
+
 /// Lines of one module's history.
 pub const HISTORY_MAX: usize = 64;
 

@@ -10,12 +10,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use maitred_protocol::{
-    CanaryRecord, ModuleEvent, ModuleKind, ModuleName, ModuleRecord, ModuleVersion, ProcessKey,
-    Revision, ShadowRecord, TypeName, config_hash,
+    CanaryRecord, Digest, ModuleEvent, ModuleKind, ModuleName, ModuleRecord, ModuleVersion,
+    ProcessKey, Revision, ShadowRecord, TypeName, config_hash,
 };
 
 use crate::Registry;
 use crate::decide::{LaneId, ModuleRef};
+use crate::limits::DECLINED_MAX;
 use crate::outcome::Outcome;
 
 /// A version that runs: deciding, for all ids or for a share, or in shadow.
@@ -99,6 +100,9 @@ pub struct Module {
     pub shadow: Option<Active>,
     /// What was active before, newest last: the way back.
     pub before: Vec<Active>,
+    /// What decided, for all or for a share, and was taken from it since, or was removed; the newest last,
+    /// at most [`crate::limits::DECLINED_MAX`]. Outlives the versions.
+    pub declined: Vec<Digest>,
     /// What was done, newest last; at most [`crate::limits::HISTORY_MAX`].
     pub history: VecDeque<ModuleEvent>,
     /// When it last changed.
@@ -116,6 +120,7 @@ impl Module {
             canary: None,
             shadow: None,
             before: Vec::new(),
+            declined: Vec::new(),
             history: VecDeque::new(),
             revision: Revision(index),
         }
@@ -143,6 +148,34 @@ impl Module {
         let canary = self.canary.as_ref().map(|canary| canary.decides.at);
         let active = self.active.as_ref().map(|active| active.at);
         [active, canary].contains(&Some(activated))
+    }
+
+    /// The versions that decide, for all or for a share.
+    fn deciding(&self) -> [Option<u32>; 2] {
+        let canary = self.canary.as_ref().map(|canary| canary.decides.version);
+        [self.active.as_ref().map(|active| active.version), canary]
+    }
+
+    /// Notes which of those versions decide no more: somebody took another instead.
+    fn decline(&mut self, decided: [Option<u32>; 2]) {
+        let deciding = self.deciding();
+        let digest = |version: &u32| Some(self.version(*version)?.digest);
+        let now: Vec<Digest> = deciding.iter().flatten().filter_map(digest).collect();
+        let before: Vec<Digest> = decided.iter().flatten().filter_map(digest).collect();
+        self.declined.retain(|digest| !now.contains(digest));
+        for digest in before {
+            if !now.contains(&digest) {
+                self.decline_one(digest);
+            }
+        }
+    }
+
+    fn decline_one(&mut self, digest: Digest) {
+        self.declined.retain(|have| *have != digest);
+        self.declined.push(digest);
+        if self.declined.len() > DECLINED_MAX {
+            self.declined.remove(0);
+        }
     }
 
     /// What a version does besides deciding for all, and how it is stopped.
@@ -184,6 +217,7 @@ impl Module {
             guard: active.map_or_else(String::new, |active| active.guard.clone()),
             canary,
             shadow,
+            declined: self.declined.clone(),
             activated: Revision(active.map_or(0, |active| active.at)),
             revision: self.revision,
         }

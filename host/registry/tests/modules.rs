@@ -10,7 +10,9 @@ use maitred_protocol::{
     Signature, TypeName, codec::encode, limits,
 };
 use maitred_registry::feature::FEATURES_MAX;
-use maitred_registry::limits::{HISTORY_MAX, MODULES_MAX, ROLLBACKS_MAX, VERSIONS_MAX};
+use maitred_registry::limits::{
+    DECLINED_MAX, HISTORY_MAX, MODULES_MAX, ROLLBACKS_MAX, VERSIONS_MAX,
+};
 use maitred_registry::{Command, Entry, Event, Outcome, PushModule, Registry};
 
 struct Modules {
@@ -255,6 +257,49 @@ fn what_a_guard_has_watched_is_taken_back_and_nothing_else() {
     let last = last.unwrap();
     assert_eq!(last.action, ModuleAction::AutoRolledBack);
     assert_eq!(last.cause.as_deref(), Some("traps>0: 3"));
+}
+
+#[test]
+fn what_was_decided_against_is_remembered_for_as_long_as_it_is_so() {
+    let declined = |modules: &Modules| -> Vec<u8> {
+        let module = modules.registry.module(&name()).unwrap();
+        module.declined.iter().map(|digest| digest.0[0]).collect()
+    };
+    let mut modules = Modules::pushed(ModuleKind::Selector);
+    modules.done(activate(1, 100));
+    modules.done(activate(2, 100));
+    assert_eq!(declined(&modules), [1]);
+    // Another version of somebody's own that was tried says nothing of the one that decides.
+    modules.done(activate(3, 10));
+    modules.done(roll_back(None));
+    assert_eq!(declined(&modules), [1, 3]);
+    // Away from it, by a rollback or by activating the one before, and never mind what comes after.
+    for away in [roll_back(None), activate(1, 100)] {
+        modules.done(activate(2, 100));
+        assert!(!declined(&modules).contains(&2));
+        modules.done(away);
+        assert_eq!(declined(&modules), [3, 2]);
+    }
+    for turn in 0..HISTORY_MAX {
+        modules.done(configure(1, 100, &format!("{{\"turn\":{turn}}}")));
+    }
+    let remove = |version| Command::RemoveModule(name(), version);
+    modules.apply(remove(2));
+    let record = modules.done(shadow(None));
+    assert_eq!(record.declined, [Digest([3; 32]), Digest([2; 32])]);
+    // The same bytes again are still declined; they are not once they decide.
+    modules.apply(push(&name(), ModuleKind::Selector, Digest([2; 32]), 0));
+    assert_eq!(declined(&modules), [3, 2]);
+    modules.done(activate(0, 100));
+    assert_eq!(declined(&modules), [3, 1]);
+    for number in 100..100 + 2 * DECLINED_MAX as u8 {
+        let digest = Digest([number; 32]);
+        modules.apply(push(&name(), ModuleKind::Selector, digest, 0));
+        let version = u32::from(number) - 95;
+        modules.apply(remove(version));
+    }
+    assert_eq!(declined(&modules).len(), DECLINED_MAX);
+    assert_eq!(declined(&modules).last(), Some(&227));
 }
 
 #[test]

@@ -217,9 +217,9 @@ impl Replica {
                     guard,
                 }
             }
-            Request::RollbackModule(_, name) => Command::RollbackModule {
+            Request::RollbackModule(_, name, activated) => Command::RollbackModule {
                 name,
-                activated: None,
+                activated: activated.map(|Revision(at)| at),
                 cause: None,
             },
             Request::ShadowModule { name, shadow, .. } => Command::ShadowModule { name, shadow },

@@ -20,11 +20,12 @@ use serde::de::IgnoredAny;
 use crate::host::Host;
 use crate::module_service::Subject;
 
-/// A change of a module as it is found: the request with what it left open, and what it needs.
+/// A change of a module as it is found: the request with what it left open, and what it needs; nothing
+/// when the version that it is about cannot be found, or when it changes nothing that decides.
 #[derive(Debug, PartialEq)]
 struct Settled {
     request: Request,
-    needs: Needs,
+    needs: Option<Needs>,
 }
 
 /// What a change needs before it may be proposed.
@@ -52,21 +53,30 @@ pub(crate) async fn carry_out(host: &Arc<Host>, sequence: u64, request: Request)
     };
     let settle = async || match find(host, name).await {
         // What cannot be found is refused by the registry, in its words.
-        None => Ok(None),
+        None => Ok(Settled {
+            request: request.clone(),
+            needs: None,
+        }),
         Some(record) => settle(&record, &request),
     };
-    if settle().await == Ok(None) {
+    if let Ok(Settled {
+        request,
+        needs: None,
+    }) = settle().await
+    {
         return host.router.request(sequence, request).await;
     }
     let _turn = host.activations.take(name).await;
     // It may have changed until now.
     let Settled { request, needs } = match settle().await {
-        Ok(Some(settled)) => settled,
-        Ok(None) => return host.router.request(sequence, request).await,
+        Ok(settled) => settled,
         Err(why) => {
             let no = Response::Rejected(Rejection::Invalid(why));
             return Answer::Other(Box::new(no));
         }
+    };
+    let Some(needs) = needs else {
+        return host.router.request(sequence, request).await;
     };
     let _kept = host.modules.keep(needs.module.digest);
     if let Err(no) = make_ready(host, needs).await {
@@ -80,7 +90,7 @@ fn name_of(request: &Request) -> Option<&ModuleName> {
     match request {
         Request::ActivateModule { name, .. }
         | Request::ShadowModule { name, .. }
-        | Request::RollbackModule(_, name) => Some(name),
+        | Request::RollbackModule(_, name, _) => Some(name),
         _ => None,
     }
 }
@@ -140,9 +150,8 @@ async fn make_ready(host: &Arc<Host>, needs: Needs) -> Result<(), Box<Response>>
     }))
 }
 
-/// A change of the module that is recorded so; none when the version that it is about cannot be found,
-/// or when it needs nothing.
-fn settle(record: &ModuleRecord, request: &Request) -> Result<Option<Settled>, String> {
+/// A change of the module that is recorded so.
+fn settle(record: &ModuleRecord, request: &Request) -> Result<Settled, String> {
     let mut request = request.clone();
     let needs = match &mut request {
         Request::ActivateModule {
@@ -177,9 +186,13 @@ fn settle(record: &ModuleRecord, request: &Request) -> Result<Option<Settled>, S
                 spread: false,
             })
         }
-        // Without its canary a module goes on as it is; else the one before has been looked at.
-        Request::RollbackModule(..) if record.canary.is_none() => {
-            let back = record.previous.and_then(|back| subject(record, back));
+        Request::RollbackModule(_, _, activated) => {
+            let canary = record.canary.as_ref().map(|canary| canary.activated);
+            // A rule may take the same back meanwhile, and twice would be one too many.
+            let activated = *activated.get_or_insert(canary.unwrap_or(record.activated));
+            // Without its canary a module goes on as it is.
+            let back = record.previous.filter(|_| Some(activated) != canary);
+            let back = back.and_then(|back| subject(record, back));
             back.map(|module| Needs {
                 module,
                 config: None,
@@ -188,7 +201,7 @@ fn settle(record: &ModuleRecord, request: &Request) -> Result<Option<Settled>, S
         }
         _ => None,
     };
-    Ok(needs.map(|needs| Settled { request, needs }))
+    Ok(Settled { request, needs })
 }
 
 async fn find(host: &Host, name: &ModuleName) -> Option<ModuleRecord> {
@@ -256,6 +269,7 @@ mod tests {
             guard: String::new(),
             canary,
             shadow: None,
+            declined: Vec::new(),
             activated: Revision(1),
             revision: Revision(1),
         }
@@ -295,10 +309,11 @@ mod tests {
             (record(Some(canary())), activate(1, None), 1, of_active),
             (record(Some(canary())), activate(3, Some("{}")), 3, "{}"),
         ] {
-            let settled = settle(&record, &asked).unwrap().unwrap();
-            assert_eq!(settled.request, activate(version, Some(config)));
-            assert_eq!(settled.needs.module, subject(&record, version).unwrap());
-            assert_eq!(settled.needs.config.as_deref(), Some(config));
+            let Settled { request, needs } = settle(&record, &asked).unwrap();
+            let needs = needs.unwrap();
+            assert_eq!(request, activate(version, Some(config)));
+            assert_eq!(needs.module, subject(&record, version).unwrap());
+            assert_eq!(needs.config.as_deref(), Some(config));
         }
         let shadow = |shadow| Request::ShadowModule {
             client: ClientId(1),
@@ -306,26 +321,46 @@ mod tests {
             shadow,
         };
         let settled = settle(&record(None), &shadow(Some((0, None))));
-        let settled = settled.unwrap().unwrap();
+        let settled = settled.unwrap();
         let config = Some(of_active.to_owned());
         assert_eq!(settled.request, shadow(Some((3, config))));
-        assert_eq!(settle(&record(None), &shadow(None)), Ok(None));
+        assert_eq!(needless(&record(None), &shadow(None)), shadow(None));
+    }
+
+    /// What becomes of a request that needs nothing.
+    fn needless(record: &ModuleRecord, request: &Request) -> Request {
+        let Settled { request, needs } = settle(record, request).unwrap();
+        assert_eq!(needs, None);
+        request
     }
 
     #[test]
     fn a_rollback_of_a_canary_and_what_is_not_there_need_nothing() {
-        let name = ModuleName::new("mine").unwrap();
-        let back = Request::RollbackModule(ClientId(1), name);
-        let settled = settle(&record(None), &back).unwrap().unwrap();
+        let back = |activated: Option<u64>| {
+            let name = ModuleName::new("mine").unwrap();
+            Request::RollbackModule(ClientId(1), name, activated.map(Revision))
+        };
+        // What is found is what is taken back, whatever a rule does meanwhile.
+        for (record, asked) in [
+            (record(None), None),
+            (record(None), Some(1)),
+            (record(Some(canary())), Some(1)),
+        ] {
+            let settled = settle(&record, &back(asked)).unwrap();
+            assert_eq!(settled.request, back(Some(1)));
+            let needs = settled.needs.unwrap();
+            assert_eq!((needs.module.digest, needs.config), (Digest([1; 32]), None));
+        }
         assert_eq!(
-            (settled.request, settled.needs.config),
-            (back.clone(), None)
+            needless(&record(Some(canary())), &back(None)),
+            back(Some(2))
         );
-        assert_eq!(settled.needs.module.digest, Digest([1; 32]));
-        assert_eq!(settle(&record(Some(canary())), &back), Ok(None));
-        assert_eq!(settle(&record(None), &activate(4, None)), Ok(None));
+        let gone = activate(4, Some("{\"of\":\"active\"}"));
+        assert_eq!(needless(&record(None), &activate(4, None)), gone);
         let mut empty = record(None);
         empty.versions.clear();
-        assert_eq!(settle(&empty, &activate(0, None)), Ok(None));
+        empty.previous = None;
+        needless(&empty, &activate(0, None));
+        assert_eq!(needless(&empty, &back(None)), back(Some(1)));
     }
 }

@@ -5,19 +5,17 @@
 //! down, made ready, recorded and activated. Whoever leads installs those that are missing before it
 //! says that it is ready, also on data that an older program has written; one that was removed comes
 //! back. One that cannot be installed holds up none of the others, and holds up the host only where
-//! creates need it; the status says which, and why, and it is tried again. Where the program brings other bytes than are active, they become a new version, in its own
-//! time: most hosts must be able to run it, so that in a group whose hosts are upgraded one by one the
+//! creates need it; the status says which, and why, and it is tried again. Where the program brings
+//! other bytes than are active, they become a new version, in its own time: most hosts must be able to run it, so that in a group whose hosts are upgraded one by one the
 //! older version decides until then. It is activated only in place of an older standard one, and not
-//! again when somebody has gone back: what an operator put in its place stays.
+//! when that very one was decided against: what an operator put in its place stays.
 
 mod list;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use maitred_protocol::{
-    ClientId, Digest, ModuleAction, ModuleName, ModuleRecord, Rejection, Request, Response,
-};
+use maitred_protocol::{ClientId, Digest, ModuleName, ModuleRecord, Rejection, Request, Response};
 
 use self::list::{ALL, CALLBACK, Plan, SELECTOR, Standard};
 use crate::activate;
@@ -111,13 +109,12 @@ async fn supply(host: &Arc<Host>) -> bool {
         }
         host.modules.set_missing(missing(&failed));
         let needed = are_needed(host, &failed).await;
-        if !failed.is_empty() {
-            let (why, ms) = (spelt_out(&failed), pause.as_millis());
-            tracing::error!(%why, needed, "standard modules could not be installed; trying again in {ms} ms");
-        }
+        // What can wait is tried again, and told, with those that are out of date.
         if !needed {
             return true;
         }
+        let (why, ms) = (spelt_out(&failed), pause.as_millis());
+        tracing::error!(%why, "standard modules could not be installed; trying again in {ms} ms");
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
             () = host.stopping() => return false,
@@ -274,8 +271,7 @@ async fn install(
 ) -> Result<(), String> {
     let name = ModuleName::new(standard.name).map_err(|error| error.to_string())?;
     let is_active = record.as_ref().is_some_and(|have| have.active.is_some());
-    let went_back = went_back(host, standard, record.as_ref()).await?;
-    let plan = Plan::new(standard, record.as_ref(), went_back);
+    let plan = Plan::new(standard, record.as_ref());
     if plan.is_nothing() {
         return Ok(());
     }
@@ -347,37 +343,5 @@ async fn find(host: &Host, standard: &Standard) -> Result<Option<ModuleRecord>, 
         Response::Module(module) => Ok(Some(*module)),
         Response::Rejected(Rejection::NotFound(_)) => Ok(None),
         other => Err(format!("it could not be looked up: {}", refusal(other))),
-    }
-}
-
-/// Whether this very version has decided before, or what decided last was gone back from, as far as the
-/// module's history goes.
-async fn went_back(
-    host: &Host,
-    standard: &Standard,
-    record: Option<&ModuleRecord>,
-) -> Result<bool, String> {
-    let Some(record) = record else {
-        return Ok(false);
-    };
-    let version = version_of(record, standard.digest());
-    match ask(host, 0, Request::ModuleHistory(record.name.clone())).await {
-        Response::ModuleHistory(events) => {
-            let mut decided = events.iter().filter(|event| {
-                use ModuleAction::{Activated, AutoRolledBack, Configured, RolledBack};
-                matches!(
-                    event.action,
-                    Activated | Configured | RolledBack | AutoRolledBack
-                )
-            });
-            let was_active = decided.clone().any(|event| Some(event.version) == version);
-            let last = decided.next_back().map(|event| event.action);
-            let back = [ModuleAction::RolledBack, ModuleAction::AutoRolledBack];
-            Ok(was_active || last.is_some_and(|last| back.contains(&last)))
-        }
-        other => Err(format!(
-            "its history could not be looked up: {}",
-            refusal(other)
-        )),
     }
 }

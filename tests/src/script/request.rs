@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use maitred_protocol::{
     ClientId, CreateOptions, CreateProcess, Drain, Incarnation, ListProcesses, NodeEpoch, NodeName,
-    OnConflict, OnDrain, OnNodeLost, RegisterNode, Request, Restart, SetProcess, Switch, TypeSpec,
+    OnConflict, OnDrain, OnNodeLost, RegisterNode, Request, Restart, Revision, SetProcess, Switch,
+    TypeSpec,
 };
 
 use super::words::{Words, key};
@@ -80,7 +81,10 @@ pub(super) fn request(
             }
         }
         "history" => Request::ModuleHistory(words.next_as()?),
-        "rollback" => Request::RollbackModule(client, words.next_as()?),
+        "rollback" => {
+            let activated = words.take("activated")?.map(Revision);
+            Request::RollbackModule(client, words.next_as()?, activated)
+        }
         "remove" => {
             let version = words.take("version")?.unwrap_or(0);
             Request::RemoveModule(client, words.next_as()?, version)

@@ -44,7 +44,7 @@ impl World {
     pub(super) fn change_selector(&mut self, percent: u8, mood: u8) {
         let (client, name) = (NO_SESSION, super::operator::selector());
         let request = match percent {
-            0 => Request::RollbackModule(client, name),
+            0 => Request::RollbackModule(client, name, None),
             percent => Request::ActivateModule {
                 client,
                 name,

@@ -203,6 +203,7 @@ impl Registry {
             Err(no) => return no,
         };
         let next = next_active(module, at, version, &ask);
+        let decided = module.deciding();
         let changed = if ask.percent < 100 || !ask.types.is_empty() {
             module.begin_canary(at, name, ask, next)
         } else {
@@ -214,6 +215,7 @@ impl Registry {
             Ok(false) => {}
             Err(no) => return no,
         }
+        module.decline(decided);
         Outcome::Module(Arc::new(module.to_wire(name)))
     }
 
@@ -234,6 +236,7 @@ impl Registry {
         if activated.is_some() && activated != canary && activated != active {
             return conflict(format!("what was activated of {name} decides no more"));
         }
+        let decided = module.deciding();
         // A guard of the active version leaves the canary alone.
         if newest == canary && (activated.is_none() || activated == canary) && canary.is_some() {
             if !mutants::on("rollback-keeps-canary") {
@@ -248,6 +251,7 @@ impl Registry {
             back.at = at.index;
             module.active = Some(back);
         }
+        module.decline(decided);
         let action = match cause {
             Some(_) => ModuleAction::AutoRolledBack,
             None => ModuleAction::RolledBack,
@@ -352,11 +356,12 @@ impl Registry {
             if let Some(what) = module.beside(version) {
                 return conflict(format!("version {version} of module {name} {what} first"));
             }
-            let before = module.versions.len();
-            module.versions.retain(|have| have.version != version);
-            if module.versions.len() == before {
+            let mut versions = module.versions.iter();
+            let Some(found) = versions.position(|have| have.version == version) else {
                 return Outcome::not_found(format!("version {version} of module {name}"));
-            }
+            };
+            let removed = module.versions.remove(found);
+            module.decline_one(removed.digest);
             module.before.retain(|before| before.version != version);
             module.note(at, Note::of(ModuleAction::Removed, version));
         }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use maitred_protocol::{
-    Attempt, Chooser, ClientId, CreateOptions, DrainState, HostName, Incarnation, ModuleEvent,
-    ModuleKind, ModuleName, ModuleRecord, ModuleVersion, NodeEpoch, NodeName, PartyRule,
-    ProcessKey, ProcessState, Rejection, RequestId, Revision, TypeName, TypeSpec, Verdict,
+    Attempt, Chooser, ClientId, CreateOptions, Digest, DrainState, HostName, Incarnation,
+    ModuleEvent, ModuleKind, ModuleName, ModuleRecord, ModuleVersion, NodeEpoch, NodeName,
+    PartyRule, ProcessKey, ProcessState, Rejection, RequestId, Revision, TypeName, TypeSpec,
+    Verdict,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -76,6 +77,7 @@ pub(super) struct ModuleMirror {
     pub(super) canary: Option<(ActiveMirror, u8, Vec<TypeName>)>,
     pub(super) shadow: Option<ActiveMirror>,
     pub(super) before: Vec<ActiveMirror>,
+    pub(super) declined: Vec<Digest>,
     pub(super) history: Vec<ModuleEvent>,
     pub(super) revision: Revision,
 }
@@ -248,6 +250,7 @@ impl From<(&ModuleName, &Module)> for ModuleMirror {
             }),
             shadow: module.shadow.as_ref().map(ActiveMirror::from),
             before: module.before.iter().map(ActiveMirror::from).collect(),
+            declined: module.declined.clone(),
             history: module.history.iter().cloned().collect(),
             revision: module.revision,
         }
@@ -269,6 +272,7 @@ impl From<ModuleMirror> for Module {
             }),
             shadow: mirror.shadow.map(Active::from),
             before: mirror.before.into_iter().map(Active::from).collect(),
+            declined: mirror.declined,
             history: mirror.history.into(),
             revision: mirror.revision,
         }

@@ -4,7 +4,7 @@
 //! was aimed for, and never so large that a snapshot cannot be stored or sent.
 
 use maitred_protocol::{
-    ModuleRecord, ModuleVersion, NodeRecord, Rejection, TypeName, TypeSpec, limits,
+    Digest, ModuleRecord, ModuleVersion, NodeRecord, Rejection, TypeName, TypeSpec, limits,
 };
 
 use super::failover::LostMirror;
@@ -89,6 +89,7 @@ pub(super) fn of_module(module: &ModuleMirror) -> usize {
         + all.map(|active| REST + active.config.len()).sum::<usize>()
         + events.sum::<usize>()
         + of_versions(&module.versions)
+        + of_digests(&module.declined)
 }
 
 /// The same of what others see of it.
@@ -97,7 +98,15 @@ pub(crate) fn of_module_record(module: &ModuleRecord) -> usize {
     let canary = canary.map_or(0, |canary| canary.config.len() + of_names(&canary.types));
     let shadow = module.shadow.as_ref();
     let shadow = shadow.map_or(0, |shadow| shadow.config.len());
-    REST + module.config.len() + canary + shadow + of_versions(&module.versions)
+    REST + module.config.len()
+        + canary
+        + shadow
+        + of_versions(&module.versions)
+        + of_digests(&module.declined)
+}
+
+fn of_digests(digests: &[Digest]) -> usize {
+    size_of_val(digests)
 }
 
 /// The same of a node.

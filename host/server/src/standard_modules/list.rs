@@ -73,8 +73,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// `went_back`: whether somebody has had a choice, and took another than this version.
-    pub(super) fn new(standard: &Standard, record: Option<&ModuleRecord>, went_back: bool) -> Self {
+    pub(super) fn new(standard: &Standard, record: Option<&ModuleRecord>) -> Self {
         let Some(record) = record else {
             return Self {
                 push: true,
@@ -93,17 +92,19 @@ impl Plan {
         let digest = standard.digest();
         let mut versions = record.versions.iter();
         let has_it = versions.any(|version| version.digest == digest);
+        // Somebody has had it, and took another.
+        let declined = record.declined.contains(&digest);
         let mut versions = record.versions.iter();
         let active = versions.find(|version| Some(version.version) == record.active);
         Self {
-            push: !has_it && !went_back,
+            push: !has_it && !declined,
             activate: match active {
                 None => true,
                 Some(active) if active.digest == digest => false,
                 // Somebody is trying something.
                 Some(_) if record.canary.is_some() => false,
                 // Whoever went back to an older one meant it; a policy of somebody's own stays.
-                Some(active) => !went_back && is_ours(active.digest),
+                Some(active) => !declined && is_ours(active.digest),
             },
         }
     }
@@ -171,6 +172,7 @@ mod tests {
             guard: String::new(),
             canary: None,
             shadow: None,
+            declined: Vec::new(),
             activated: Revision(0),
             revision: Revision(0),
         }
@@ -182,75 +184,42 @@ mod tests {
         let ours = spread.digest();
         let former = known(Some("spread")).find(|known| *known != ours).unwrap();
         let theirs = Digest::of(b"a policy of somebody's own");
-        let kind = ModuleKind::Selector;
-        for (what, record, went_back, push, activate) in [
-            ("missing", None, false, true, true),
-            (
-                "there",
-                Some(record(kind, &[ours], Some(1))),
-                true,
-                false,
-                false,
-            ),
-            (
-                "broken off",
-                Some(record(kind, &[ours], None)),
-                false,
-                false,
-                true,
-            ),
-            (
-                "older",
-                Some(record(kind, &[former], Some(1))),
-                false,
-                true,
-                true,
-            ),
-            (
-                "not activated yet",
-                Some(record(kind, &[former, ours], Some(1))),
-                false,
-                false,
-                true,
-            ),
+        let of = |versions: &[Digest], active, declined: &[Digest]| ModuleRecord {
+            declined: declined.to_vec(),
+            ..record(ModuleKind::Selector, versions, active)
+        };
+        let fence = record(ModuleKind::Fence, &[theirs], Some(1));
+        for (what, record, push, activate) in [
+            ("there", of(&[ours], Some(1), &[]), false, false),
+            ("broken off", of(&[ours], None, &[]), false, true),
+            ("older", of(&[former], Some(1), &[]), true, true),
+            ("not yet", of(&[former, ours], Some(1), &[]), false, true),
             (
                 "gone back",
-                Some(record(kind, &[former, ours], Some(1))),
-                true,
+                of(&[former, ours], Some(1), &[ours]),
                 false,
                 false,
             ),
             (
                 "gone back, and the newer one removed",
-                Some(record(kind, &[former], Some(1))),
+                of(&[former], Some(1), &[ours]),
+                false,
+                false,
+            ),
+            (
+                "gone back from another version",
+                of(&[former, theirs], Some(1), &[theirs]),
                 true,
-                false,
-                false,
-            ),
-            (
-                "the name of somebody's own",
-                Some(record(kind, &[theirs], None)),
-                false,
-                false,
-                false,
-            ),
-            (
-                "replaced",
-                Some(record(kind, &[former, theirs], Some(2))),
-                false,
                 true,
-                false,
             ),
-            (
-                "another kind",
-                Some(record(ModuleKind::Fence, &[theirs], Some(1))),
-                false,
-                false,
-                false,
-            ),
+            ("their own name", of(&[theirs], None, &[]), false, false),
+            ("replaced", of(&[former, theirs], Some(2), &[]), true, false),
+            ("another kind", fence, false, false),
         ] {
-            let plan = Plan::new(spread, record.as_ref(), went_back);
+            let plan = Plan::new(spread, Some(&record));
             assert_eq!((plan.push, plan.activate), (push, activate), "{what}");
         }
+        let plan = Plan::new(spread, None);
+        assert!(plan.push && plan.activate);
     }
 }
