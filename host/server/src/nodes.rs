@@ -30,6 +30,9 @@ const STARTS_MAX: usize = 16_384;
 /// Runs that may wait for one life to be stopped.
 const STOP_WAITERS_MAX: usize = 8;
 
+/// Sessions that are known to have ended. Their numbers only grow, so the oldest are forgotten.
+const ENDED_MAX: usize = 4_096;
+
 #[derive(Debug)]
 struct Session {
     name: NodeName,
@@ -65,6 +68,8 @@ struct Pending {
 struct State {
     sessions: HashMap<NodeEpoch, Session>,
     pending: HashMap<u64, Pending>,
+    /// Sessions that have ended, the newest [`ENDED_MAX`]: that one is not heard of does not say so.
+    ended: BTreeSet<NodeEpoch>,
     last_number: u64,
 }
 
@@ -181,6 +186,10 @@ impl Nodes {
     /// The session has ended: nobody answers its commands any more.
     pub(crate) fn end(&self, epoch: NodeEpoch) {
         let mut state = self.lock();
+        state.ended.insert(epoch);
+        if state.ended.len() > ENDED_MAX {
+            state.ended.pop_first();
+        }
         let Some(session) = state.sessions.remove(&epoch) else {
             return;
         };
@@ -243,7 +252,7 @@ impl Nodes {
     }
 
     /// The same for a run that waits for it; its answer ends without one when the session does, and at
-    /// once when that has ended: nobody ever would answer. None when too many wait already. The
+    /// once when that is known to have ended: nobody ever would answer. None when too many wait already. The
     /// tombstone outlives the wait.
     pub(crate) fn stop_and_tell(
         &self,
@@ -265,7 +274,7 @@ impl Nodes {
         waiter: Option<oneshot::Sender<NodeAnswer>>,
     ) -> bool {
         let mut state = self.lock();
-        if waiter.is_some() && !state.sessions.contains_key(&epoch) {
+        if waiter.is_some() && state.ended.contains(&epoch) {
             return true;
         }
         let asked = state.session(name, epoch).stops.get(&life).copied();
