@@ -7,8 +7,8 @@ use crate::{Level, Process, Slot, StartFailure, Started};
 
 /// The interface `host`.
 pub trait Host {
-    /// Writes a line to the host's log under the module's name. At most 512 bytes are kept, and 16
-    /// lines a call; the rest is dropped and counted.
+    /// Writes a line to the host's log under the module's name. At most 512 bytes are kept, 16 lines
+    /// a call, and 100 a second of the module; the rest is dropped and counted.
     fn log(&self, level: Level, text: &str);
 
     /// The JSON text that this version was activated with, at most 64 KiB; `{}` when there is none.

@@ -3,7 +3,8 @@
 //!
 //! The parent ([`Compiler`]) writes a header and the component to the child's standard input and
 //! reads machine code from its standard output. The child ([`compile_child`]) takes the limits from
-//! the header before it looks at the component. One compilation runs at a time.
+//! the header before it looks at the component. One compilation runs at a time of what decides, and one
+//! of what counts fuel: a replay that gives way to everything must not hold up those who do not.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
@@ -45,12 +46,14 @@ pub struct CompilerCommand {
     pub args: Vec<OsString>,
 }
 
-/// Runs compilations, one at a time.
+/// Runs compilations, one of each kind at a time.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     command: CompilerCommand,
     limits: CompileLimits,
-    turn: Mutex<()>,
+    /// Of code that decides, and of code that counts fuel: that one is for whoever rehearses, whose
+    /// compiler may get hardly any time beside busy lanes.
+    turns: [Mutex<()>; 2],
     /// Set when the host ends.
     stopped: AtomicBool,
 }
@@ -67,7 +70,7 @@ impl Compiler {
         Self {
             command,
             limits,
-            turn: Mutex::new(()),
+            turns: Default::default(),
             stopped: AtomicBool::new(false),
         }
     }
@@ -79,7 +82,8 @@ impl Compiler {
 
     /// Machine code for a component. Blocks, for `wall_s` at most once it is its turn.
     pub(crate) fn compile(&self, component: &[u8], metered: bool) -> Result<Vec<u8>, ModuleError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = &self.turns[usize::from(metered)];
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stopped.load(Relaxed) {
             return Err(ModuleError::new(Stage::Compiling, STOPPED));
         }

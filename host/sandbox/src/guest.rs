@@ -214,11 +214,20 @@ impl Guest {
     pub(crate) fn write(&mut self, level: Level, text: &str) {
         // What is only tried must not read as if it had happened.
         let tried = self.metered || self.name.is_empty();
-        if tried || self.lines_left == 0 || !log::admit(&self.name) {
+        if !tried && !is_written(level) {
+            // Nobody reads it, so it takes nothing from the lines that somebody does.
+            return;
+        }
+        if tried || self.lines_left == 0 {
             self.lines_dropped += 1;
             return;
         }
+        // Counted before it is asked for: a loop asks so often a call, and no more.
         self.lines_left -= 1;
+        if !log::admit(&self.name) {
+            self.lines_dropped += 1;
+            return;
+        }
         let mut end = limits::LOG_LINE_BYTES_MAX.min(text.len());
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -236,5 +245,65 @@ impl Guest {
     /// `host.config`.
     pub(crate) fn configuration(&self) -> String {
         self.config.as_ref().to_owned()
+    }
+}
+
+/// Whether lines of this level go anywhere.
+fn is_written(level: Level) -> bool {
+    match level {
+        Level::Debug => tracing::enabled!(target: "guest", tracing::Level::DEBUG),
+        Level::Info => tracing::enabled!(target: "guest", tracing::Level::INFO),
+        Level::Warn => tracing::enabled!(target: "guest", tracing::Level::WARN),
+        Level::Error => tracing::enabled!(target: "guest", tracing::Level::ERROR),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn lines_that_nobody_reads_take_none_from_those_that_somebody_does() {
+        static WRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+        struct Written;
+        impl io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                WRITTEN.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let heard = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_writer(|| Written);
+        let limits = Limits::default();
+        let mut store = store(&Engine::default(), &limits, "talker".into(), "{}".into());
+        let guest = store.data_mut();
+        // It counts no fuel, whatever the engine of this test has.
+        guest.metered = false;
+        tracing::subscriber::with_default(heard.finish(), || {
+            for _ in 0..limits::LOG_BURST {
+                guest.begin();
+                for _ in 0..limits::LOG_LINES_MAX {
+                    guest.write(Level::Debug, "a detail");
+                }
+                guest.write(Level::Error, "a failure");
+            }
+            assert_eq!(guest.lines_dropped, 0);
+            guest.begin();
+            for _ in 0..1_000 {
+                guest.write(Level::Error, "a flood");
+            }
+        });
+        let written = String::from_utf8(WRITTEN.lock().unwrap().clone()).unwrap();
+        let failures = written.matches("a failure").count() as u32;
+        assert_eq!(failures, limits::LOG_BURST, "{written}");
+        assert!(!written.contains("a detail"));
+        assert!(guest.lines_dropped >= 1_000 - u64::from(limits::LOG_LINES_MAX));
     }
 }

@@ -121,7 +121,8 @@ pub struct Limits {
     pub fuel_per_ms: u64,
     /// Milliseconds of computing after which a rehearsal as a whole, an instance and all its calls, is
     /// cut although it has fuel left: what one instruction fills or copies costs no fuel, and what the
-    /// host does for it hardly any.
+    /// host does for it hardly any. At least what a lane would allow it: describing itself and deciding,
+    /// twice.
     pub rehearsal_ms: u64,
     /// Batches that may wait for their shadow; those beyond are not compared, and counted.
     pub shadow_batches: usize,
@@ -170,7 +171,7 @@ pub struct ScanLimits {
     pub custom_bytes: usize,
 }
 
-/// What one compilation may use; one runs at a time.
+/// What one compilation may use; one of what decides runs at a time, and one of what is rehearsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompileLimits {
     /// Bytes of address space.
@@ -334,9 +335,9 @@ impl Limits {
                 "1,000 to 100,000,000",
             ),
             (
-                (self.describe_ms..=60_000).contains(&self.rehearsal_ms),
+                (2 * (self.describe_ms + self.select_ms)..=60_000).contains(&self.rehearsal_ms),
                 "rehearsal_ms",
-                "describe_ms to 60,000",
+                "twice describe_ms and select_ms together, to 60,000",
             ),
             (
                 (1..=65_536).contains(&self.shadow_batches),
@@ -385,6 +386,17 @@ mod tests {
         assert_eq!(
             bad.check().unwrap_err().to_string(),
             "the limit select_ms must be 1 to 50"
+        );
+        // A rehearsal makes an instance, has it describe itself and decide twice.
+        let shorter = Limits {
+            describe_ms: 1_000,
+            select_ms: 50,
+            rehearsal_ms: 2_099,
+            ..Limits::default()
+        };
+        assert_eq!(
+            shorter.check().unwrap_err().to_string(),
+            "the limit rehearsal_ms must be twice describe_ms and select_ms together, to 60,000"
         );
     }
 }

@@ -5,15 +5,21 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
-use maitred_protocol::{Chooser, ModuleKind};
+use maitred_protocol::{Chooser, Digest, ModuleKind};
 use maitred_registry::inputs::Outcome;
-use maitred_sandbox::{Failed, Lanes, Limits, Rehearsal, Rehearsed, Sandbox, Stage};
+use maitred_sandbox::{
+    CompilerCommand, Failed, Lanes, Limits, Rehearsal, Rehearsed, Sandbox, Stage,
+};
 use rustix::time::{ClockId, clock_gettime};
 use support::guests::{FIRST, LOG, Parts, START, choose, first, spin, start, unlucky};
-use support::{batch, bench, compiler, decided, fleet, jobs, module, patient, prebuilt};
+use support::{
+    batch, bench, compiler, decided, fleet, jobs, module, patient, prebuilt, sandbox_in,
+};
 
 fn rehearsal(sandbox: &Arc<Sandbox>, guest: &[u8]) -> Rehearsal {
     Rehearsal::new(sandbox, module("tester", guest, "{}"), guest).unwrap()
@@ -299,4 +305,49 @@ fn one_budget_of_time_holds_for_all_calls_of_a_rehearsal() {
     let (how, cause) = tries.next().unwrap();
     assert_eq!(how, Failed::Timeout);
     assert!(cause.contains("(limit rehearsal_ms)"), "{cause}");
+}
+
+#[test]
+fn what_decides_is_compiled_while_a_rehearsal_waits_for_its_own_compiler() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("compiler");
+    // Waits, when the header asks for code that counts fuel, until it may work.
+    let script = format!(
+        "#!/bin/sh
+        PATH=/usr/bin:/bin
+        cat > \"$0.$$\"
+        if [ $(od -An -tu1 -j32 -N1 \"$0.$$\") = 1 ]; then
+            : > \"$0.called\"
+            while [ ! -e \"$0.open\" ]; do sleep 0.02; done
+        fi
+        exec \"{}\" < \"$0.$$\"",
+        compiler().program.display()
+    );
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let command = CompilerCommand {
+        program: path.clone(),
+        args: Vec::new(),
+    };
+    let sandbox = sandbox_in(&dir.path().join("cache"), patient(), command);
+    let beside = |what: &str| path.with_file_name(format!("compiler.{what}"));
+    let rehearsed = prebuilt("spread");
+    let rehearsing = std::thread::spawn({
+        let sandbox = Arc::clone(&sandbox);
+        move || Rehearsal::new(&sandbox, module("tester", &rehearsed, "{}"), &rehearsed).is_ok()
+    });
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !beside("called").exists() {
+        assert!(Instant::now() < patience, "the compiler was not called");
+        std::thread::yield_now();
+    }
+    let other = prebuilt("least-loaded");
+    let (loaded, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        let made = sandbox.load(Digest::of(&other), ModuleKind::Selector, &other);
+        loaded.send(made.is_ok())
+    });
+    assert_eq!(wait.recv_timeout(Duration::from_secs(30)), Ok(true));
+    std::fs::write(beside("open"), "").unwrap();
+    assert!(rehearsing.join().unwrap());
 }

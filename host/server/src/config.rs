@@ -381,6 +381,9 @@ impl ServerConfig {
         limits.memory_bytes = guests.memory_bytes;
         limits.select_ms = guests.select_ms;
         limits.describe_ms = guests.describe_ms;
+        // What a lane runs a rehearsal runs, though counting fuel slows it down.
+        let calls_ms = guests.select_ms.saturating_add(guests.describe_ms);
+        limits.rehearsal_ms = limits.rehearsal_ms.max(calls_ms.saturating_mul(3));
         limits.spawn_ms = guests.spawn_ms;
         limits.examine_ms = guests.examine_ms;
         limits.callback_instances = guests.callback_instances;
@@ -402,6 +405,14 @@ impl ServerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_lane_allows_a_rehearsal_has_time_for() {
+        let slow = "data_dir = \"/d\"\n[guests]\nselect_ms = 50\ndescribe_ms = 1000";
+        let limits = ServerConfig::from_toml(slow).unwrap().guest_limits();
+        assert_eq!(limits.rehearsal_ms, 3_150);
+        limits.check().unwrap();
+    }
 
     #[test]
     fn a_file_may_say_little_and_nothing_unknown() {

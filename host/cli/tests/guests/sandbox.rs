@@ -30,6 +30,7 @@ pub(crate) fn bench() -> Bench {
         describe_ms: 1_000,
         spawn_ms: 500,
         examine_ms: 500,
+        rehearsal_ms: 10_000,
         compile: CompileLimits {
             cpu_s: 300,
             wall_s: 600,

@@ -49,6 +49,7 @@ pub fn patient() -> Limits {
         describe_ms: 1_000,
         spawn_ms: 500,
         examine_ms: 500,
+        rehearsal_ms: 10_000,
         ..Limits::default()
     }
 }
