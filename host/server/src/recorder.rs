@@ -83,13 +83,15 @@ impl Recorder {
     /// Keeps what a batch was made from, as it was before, and what came out. Never waits.
     pub(crate) fn record(&self, batch: SelectBatch, outcomes: Arc<[Outcome]>) {
         let (bytes, count) = (waiting_bytes(&batch, &outcomes), batch.jobs.len());
-        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let job = Job::Record(Box::new(Waiting {
             batch,
             outcomes,
             bytes,
         }));
-        if waiting + bytes > WAITING_BYTES_MAX || self.jobs.try_send(job).is_err() {
+        // One is taken however large it is.
+        let fits = waiting == bytes || waiting <= WAITING_BYTES_MAX;
+        if !fits || self.jobs.try_send(job).is_err() {
             self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             Metrics::add(&self.metrics.inputs_dropped, count);
         }
@@ -228,15 +230,44 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_waits_is_bounded_in_bytes_whatever_it_is() {
+    /// A recorder whose writer does not run, as when the disk stalls.
+    fn stalled() -> (tempfile::TempDir, Arc<Recorder>, Writer) {
         let dir = tempfile::tempdir().unwrap();
         let identity = HostIdentity::joining(1, "first".parse().unwrap());
         let data = DataDir::create(dir.path().join("data"), &identity).unwrap();
         let inputs = Inputs::open(&data, InputsOptions::default()).unwrap();
-        let metrics = Arc::new(Metrics::default());
-        let (recorder, writer) = recorder(inputs, &metrics);
-        // The writer does not run, as when the disk stalls. 200 batches of 1 MiB.
+        let (recorder, writer) = recorder(inputs, &Arc::default());
+        (dir, recorder, writer)
+    }
+
+    #[test]
+    fn counters_that_nodes_have_replaced_count_and_one_batch_is_always_taken() {
+        let (_dir, recorder, _writer) = stalled();
+        // Each batch holds the reports of another moment: 1,000 nodes with 16 counters each.
+        let held = |recorder: &Recorder, nodes: usize| {
+            let mut batch = batch(1, 1);
+            let name = |at: usize| format!("counter-{at:0>40}");
+            let report = || (0..16).map(|at| (name(at), 1.0)).collect();
+            let mut fleet = Fleet::new(Arc::default(), Vec::new());
+            fleet.counters = (0..nodes).map(|_| report()).collect();
+            let kept = Arc::downgrade(&fleet.counters[0]);
+            batch.fleet = Arc::new(fleet);
+            recorder.record(batch, Arc::default());
+            kept.upgrade().is_some()
+        };
+        let held_of = 1_000 * 16 * (48 + size_of::<(String, f32)>());
+        let all = (0..100).filter(|_| held(&recorder, 1_000)).count();
+        let bytes = all * held_of;
+        assert!(all >= 10 && bytes <= WAITING_BYTES_MAX, "{all} wait");
+        let (_dir, recorder, _writer) = stalled();
+        assert!(held(&recorder, 50_000) && !held(&recorder, 1));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_whatever_it_is() {
+        let (_dir, recorder, writer) = stalled();
+        let metrics = Arc::clone(&recorder.metrics);
+        // 200 batches of 1 MiB.
         let outcome = Outcome {
             chosen: None,
             answered: Answered::Nothing,

@@ -1,8 +1,8 @@
 //! What a decided batch takes of memory while it waits for whoever follows: so that a queue has a
-//! bound in bytes. An estimate from above, but for two things that the nodes' own records hold
-//! anyway: their facts, and the counters of their last report.
+//! bound in bytes. An estimate from above, but for the nodes' facts, which their own records hold anyway.
 
 use std::mem::size_of;
+use std::sync::Arc;
 
 use super::Outcome;
 use crate::candidates::{Column, Fleet, NodeLive, SelectRequest, Slot};
@@ -26,8 +26,14 @@ fn of_fleet(fleet: &Fleet) -> usize {
     size_of::<Fleet>()
         + fleet.live.len() * size_of::<NodeLive>()
         + columns
-        + fleet.counters.len() * size_of::<&[(String, f32)]>()
+        + fleet.counters.iter().map(of_counters).sum::<usize>()
         + fleet.parties.len() * size_of::<(u64, Slot)>()
+}
+
+/// All of them: the next report takes their place in the node's own record.
+fn of_counters(counters: &Arc<[(String, f32)]>) -> usize {
+    let names = counters.iter().map(|(name, _)| PIECE_BYTES + name.len());
+    size_of_val(counters) + PIECE_BYTES + size_of_val(&**counters) + names.sum::<usize>()
 }
 
 fn of_column<K>(column: &Column<K>) -> usize {
