@@ -202,6 +202,7 @@ mod tests {
                 config: "{}".to_owned(),
                 since: Revision(80),
             }),
+            declined: Vec::new(),
             activated: Revision(50),
             revision: Revision(80),
         }
