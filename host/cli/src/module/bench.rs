@@ -16,7 +16,6 @@ use maitred_protocol::{
 use maitred_registry::candidates::{Fleet, NodeFacts, NodeLive, SelectRequest};
 use maitred_registry::decide::{Choose, Decision, ModuleRef, SelectJob, decide};
 use maitred_registry::random::Random;
-use maitred_sandbox::Sandbox;
 use serde_json::{Value, json};
 
 use super::kind::kind_of;
@@ -27,7 +26,8 @@ use crate::failure::{Exit, Failure};
 use crate::files;
 use crate::out::{grouped, table};
 
-/// Instances that are made for each size of fleet; each gives one cold decision.
+/// Instances among which the decisions of one size of fleet are shared; each gives one cold decision
+/// besides. One that fails makes room for another.
 const INSTANCES: u32 = 20;
 /// Instances that share what they take of memory, when that is measured.
 const MEASURED: u64 = 12;
@@ -41,7 +41,8 @@ const NOW_S: u32 = 1_700_000_000;
 ///
 /// Each decision is made as a host makes it: native filter, features, the call into the component, the
 /// check of the answer, the trace that `explain` shows; one after the other over a made-up fleet. COLD
-/// is the first decision of a new instance, with making it; WARM are those after it. The first rows are
+/// is the first decision of a new instance, with making it; WARM are those after it; FELL BACK counts
+/// what the selector did not decide, which is in neither. The first rows are
 /// the native function that decides when a selector fails (`least-loaded`). PREPARE is scan, compilation
 /// and trial, as an upload does them; MODULE and INSTANCE are resident memory. No host is needed.
 ///
@@ -57,7 +58,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "10,100,1000,10000",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     nodes: Vec<u32>,
-    /// Warm decisions for each size, or as many as are made in 10 s
+    /// Decisions for each size, warm ones and those that fell back, or as many as are made in 10 s
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     decisions: u32,
     /// The configuration of all of them: JSON, or @FILE
@@ -175,7 +176,10 @@ fn measure(
     for &nodes in sizes {
         let row = match (&subject.module, tools) {
             (Some(prepared), Some(tools)) => {
-                Row::of(&tools.sandbox, &prepared.module, nodes, decisions)?
+                let module = &prepared.module;
+                Row::of(module, nodes, decisions, || {
+                    Ok(tools.sandbox.selector(module)?)
+                })?
             }
             _ => Row::native(nodes, decisions)?,
         };
@@ -210,38 +214,41 @@ impl Row {
         })
     }
 
-    fn of(
-        sandbox: &Sandbox,
+    /// As many as are asked for, by one instance after the other.
+    fn of<S: Choose>(
         module: &ModuleRef,
         nodes: u32,
         decisions: u32,
+        mut instance: impl FnMut() -> Result<S, Failure>,
     ) -> Result<Self, Failure> {
         let mut row = Self::new(nodes)?;
         let mut fleet = Arc::new(fleet(nodes));
         let begun = Instant::now();
-        let each = u64::from(decisions.div_ceil(INSTANCES));
-        for instance in 0..u64::from(INSTANCES) {
-            let first = Instant::now();
-            let mut selector = sandbox.selector(module)?;
-            for number in 0..=each {
-                let seed = instance * (each + 1) + number;
-                let (decision, took) = one(&mut fleet, module, Some(&mut selector), seed);
-                match number {
-                    0 => row
-                        .cold
-                        .saturating_record(first.elapsed().as_nanos() as u64),
-                    _ => row.warm.saturating_record(took),
-                }
-                if let Chooser::Fallback { cause, .. } = &decision.trace.why.chooser {
-                    row.fell_back += 1;
-                    row.cause = Some(cause.clone());
-                    // An instance that failed is not asked again.
-                    break;
-                }
-                if number > 0 && begun.elapsed() > TIME {
-                    break;
-                }
+        let each = decisions.div_ceil(INSTANCES);
+        let mut have: Option<(S, u32)> = None;
+        for number in 0.. {
+            if row.warm.len() + row.fell_back >= u64::from(decisions) || begun.elapsed() > TIME {
+                break;
             }
+            let first = Instant::now();
+            let (mut selector, left, cold) = match have.take() {
+                Some((selector, left)) => (selector, left - 1, false),
+                None => (instance()?, each, true),
+            };
+            let (decision, took) = one(&mut fleet, module, Some(&mut selector), number);
+            if let Chooser::Fallback { cause, .. } = &decision.trace.why.chooser {
+                row.fell_back += 1;
+                row.cause = Some(cause.clone());
+                // An instance that failed is not asked again.
+                continue;
+            }
+            match cold {
+                true => row
+                    .cold
+                    .saturating_record(first.elapsed().as_nanos() as u64),
+                false => row.warm.saturating_record(took),
+            }
+            have = (left > 0).then_some((selector, left));
         }
         Ok(row)
     }
@@ -444,4 +451,51 @@ fn text(measured: &[(Vec<Row>, Subject)]) -> String {
         text += &format!("\n{note}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use maitred_registry::decide::{Answer, Offer, Verdict};
+    use maitred_registry::feature::{Ask, Manifest};
+
+    use super::*;
+
+    /// Fails at its third decision; as slow as nothing that decides.
+    struct Third(Manifest, u32);
+
+    impl Choose for Third {
+        fn manifest(&self) -> &Manifest {
+            &self.0
+        }
+
+        fn choose(&mut self, offer: Offer<'_>) -> Result<Answer, String> {
+            self.1 += 1;
+            match self.1 {
+                3 => Err("trapped".to_owned()),
+                _ => Ok(Verdict::Choose(offer.slots[0]).into()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_fell_back_is_counted_apart_and_does_not_end_the_measurement() {
+        let name = ModuleName::new("third").unwrap();
+        let module = ModuleRef::new(name, 1, Digest::of(b"third"), "{}".into(), 1);
+        let mut made = 0;
+        let row = Row::of(&module, 10, 1_000, || {
+            made += 1;
+            let manifest = Manifest {
+                title: String::new(),
+                features: Vec::new(),
+                terms: Vec::new(),
+                ask: Ask::All,
+            };
+            Ok(Third(manifest, 0))
+        });
+        let row = row.unwrap();
+        // Each instance: one cold, one warm, and the one that fails.
+        assert_eq!((row.warm.len(), row.fell_back, made), (500, 500, 500));
+        assert_eq!(row.cold.len(), 500);
+        assert!(row.cause.unwrap().contains("trapped"));
+    }
 }

@@ -1,6 +1,7 @@
 //! `module dev`: the loop of whoever writes a module: save, and it is built, tested, pushed, active.
 //!
 //! Holds: a round that fails is told and changes nothing on the host; the next change begins another.
+//! Versions that others pushed stay; those of this loop make room for its next ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use maitred_client::Pushed;
 use maitred_guest_build::{Built, Kind, Project};
-use maitred_protocol::ModuleName;
+use maitred_protocol::{ModuleName, ModuleRecord};
 use serde_json::json;
 
 use super::build::build;
@@ -26,6 +27,8 @@ use crate::out::{grouped, short};
 const LOOK: Duration = Duration::from_millis(300);
 /// How long to wait for a host that is not there.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Versions of a module from which on this loop removes its own: a host keeps 64.
+const VERSIONS_KEPT: usize = 32;
 /// Files that are looked at; a folder with more is not a module's.
 const FILES_MAX: usize = 10_000;
 /// Folders that hold what is made, and nothing that is written by hand.
@@ -35,7 +38,8 @@ const MADE: [&str; 4] = ["target", "node_modules", "__pycache__", ".git"];
 ///
 /// On the host that `maitred dev` runs, or the one that --context or --endpoint name; never on the
 /// default context, which may be in production. A version whose scenarios fail is not pushed. Each round
-/// is a line; Ctrl-C ends it.
+/// is a line; Ctrl-C ends it. From 32 versions on it removes older ones that it has pushed itself: a host
+/// keeps 64 of a module.
 ///
 /// Example: maitred module dev
 ///
@@ -57,6 +61,8 @@ struct Round {
     /// Cases that passed; none without a scenario.
     cases: Option<usize>,
     pushed: Pushed,
+    /// Versions that it has removed for being too many.
+    removed: Vec<u32>,
 }
 
 impl Dev {
@@ -66,6 +72,7 @@ impl Dev {
         let mut signals = Signals::new()?;
         let watched = self.dir.clone();
         let mut last = None;
+        let mut own = Vec::new();
         loop {
             let folder = watched.clone();
             let now = blocking(move || Ok(stamp(&folder))).await?;
@@ -79,7 +86,7 @@ impl Dev {
             last = Some(now);
             let done = tokio::select! {
                 () = signals.next() => return Ok(()),
-                done = self.round(shell) => done,
+                done = self.round(shell, &mut own) => done,
             };
             match done {
                 Ok((name, round)) => tell(shell, &name, &round)?,
@@ -102,7 +109,12 @@ impl Dev {
         }
     }
 
-    async fn round(&self, shell: &Shell) -> Result<(ModuleName, Round), Failure> {
+    /// `own`: the versions that this loop has pushed, oldest first.
+    async fn round(
+        &self,
+        shell: &Shell,
+        own: &mut Vec<u32>,
+    ) -> Result<(ModuleName, Round), Failure> {
         let project = Project::read(&self.dir)?;
         let name = ModuleName::new(&project.name)?;
         let begun = Instant::now();
@@ -110,13 +122,15 @@ impl Dev {
         let took = begun.elapsed();
         let cases = self.scenarios(&project, &built).await?;
         let host = Shell::new(shell.out, dev(&shell.global));
-        let pushed = push(&host, &name, project.kind, &built.bytes).await;
+        let pushed = push(&host, &name, project.kind, &built.bytes, own).await;
         host.close().await;
+        let (pushed, removed) = pushed?;
         let round = Round {
             bytes: built.bytes.len(),
             built: took,
             cases,
-            pushed: pushed?,
+            pushed,
+            removed,
         };
         Ok((name, round))
     }
@@ -154,7 +168,8 @@ async fn push(
     name: &ModuleName,
     kind: Kind,
     bytes: &[u8],
-) -> Result<Pushed, Failure> {
+    own: &mut Vec<u32>,
+) -> Result<(Pushed, Vec<u32>), Failure> {
     let client = shell.client().await?;
     let upload = Upload {
         name,
@@ -163,8 +178,31 @@ async fn push(
         signature: None,
     };
     let pushed = upload.push(shell, &client).await?;
-    client.activate_module(name, pushed.version, None).await?;
-    Ok(pushed)
+    // The same bytes may be somebody's older version; a new one is the last of all.
+    let newest = pushed.record.versions.last();
+    let is_new = newest.is_some_and(|newest| newest.version == pushed.version);
+    if is_new && own.last().is_none_or(|last| *last < pushed.version) {
+        own.push(pushed.version);
+    }
+    let record = client.activate_module(name, pushed.version, None).await?;
+    let mut removed = Vec::new();
+    for version in outdated(&record, own) {
+        client.remove_module(name, version).await?;
+        own.retain(|have| *have != version);
+        removed.push(version);
+    }
+    Ok((pushed, removed))
+}
+
+/// Those of its own that are to go, oldest first: they neither run nor are the way back.
+fn outdated(record: &ModuleRecord, own: &[u32]) -> Vec<u32> {
+    let canary = record.canary.as_ref().map(|canary| canary.version);
+    let shadow = record.shadow.as_ref().map(|shadow| shadow.version);
+    let used = [record.active, record.previous, canary, shadow];
+    let versions = record.versions.iter().map(|version| version.version);
+    let spare = versions.filter(|version| own.contains(version) && !used.contains(&Some(*version)));
+    let many = record.versions.len().saturating_sub(VERSIONS_KEPT);
+    spare.take(many).collect()
 }
 
 /// The same surroundings, with the context `dev` unless others are named.
@@ -184,6 +222,7 @@ fn tell(shell: &Shell, name: &ModuleName, round: &Round) -> Result<(), Failure> 
         "build_ms": round.built.as_millis().to_string(),
         "cases": round.cases,
         "findings": findings::to_json(&round.pushed.findings),
+        "removed": round.removed,
     });
     shell.out.show("ModuleDev", body, || {
         let cases = match round.cases {
@@ -196,8 +235,12 @@ fn tell(shell: &Shell, name: &ModuleName, round: &Round) -> Result<(), Failure> 
             grouped(round.bytes as u64),
             short(round.built)
         );
+        let removed = round.removed.iter().map(|version| {
+            format!("{name}@{version} removed: there were more than {VERSIONS_KEPT} versions")
+        });
         let notes = findings::notes(&round.pushed.findings);
         std::iter::once(line)
+            .chain(removed)
             .chain(notes)
             .collect::<Vec<_>>()
             .join("\n")
@@ -239,6 +282,52 @@ fn stamp(folder: &Path) -> (Option<SystemTime>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use maitred_protocol::{ModuleKind, ModuleVersion, Revision};
+
+    #[test]
+    fn versions_of_its_own_make_room_and_those_of_others_stay() {
+        let digest = |number: u32| maitred_protocol::Digest([number as u8; 32]);
+        let version = |number: u32| ModuleVersion {
+            version: number,
+            digest: digest(number),
+            bytes: 1,
+            title: String::new(),
+            features: Vec::new(),
+            pushed_ms: 0,
+            world: String::new(),
+            abi: String::new(),
+            hooks: Vec::new(),
+            signature: None,
+        };
+        let mut record = ModuleRecord {
+            name: ModuleName::new("quiet").unwrap(),
+            kind: ModuleKind::Selector,
+            versions: (1..=40).map(version).collect(),
+            active: Some(40),
+            previous: Some(7),
+            config: "{}".to_owned(),
+            config_version: 0,
+            guard: String::new(),
+            canary: None,
+            shadow: None,
+            declined: Vec::new(),
+            activated: Revision(0),
+            revision: Revision(0),
+        };
+        let mut own = Vec::new();
+        for number in 41..=240 {
+            record.versions.push(version(number));
+            own.push(number);
+            (record.previous, record.active) = (record.active, Some(number));
+            for old in outdated(&record, &own) {
+                assert!(old < number - 1);
+                record.versions.retain(|have| have.version != old);
+                own.retain(|have| *have != old);
+            }
+            assert!(record.versions.len() <= 42);
+        }
+        assert!((1..=40).all(|one| record.versions[one - 1].version == one as u32));
+    }
 
     #[test]
     fn a_change_is_seen_and_what_a_build_makes_is_not() {
