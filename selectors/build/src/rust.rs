@@ -1,7 +1,8 @@
 //! Rust: finds a compiler for `wasm32-unknown-unknown`, runs it, and writes down what it was.
 //!
 //! Two are looked for, in this order: the Rust on the path, when its standard library for the
-//! target is installed; and Debian's `/usr/bin/rustc`, which builds the standard library from source.
+//! target is installed; and Debian's `/usr/bin/rustc`, which builds the standard library from source:
+//! that takes minutes, so that all projects of a user share what is made on the way to their modules.
 //! Nothing of this machine reaches the bytes: paths are replaced or left out, no flags of the
 //! caller's environment.
 
@@ -9,6 +10,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::error::{BuildError, MissingTool};
 use crate::project::Project;
@@ -22,12 +25,13 @@ const STACK: &str = "-Clink-arg=-zstack-size=65536";
 const NO_LOCATIONS: &str = "-Zlocation-detail=none";
 const BUILD_STD: &str = "-Zbuild-std=std,panic_abort";
 /// What would change the result, or confuse a second toolchain, when it came from the caller.
-const NOT_INHERITED: [&str; 7] = [
+const NOT_INHERITED: [&str; 8] = [
     "RUSTFLAGS",
     "CARGO_ENCODED_RUSTFLAGS",
     "CARGO_BUILD_RUSTFLAGS",
     "CARGO_BUILD_TARGET",
     "CARGO_TARGET_DIR",
+    "CARGO_BUILD_BUILD_DIR",
     "RUSTC",
     "LD_LIBRARY_PATH",
 ];
@@ -168,6 +172,18 @@ impl Toolchain {
         Ok(packages.iter().map(core).collect())
     }
 
+    /// The folder in the user's cache where projects share what this toolchain makes on the way; none
+    /// when it has the standard library already, or when there can be no such folder.
+    fn shared(&self, cache: Option<PathBuf>) -> Option<PathBuf> {
+        self.linker.as_ref()?;
+        let identity = format!("{:x}", Sha256::digest(&self.identity));
+        let folder = cache?
+            .join("maitred")
+            .join(format!("rust-{}", &identity[..16]));
+        fs::create_dir_all(&folder).ok()?;
+        Some(folder)
+    }
+
     /// `cargo build` of what is in `folder`, for the target.
     fn cargo(&self, folder: &Path, flags: &[OsString]) -> Command {
         let mut command = Command::new(&self.cargo);
@@ -220,6 +236,11 @@ pub(crate) fn core(
     }
     let mut command = toolchain.cargo(&project.folder, &flags);
     command.arg("--release").arg("--target-dir").arg(&target);
+    if let Some(shared) = toolchain.shared(cache_home()) {
+        // Cargo locks it, and the module itself comes to `target` all the same. One that is older than
+        // this setting (1.91) knows nothing of it.
+        command.env("CARGO_BUILD_BUILD_DIR", shared);
+    }
     tool::run(&mut command, show)?;
     let core = target
         .join(TARGET)
@@ -236,6 +257,16 @@ fn file(package: &str) -> PathBuf {
 fn cargo_home() -> Option<PathBuf> {
     let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cargo"));
     env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home)
+}
+
+/// Where the user's programs keep what they can make again.
+fn cache_home() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))
 }
 
 fn missing(what: &str, install: &str) -> BuildError {
@@ -288,6 +319,35 @@ mod tests {
         assert_eq!(locked(lock, "a", "c"), Some("2.1.0"));
         assert_eq!(locked(lock, "a", "d"), None);
         assert_eq!(locked(lock, "b", "c"), None);
+    }
+
+    #[test]
+    fn projects_share_a_folder_for_each_toolchain_that_builds_the_standard_library() {
+        let cache = tempfile::tempdir().unwrap();
+        let shared = |identity: &str, linker: Option<&str>| {
+            let toolchain = Toolchain {
+                cargo: "cargo".into(),
+                rustc: "rustc".into(),
+                linker: linker.map(PathBuf::from),
+                identity: identity.to_owned(),
+            };
+            toolchain.shared(Some(cache.path().to_owned()))
+        };
+        assert_eq!(shared("rustc 1", None), None);
+        let one = shared("rustc 1", Some("lld")).unwrap();
+        assert!(one.is_dir() && one.starts_with(cache.path()));
+        assert_eq!(shared("rustc 1", Some("lld")).as_ref(), Some(&one));
+        assert_ne!(shared("rustc 2", Some("lld")), Some(one));
+        // A folder that cannot be made is done without.
+        let file = cache.path().join("file");
+        fs::write(&file, "").unwrap();
+        let toolchain = Toolchain {
+            cargo: "cargo".into(),
+            rustc: "rustc".into(),
+            linker: Some("lld".into()),
+            identity: String::new(),
+        };
+        assert_eq!(toolchain.shared(Some(file)), None);
     }
 
     #[test]
