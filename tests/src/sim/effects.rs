@@ -42,7 +42,9 @@ impl World {
                 incarnation,
             } => {
                 say!(self, "h{machine}: stop {key}@{incarnation} on {node}");
-                self.hosts[machine].runner.forget(incarnation);
+                self.hosts[machine]
+                    .runner
+                    .forget(&(key.clone(), incarnation));
                 let stop = NodeCommand::Stop {
                     term,
                     key,

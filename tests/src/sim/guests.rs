@@ -3,26 +3,27 @@
 //! A decision is made by the native chooser of the tests' driver. While guests trap, selectors fail (and
 //! the type's fallback decides), and callbacks give up or ask for another node.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use maitred_protocol::{Answered, Incarnation, NodeAnswer, NodeCommand, ProcessKey};
+use maitred_protocol::{Answered, NodeAnswer, NodeCommand};
 use maitred_registry::decide::{LaneId, SelectBatch};
 use maitred_replica::{Input, SpawnJob, Spawned};
 
 use crate::driver::chooser;
 
+use super::game::Life;
 use super::host::HostEvent;
 use super::queue::What;
 use super::world::{World, say};
 
-/// Spawns under way, by incarnation.
+/// Spawns under way: the members of a party have one incarnation.
 #[derive(Debug, Default)]
-pub struct Runner(BTreeMap<Incarnation, ProcessKey>);
+pub struct Runner(BTreeSet<Life>);
 
 impl Runner {
     /// Gives one up.
-    pub fn forget(&mut self, incarnation: Incarnation) {
-        self.0.remove(&incarnation);
+    pub fn forget(&mut self, life: &Life) {
+        self.0.remove(life);
     }
 
     /// Gives all of them up.
@@ -76,10 +77,11 @@ impl World {
             node.name
         );
         self.cover.count("spawn");
+        let life = (key.clone(), incarnation);
         let host = &mut self.hosts[machine];
-        if host.runner.0.insert(incarnation, key.clone()).is_some() {
+        if !host.runner.0.insert(life.clone()) {
             self.cover.count("spawn replaced");
-            self.hosts[machine].sessions.forget_spawn(incarnation);
+            host.sessions.forget_spawn(&life);
         }
         if self.trapping > 0 && self.guests.below(3) == 0 {
             self.cover.count("callback trapped");
@@ -91,7 +93,7 @@ impl World {
                 Spawned::Elsewhere(why)
             };
             // What an earlier run has asked of the node is not known.
-            return self.spawned(machine, incarnation, result, false);
+            return self.spawned(machine, life, result, false);
         }
         let start = NodeCommand::Start {
             term,
@@ -102,13 +104,14 @@ impl World {
             try_number: 1,
         };
         let within_us = u64::from(job.within_ms) * 1_000;
-        self.command(machine, node.epoch, start, Some((incarnation, within_us)));
+        self.command(machine, node.epoch, start, Some((life, within_us)));
     }
 
-    fn spawned(&mut self, machine: usize, incarnation: Incarnation, result: Spawned, over: bool) {
-        let Some(key) = self.hosts[machine].runner.0.remove(&incarnation) else {
+    fn spawned(&mut self, machine: usize, life: Life, result: Spawned, over: bool) {
+        if !self.hosts[machine].runner.0.remove(&life) {
             return;
-        };
+        }
+        let (key, incarnation) = life;
         // Sometimes it is heard of twice, or late.
         let took = 20 + u64::from(self.guests.below(500));
         let twice = self.guests.below(50) == 0;
@@ -128,7 +131,7 @@ impl World {
     }
 
     /// The node has answered a start.
-    pub fn spawn_answered(&mut self, machine: usize, incarnation: Incarnation, answer: NodeAnswer) {
+    pub fn spawn_answered(&mut self, machine: usize, life: Life, answer: NodeAnswer) {
         let says_over = matches!(
             answer,
             NodeAnswer::Busy(_) | NodeAnswer::Failed(_) | NodeAnswer::Stopped
@@ -137,7 +140,7 @@ impl World {
         if self.trapping > 0 && self.guests.below(4) == 0 {
             self.cover.count("callback trapped after its answer");
             let why = Spawned::Elsewhere("the callback trapped".to_owned());
-            return self.spawned(machine, incarnation, why, says_over);
+            return self.spawned(machine, life, why, says_over);
         }
         let result = match answer {
             NodeAnswer::Started { pid, share } => Spawned::Started { pid, share },
@@ -145,17 +148,12 @@ impl World {
             NodeAnswer::Fenced => Spawned::Elsewhere("fenced".to_owned()),
             NodeAnswer::Stopped => Spawned::Elsewhere("stopped".to_owned()),
         };
-        self.spawned(machine, incarnation, result, says_over);
+        self.spawned(machine, life, result, says_over);
     }
 
     /// It never will.
-    pub fn spawn_unanswered(&mut self, machine: usize, incarnation: Incarnation, why: &str) {
+    pub fn spawn_unanswered(&mut self, machine: usize, life: Life, why: &str) {
         let over = self.mutant("shell-unknown-is-over");
-        self.spawned(
-            machine,
-            incarnation,
-            Spawned::Elsewhere(why.to_owned()),
-            over,
-        );
+        self.spawned(machine, life, Spawned::Elsewhere(why.to_owned()), over);
     }
 }

@@ -22,6 +22,8 @@ use super::world::{World, say};
 const NO_SESSION: ClientId = ClientId(0);
 /// The selector's name.
 const SELECTOR: &str = "least-loaded";
+/// The other selector's name; it never changes.
+const OTHER: &str = "fewest";
 /// The fence module's name.
 const FENCE: &str = "witness";
 /// Longest that one change of the membership is asked for.
@@ -49,7 +51,7 @@ pub struct Operator {
     seen: Vec<(u64, MemberRole)>,
 }
 
-/// The selector of all types.
+/// The selector of all types, but perhaps the last one.
 pub(super) fn selector() -> ModuleName {
     ModuleName::new(SELECTOR).expect("a valid constant")
 }
@@ -73,6 +75,9 @@ impl World {
             if manner.recreate {
                 spec.on_node_lost = OnNodeLost::Recreate;
             }
+            if self.has_other_selector(name) {
+                spec.selector = ModuleName::new(OTHER).expect("a valid constant");
+            }
             spec.restart = manner.restart;
             spec.on_drain = manner.on_drain;
             let fence = manner.fence && manner.restart == Restart::Strict;
@@ -81,6 +86,11 @@ impl World {
             self.ask(actor, Purpose::Scenery, put, WITHIN_US, None);
         }
         self.push_modules(actor);
+    }
+
+    /// Whether a type's processes are placed by another selector than those of the others.
+    pub(super) fn has_other_selector(&self, type_name: &str) -> bool {
+        self.scenario.knobs.two_selectors && TYPES.last() == Some(&type_name)
     }
 
     /// Modules are pushed at whichever host leads; until then creates use the fallback.
@@ -98,6 +108,7 @@ impl World {
         let all = vec![Hook::NodeLost, Hook::Exit, Hook::Compensate];
         for (at, (name, kind)) in [
             (SELECTOR, ModuleKind::Selector),
+            (OTHER, ModuleKind::Selector),
             ("start", ModuleKind::Callback),
             (FENCE, ModuleKind::Fence),
         ]

@@ -46,13 +46,21 @@ impl World {
     /// It is there: mostly it is over soon, and sometimes so is a part of it only.
     pub(super) fn party_made(&mut self, actor: usize) {
         self.cover.count("party done");
-        self.clears(actor, 12);
+        let party = self.client(actor).party.clone();
+        let members = party.iter().flat_map(|party| &party.members);
+        let of_other =
+            |member: &CreateProcess| self.has_other_selector(member.key.type_name.as_str());
+        let (others, rest): (Vec<_>, Vec<_>) = members.partition(|member| of_other(member));
+        if !others.is_empty() && !rest.is_empty() {
+            self.cover.count("party of two selectors done");
+        }
+        self.clears(actor, 14);
     }
 
     /// It is not: what is in its way goes, or not.
     pub(super) fn party_refused(&mut self, actor: usize) {
         self.cover.count("party refused");
-        self.clears(actor, 2);
+        self.clears(actor, 4);
     }
 
     fn clears(&mut self, actor: usize, of_sixteen: u32) {
@@ -67,7 +75,7 @@ impl World {
 
 fn drawn(random: &mut Random, knobs: &Knobs) -> CreateParty {
     // Mostly those that single creates do not ask for.
-    let contested = random.below(4) == 0;
+    let contested = random.below(8) == 0;
     let ids = if contested { 0 } else { knobs.keys };
     let mut free = all_keys(knobs.ids());
     free.retain(|key| key.id.as_str().parse().is_ok_and(|id: u32| id >= ids));

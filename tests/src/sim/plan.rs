@@ -234,6 +234,8 @@ pub struct Knobs {
     pub fence_fails: u32,
     /// So many of a hundred requests of clients are for parties.
     pub parties: u32,
+    /// Whether the last type has a selector of its own, so that parties have members of two lanes.
+    pub two_selectors: bool,
     /// Whether the callback wants to be asked what becomes of processes that have ended.
     pub hooks: bool,
 }
@@ -286,7 +288,7 @@ pub struct Scenario {
 }
 
 /// Ids of each type that only parties ask for: of the others, somebody else is mostly there before.
-const PARTY_IDS: u32 = 8;
+const PARTY_IDS: u32 = 24;
 
 /// Machines that may join besides those of the beginning.
 pub const SPARE: usize = 2;
@@ -316,6 +318,7 @@ impl Scenario {
             types: std::array::from_fn(|_| Manner::drawn(random)),
             fence_fails: [0, 25, 100][random.below(3) as usize],
             parties: 0,
+            two_selectors: false,
             hooks: false,
         };
         let chaos_us = 1_000_000 * u64::from(6 + random.below(9));
@@ -366,6 +369,7 @@ impl Scenario {
         self.knobs.parties = [0, 0, 8, 20][random.below(4) as usize];
 
         self.knobs.hooks = random.below(2) == 0;
+        self.knobs.two_selectors = random.below(2) == 0;
     }
 
     fn pick(&self, random: &mut Random) -> Pick {

@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use maitred_protocol::{Incarnation, NodeAnswer, NodeCommand, NodeEpoch, Request, RequestId};
+use maitred_protocol::{NodeAnswer, NodeCommand, NodeEpoch, Request, RequestId};
 use maitred_replica::Input;
 
+use super::game::Life;
 use super::host::{Asker, HostEvent};
 use super::queue::What;
 use super::wire::{ConnId, Down, Up};
@@ -26,7 +27,7 @@ struct Pending {
     epoch: NodeEpoch,
     command: NodeCommand,
     /// Whose spawn waits for the answer.
-    spawn: Option<Incarnation>,
+    spawn: Option<Life>,
     /// How long a start may take; a stop is kept for as long as the session.
     until_us: u64,
 }
@@ -84,9 +85,9 @@ impl Sessions {
     }
 
     /// The spawn's command is no longer waited for.
-    pub fn forget_spawn(&mut self, incarnation: Incarnation) {
+    pub fn forget_spawn(&mut self, life: &Life) {
         let found = self.pending.iter();
-        let found = found.filter(|(_, pending)| pending.spawn == Some(incarnation));
+        let found = found.filter(|(_, pending)| pending.spawn.as_ref() == Some(life));
         let numbers: Vec<u64> = found.map(|(number, _)| *number).collect();
         for number in numbers {
             self.forget(number);
@@ -180,8 +181,8 @@ impl World {
         };
         for number in session.commands {
             let pending = self.hosts[machine].sessions.pending.remove(&number);
-            if let Some(incarnation) = pending.and_then(|pending| pending.spawn) {
-                self.spawn_unanswered(machine, incarnation, "the node's session has ended");
+            if let Some(life) = pending.and_then(|pending| pending.spawn) {
+                self.spawn_unanswered(machine, life, "the node's session has ended");
             }
         }
     }
@@ -192,9 +193,12 @@ impl World {
         machine: usize,
         epoch: NodeEpoch,
         command: NodeCommand,
-        spawn: Option<(Incarnation, u64)>,
+        spawn: Option<(Life, u64)>,
     ) {
-        let until_us = spawn.map_or(u64::MAX, |(_, within_us)| self.now + within_us);
+        let is_start = spawn.is_some();
+        let until_us = spawn
+            .as_ref()
+            .map_or(u64::MAX, |(_, within_us)| self.now + within_us);
         let host = &mut self.hosts[machine];
         host.sessions.forget_stop(epoch, &command);
         host.sessions.last_number += 1;
@@ -205,14 +209,13 @@ impl World {
         let pending = Pending {
             epoch,
             command: command.clone(),
-            spawn: spawn.map(|(incarnation, _)| incarnation),
+            spawn: spawn.map(|(life, _)| life),
             until_us,
         };
         host.sessions.pending.insert(number, pending);
-        let life = host.life;
-        if spawn.is_some() {
-            self.queue
-                .push(until_us, What::Host(machine, life, HostEvent::Late(number)));
+        let late = What::Host(machine, host.life, HostEvent::Late(number));
+        if is_start {
+            self.queue.push(until_us, late);
         }
         if let Some(conn) = conn {
             self.send_down(conn, Down::Command(number, command));
@@ -222,9 +225,9 @@ impl World {
     /// Nobody has answered in time.
     pub fn command_late(&mut self, machine: usize, number: u64) {
         let pending = self.hosts[machine].sessions.forget(number);
-        if let Some(incarnation) = pending.and_then(|pending| pending.spawn) {
+        if let Some(life) = pending.and_then(|pending| pending.spawn) {
             self.cover.count("spawn timed out");
-            self.spawn_unanswered(machine, incarnation, "the node did not answer in time");
+            self.spawn_unanswered(machine, life, "the node did not answer in time");
         }
     }
 
@@ -240,7 +243,7 @@ impl World {
             return;
         };
         match (pending.command, pending.spawn) {
-            (_, Some(incarnation)) => self.spawn_answered(machine, incarnation, answer),
+            (_, Some(life)) => self.spawn_answered(machine, life, answer),
             (
                 NodeCommand::Stop {
                     key, incarnation, ..

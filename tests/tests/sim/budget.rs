@@ -97,6 +97,7 @@ const MUST_OCCUR: &[&str] = &[
     "packet lost",
     "packet overtaken",
     "party done",
+    "party of two selectors done",
     "party refused",
     "party was there",
     "process started",
