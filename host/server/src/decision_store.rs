@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use maitred_protocol::{
     Evidence, Explanation, Incarnation, NodeName, ProcessKey, ProcessRecord, Response, Unavailable,
+    WhyNot,
 };
 use maitred_registry::decide::Trace;
 use maitred_replica::{Answer, Ticket};
@@ -183,15 +184,21 @@ impl Keeper {
                         .await
                 }
             };
-            let fuel = match &found {
-                Some((evidence, _)) => replays.fuel(&record.key, &evidence.why).await,
+            // What was kept names so many refusals only.
+            let asked = match &found {
+                Some((_, Some(WhyNot::Unknown))) => node,
+                _ => None,
+            };
+            let again = match &found {
+                Some((evidence, _)) => replays.again(&record.key, &evidence.why, asked).await,
                 None => None,
             };
             let (evidence, why_not) = found.unzip();
+            let (fuel, found_again) = again.map(|again| (again.fuel, again.why_not)).unzip();
             let explanation = Explanation {
                 record: *record,
                 evidence,
-                why_not: why_not.flatten(),
+                why_not: found_again.flatten().or(why_not.flatten()),
                 fuel,
             };
             let response = Response::Explained(Box::new(explanation));

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use maitred_protocol::{
-    Chooser, ComparedVersion, Comparison, ModuleKind, ModuleName, ModuleRecord, ProcessKey,
-    Rejection, Request, Response, SaveInputs, Unavailable, Why, config_hash,
+    Chooser, ComparedVersion, Comparison, ModuleKind, ModuleName, ModuleRecord, NodeName,
+    ProcessKey, Rejection, Request, Response, SaveInputs, Unavailable, Why, WhyNot, config_hash,
 };
 use maitred_registry::compare::Comparing;
 use maitred_registry::decide::{ModuleRef, SelectJob};
@@ -164,8 +164,14 @@ impl Replays {
         *self.stopping.borrow() || self.stopping.has_changed().is_err()
     }
 
-    /// What a decision has cost, when its inputs are kept here and are not too old.
-    pub(crate) async fn fuel(self: &Arc<Self>, key: &ProcessKey, why: &Why) -> Option<u64> {
+    /// A decision made once more, when its inputs are kept here and are not too old: what it has cost,
+    /// and what became of a node that the kept evidence has no room for.
+    pub(crate) async fn again(
+        self: &Arc<Self>,
+        key: &ProcessKey,
+        why: &Why,
+        node: Option<NodeName>,
+    ) -> Option<Again> {
         let Chooser::Selector { name, version, .. } = &why.chooser else {
             return None;
         };
@@ -177,7 +183,7 @@ impl Replays {
             let (replays, key, seed) = (Arc::clone(self), key.clone(), why.seed);
             let of = name.clone();
             let found = aside(move || {
-                let found = replays.fuel_of(newest, of, &subject, (&key, seed));
+                let found = replays.made_again(newest, of, &subject, (&key, seed), node);
                 drop(permit);
                 found
             });
@@ -186,13 +192,14 @@ impl Replays {
         tokio::time::timeout(FUEL_TIMEOUT, work).await.ok()?
     }
 
-    fn fuel_of(
+    fn made_again(
         &self,
         mut newest: Newest,
         name: ModuleName,
         subject: &Subject,
         (key, seed): (&ProcessKey, u32),
-    ) -> Option<u64> {
+        node: Option<NodeName>,
+    ) -> Option<Again> {
         // Older ones will do as well.
         let mut tail = Tail::new(Some(name), 0);
         for frame in newest.by_ref().flatten() {
@@ -213,7 +220,10 @@ impl Replays {
             let rehearsal = self.rehearsal(subject, batch.selector.ok()?).ok()?;
             Metrics::count(&self.metrics.replayed);
             let rehearsed = rehearsal.consider(&fleet, &batch.jobs[at], batch.time_s);
-            return rehearsed.failed.is_none().then_some(rehearsed.fuel);
+            return rehearsed.failed.is_none().then(|| Again {
+                fuel: rehearsed.fuel,
+                why_not: node.map(|node| rehearsed.decision.trace.why_not(&node)),
+            });
         }
         None
     }
@@ -234,6 +244,12 @@ impl Replays {
         let written = tokio::task::spawn_blocking(move || write(newest, asked.name)).await;
         written.map_err(|_| "it was broken off; this host's log says more".to_owned())?
     }
+}
+
+/// See [`Replays::again`].
+pub(crate) struct Again {
+    pub(crate) fuel: u64,
+    pub(crate) why_not: Option<WhyNot>,
 }
 
 /// Runs what rehearses on a thread of its own, that goes behind all others: a pooled one would stay

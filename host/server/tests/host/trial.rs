@@ -3,8 +3,10 @@
 use std::sync::LazyLock;
 
 use maitred_client::Client;
+use maitred_client::protocol::limits::REFUSALS_MAX;
 use maitred_client::protocol::{
-    Chooser, Comparison, ModuleAction, ModuleKind, ModuleName, PartyRule, ProcessState, WhyNot,
+    Chooser, Comparison, ModuleAction, ModuleKind, ModuleName, NodeName, PartyRule, ProcessState,
+    WhyNot,
 };
 use maitred_registry::inputs::FileReader;
 use maitred_server::{Server, ServerConfig};
@@ -300,6 +302,36 @@ async fn explain_says_why_not_and_what_it_cost() {
         }
     };
     assert!(within(fuel).await > 0);
+
+    // More refusals than are kept with a decision: the others are found by making it again.
+    let mut others = Vec::new();
+    for number in 0..=REFUSALS_MAX {
+        let name = format!("other-{number:03}");
+        let builder = client.node(&name).address("10.0.0.1:7").types(["match"]);
+        others.push(within(builder.start(Starter::default())).await.unwrap());
+    }
+    let process = key("room/9");
+    create(&client, "room", 9..10).await;
+    let explained = within(client.explain(&process)).await.unwrap();
+    let evidence = explained.evidence.unwrap();
+    assert!(evidence.refusals_more > 0, "{evidence:?}");
+    let named = |name: &NodeName| evidence.refusals.iter().any(|one| one.node == *name);
+    let unnamed = others.iter().map(|node| node.name());
+    let unnamed: Vec<&NodeName> = unnamed.filter(|name| !named(name)).collect();
+    for name in unnamed {
+        let found = async {
+            loop {
+                // What is recorded comes to disk a moment later.
+                let explained = client.explain_why_not(&process, name).await.unwrap();
+                if explained.why_not != Some(WhyNot::Unknown) {
+                    return explained.why_not;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let found = within(found).await;
+        assert!(matches!(found, Some(WhyNot::Refused(_))), "{found:?}");
+    }
     within(running.shutdown()).await.unwrap();
 }
 
