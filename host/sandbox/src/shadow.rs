@@ -67,6 +67,13 @@ struct Run {
     broken: Option<Broken>,
 }
 
+/// Time without work for each time with it: shadows take a quarter of a core at most.
+const IDLE_PER_WORK: u32 = 3;
+/// Shortest and longest sleep at a time.
+const SLEEP_MIN: Duration = Duration::from_millis(5);
+/// See [`SLEEP_MIN`].
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
 /// Why a shadow cannot be rehearsed.
 struct Broken {
     reason: String,
@@ -212,6 +219,23 @@ impl Shadows {
     }
 }
 
+/// Keeps the thread idle for most of the time: instances come and go in memory that all threads
+/// share, so at full speed it would cost the others more than the core that it runs on.
+#[derive(Default)]
+struct Pace {
+    owed: Duration,
+}
+
+impl Pace {
+    /// Sleeps for what the work since the last time has earned, once that is worth it.
+    fn worked(&mut self, took: Duration) {
+        self.owed += took * IDLE_PER_WORK;
+        if self.owed >= SLEEP_MIN {
+            thread::sleep(std::mem::take(&mut self.owed).min(SLEEP_MAX));
+        }
+    }
+}
+
 /// A panic elsewhere costs no shadow: counts stay counts.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -260,7 +284,9 @@ impl Shared {
             return;
         };
         let mut fleet = Arc::clone(&batch.fleet);
+        let mut pace = Pace::default();
         for (job, decided) in batch.jobs.iter().zip(outcomes.iter()) {
+            let begun = Instant::now();
             let rehearsed = rehearsal.consider(&fleet, job, batch.time_s);
             let other = Outcome::of(&rehearsed.decision);
             let failure = rehearsed.failed.as_ref();
@@ -281,6 +307,7 @@ impl Shared {
             if let Some(slot) = decided.chosen {
                 Arc::make_mut(&mut fleet).take(slot, &job.request);
             }
+            pace.worked(begun.elapsed());
         }
     }
 
