@@ -308,7 +308,7 @@ pub enum Request {
         percent: u8,
         /// Only for these types, at most 64; empty for all.
         types: Vec<TypeName>,
-        /// What takes it back by itself, at most 256 bytes, as in `traps>0 || p99>200us`; empty for
+        /// What takes it back by itself, at most 256 bytes, as in `failures>0 || p99>200us`; empty for
         /// nothing.
         guard: String,
     },

@@ -14,11 +14,12 @@ use crate::failure::{Exit, Failure};
 const RULE: &str = "\
 Rules of --auto-rollback: tests joined by && (all must hold) and || (one is enough), of what the version
 has done since it was activated, looked at four times a second:
-  traps timeouts bad_answers errors failures decisions     counts: traps>0
+  traps timeouts bad_answers errors decisions              counts: traps>0
+  failures                                                 all four kinds together: failures>0
   failure_rate reject_rate none_rate wait_rate             parts of the decisions: reject_rate>1%
   p50 p99                                                  time of its calls: p99>200us, p50>=1ms
 Comparisons: > >= < <= ==. Rates count from 50 decisions on, p50 and p99 from 100. Examples:
-  traps>0 || timeouts>0
+  failures>0
   failure_rate>0.5% || p99>200us
   decisions>=1000 && reject_rate>1%
 What it did is in `maitred module history`.";
@@ -35,7 +36,7 @@ pub(super) struct How {
     /// Only for these types, as a canary beside the active version; separated by commas
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     types: Vec<TypeName>,
-    /// Take it back by itself when this rule holds, such as 'traps>0 || p99>200us'; see --help
+    /// Take it back by itself when this rule holds, such as 'failures>0 || p99>200us'; see --help
     #[arg(long, value_name = "RULE", value_parser = Guard::parse)]
     auto_rollback: Option<Guard>,
 }
@@ -82,7 +83,7 @@ impl How {
 /// the active version decides for everybody else, and an id that is in stays in when the share grows.
 /// Activating it for all, or `rollback`, ends the canary.
 ///
-/// Example: maitred module activate spread@3 --percent 10 --auto-rollback 'traps>0 || p99>200us'
+/// Example: maitred module activate spread@3 --percent 10 --auto-rollback 'failures>0 || p99>200us'
 ///
 /// Example: maitred module activate spread@3
 ///

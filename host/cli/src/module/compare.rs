@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(2);
 ///
 /// How often they agree, where the shadow would have put processes instead, what that would have done
 /// to the nodes, what it failed at, and its fuel and time. The leader counts it since the shadow began, or
-/// since it leads. Exit code 3 when nothing runs in shadow.
+/// since it leads. Exit code 4 when nothing runs in shadow.
 ///
 /// Example: maitred module compare spread
 ///

@@ -27,7 +27,7 @@ const KEY_BYTES_MAX: u64 = 16 << 10;
 /// Example: maitred module keygen keys/alice
 #[derive(Debug, Args)]
 pub(crate) struct Keygen {
-    /// Where to write, without the ending; the last part is the name that hosts show
+    /// Where to write, without the ending
     name: PathBuf,
 }
 

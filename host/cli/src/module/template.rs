@@ -11,6 +11,8 @@ const WIT: &str = include_str!("../../../../wit/policy.wit");
 const README: &str = include_str!("../../templates/README.md.in");
 const GITIGNORE: &str = include_str!("../../templates/gitignore");
 const SCENARIO: &str = include_str!("../../templates/scenario.toml");
+/// The keys of a scenario.
+const SCENARIO_KEYS: &str = include_str!("../../../../guest-sdk/scenario/README.md");
 
 /// A file: its path in the project, its text, and what it is for when the README is to say so.
 pub(super) struct File {
@@ -73,6 +75,7 @@ pub(super) fn project(name: &str, lang: Lang, kind: Kind) -> Result<Option<Templ
     if kind == Kind::Selector || kind == Kind::Scanner {
         let purpose = "what it has to do, for `module test`";
         files.push(file("scenario.toml", SCENARIO, purpose));
+        files.push(file("SCENARIO.md", SCENARIO_KEYS, "every key of it"));
     }
     files.extend(tools(name, lang));
     files.push(file(

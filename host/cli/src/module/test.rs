@@ -118,8 +118,7 @@ fn read(file: &Path) -> Result<Scenario, Failure> {
     let text = files::read_text("read the scenario", file, TEXT_BYTES_MAX as u64)?;
     Scenario::parse(&text).map_err(|error| {
         let message = format!("{}: {error}", file.display());
-        let help =
-            "guest-sdk/scenario/README.md describes the keys, and a new project has an example";
+        let help = "SCENARIO.md of a new project describes the keys (guest-sdk/scenario/README.md)";
         Failure::new(Exit::Usage, "scenario", message, help)
     })
 }
